@@ -1,0 +1,4 @@
+//! The protocol of Cartwheel.
+
+pub mod ids;
+pub mod time;
