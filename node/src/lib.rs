@@ -1,1 +1,4 @@
-//! x
+//! The server of Cartwheel.
+
+pub mod store;
+pub mod world;
