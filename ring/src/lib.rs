@@ -1,4 +1,17 @@
-//! The protocol of Cartwheel.
+//! The protocol of Cartwheel as plain data and state machines: events in, effects out, time and chance as arguments.
+//!
+//! | floor | what |
+//! | --- | --- |
+//! | [`ids`], [`time`] | names and clocks as types |
+//! | [`causal`] | dots, contexts, epochs, signed tokens |
+//! | [`record`], [`cart`] | what is stored under a key, the one merge, what a write does |
+//! | [`wire`] | the bytes of all that |
+//!
+//! Nothing here reads a clock, draws a random number, opens a socket or a file, or starts a task.
 
+pub mod cart;
+pub mod causal;
 pub mod ids;
+pub mod record;
 pub mod time;
+pub mod wire;

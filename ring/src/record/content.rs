@@ -1,0 +1,84 @@
+//! What one write can say.
+//!
+//! Objects and carts share one record and one merge: a cart's operations are siblings of their own, each with its dot, so
+//! that "removed after it was seen" is the same rule as "overwritten after it was read".
+
+use crate::causal::Context;
+use crate::time::Wall;
+use bytes::Bytes;
+
+/// A user's header, kept as it was sent.
+pub type Meta = Vec<(String, Bytes)>;
+
+/// Opaque bytes with what HTTP says about them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Object {
+    /// The value.
+    pub body: Bytes,
+    /// Its `Content-Type`.
+    pub content_type: String,
+    /// `Cartwheel-Meta-*`, names in lower case.
+    pub meta: Meta,
+    /// When the coordinator took it; shown, never compared.
+    pub modified: Wall,
+    /// When it stops being visible. Part of the version, so it is the same instant on every replica.
+    pub expires_at: Option<Wall>,
+}
+
+/// The name that a client gave an operation, hashed to 128 bits; retries carry the same one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Op(pub u128);
+
+impl Op {
+    /// Hashes a client's `op_id`.
+    pub fn of(text: &[u8]) -> Op {
+        Op(xxhash_rust::xxh3::xxh3_128(text))
+    }
+}
+
+/// One sibling's content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// An object's value.
+    Object(Object),
+    /// A deletion that concurrent writes may stand beside.
+    Tombstone {
+        /// When the coordinator took it.
+        deleted: Wall,
+    },
+    /// A cart: so many more (or fewer) of an item.
+    CartAdd {
+        /// The item.
+        sku: Bytes,
+        /// How many; negative takes away.
+        quantity: i64,
+        /// The client's name for the operation.
+        op: Option<Op>,
+    },
+    /// A cart: what the shop says about an item, as a JSON object.
+    CartAttributes {
+        /// The item.
+        sku: Bytes,
+        /// The JSON text.
+        json: Bytes,
+    },
+    /// A cart: a removal of what its caller had seen and this copy had not, so that it holds when it arrives.
+    CartRemoved {
+        /// The item, or all of them.
+        sku: Option<Bytes>,
+        /// What the caller had seen.
+        seen: Context,
+    },
+    /// A cart: operations whose adds were removed, so that a late retry does not bring them back.
+    CartSpent {
+        /// The operations, sorted, with the time of their removal.
+        ops: Vec<(Op, Wall)>,
+    },
+}
+
+impl Content {
+    /// Whether it belongs to a cart.
+    pub fn is_cart(&self) -> bool {
+        !matches!(self, Content::Object(_) | Content::Tombstone { .. })
+    }
+}

@@ -1,0 +1,55 @@
+//! The one merge: replication, read repair, hints, exchange and transfer all end here.
+//!
+//! A sibling of one side survives if the other side has it too, or has not seen its dot. It is commutative, associative
+//! and idempotent, and never refuses: a replica that turned a merge away would diverge for ever, so size and sibling
+//! limits belong to the coordinator alone.
+
+use super::coordinate::Me;
+use super::{Record, Sibling};
+use crate::causal::{Actor, Context, Dot};
+use std::cmp::Ordering;
+
+/// What both copies know together.
+pub fn merge(a: &Record, b: &Record) -> Record {
+    let mut clock = a.clock.clone();
+    clock.join(&b.clock);
+    let mut siblings = Vec::with_capacity(a.siblings.len().max(b.siblings.len()));
+    let (mut left, mut right) = (a.siblings.iter().peekable(), b.siblings.iter().peekable());
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (Some(l), Some(r)) => l.dot.cmp(&r.dot),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => break,
+        };
+        match order {
+            Ordering::Less => keep_unless_seen(left.next(), &b.clock, &mut siblings),
+            Ordering::Greater => keep_unless_seen(right.next(), &a.clock, &mut siblings),
+            Ordering::Equal => {
+                siblings.extend(left.next().cloned());
+                right.next();
+            }
+        }
+    }
+    let merged = Record { clock, siblings };
+    merged.assert_whole();
+    merged
+}
+
+fn keep_unless_seen(sibling: Option<&Sibling>, other: &Context, out: &mut Vec<Sibling>) {
+    out.extend(sibling.filter(|s| !other.has(&s.dot)).cloned());
+}
+
+/// Takes in a copy that came from elsewhere. If it knows more of this node than the node itself does, the node has
+/// forgotten something: it marks the copy with a fresh epoch, which carries no value, so that it never issues one of
+/// the forgotten dots again. `None` if there is nothing to write.
+pub fn receive(local: Option<&Record>, incoming: &Record, me: &mut Me<'_>) -> Option<Record> {
+    let empty = Record::default();
+    let held = local.unwrap_or(&empty);
+    let forgot = incoming.clock.newest_of(me.node) > held.clock.newest_of(me.node);
+    let mut merged = merge(held, incoming);
+    if forgot {
+        merged.clock.insert(Dot { actor: Actor { node: me.node, epoch: me.epochs.fresh() }, count: 1 });
+    }
+    if local == Some(&merged) { None } else { Some(merged) }
+}

@@ -1,0 +1,61 @@
+//! A record read as an object: opaque values, of which concurrent ones stand side by side.
+
+use super::content::{Content, Object};
+use super::{Record, Sibling};
+use crate::causal::Dot;
+use crate::time::Wall;
+
+/// One visible version.
+#[derive(Clone, Copy, Debug)]
+pub struct Version<'a> {
+    /// The write that made it.
+    pub dot: Dot,
+    /// The value.
+    pub object: &'a Object,
+}
+
+impl Record {
+    /// The values that are there at this instant: neither deleted nor expired.
+    pub fn versions(&self, now: Wall) -> impl Iterator<Item = Version<'_>> {
+        self.siblings.iter().filter_map(move |s| match &s.content {
+            Content::Object(object) if object.expires_at.is_none_or(|at| now < at) => {
+                Some(Version { dot: s.dot, object })
+            }
+            _ => None,
+        })
+    }
+
+    /// The deletions that are still remembered.
+    pub fn tombstones(&self) -> impl Iterator<Item = (Dot, Wall)> {
+        self.siblings.iter().filter_map(|s| match s.content {
+            Content::Tombstone { deleted } => Some((s.dot, deleted)),
+            _ => None,
+        })
+    }
+
+    /// Whether anything of a cart is in it.
+    pub fn is_cart(&self) -> bool {
+        self.siblings.iter().any(|s| s.content.is_cart())
+    }
+
+    /// Whether any object or tombstone is in it.
+    pub fn is_object(&self) -> bool {
+        self.siblings.iter().any(|s| !s.content.is_cart())
+    }
+}
+
+/// The tag of one version: it changes with every write and is the same on every replica.
+pub fn etag(dots: impl IntoIterator<Item = Dot>) -> String {
+    let mut bytes = Vec::with_capacity(64);
+    for dot in dots {
+        bytes.extend_from_slice(&dot.actor.node.0.to_be_bytes());
+        bytes.extend_from_slice(&dot.actor.epoch.to_be_bytes());
+        bytes.extend_from_slice(&dot.count.to_be_bytes());
+    }
+    format!("\"{:016x}\"", xxhash_rust::xxh3::xxh3_64(&bytes))
+}
+
+/// The tag of all that a reader sees: of the visible versions together.
+pub fn etag_of(siblings: &[Sibling]) -> String {
+    etag(siblings.iter().map(|s| s.dot))
+}

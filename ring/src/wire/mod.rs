@@ -1,0 +1,5 @@
+//! Bytes: the codec of records and contexts, and the messages of peers.
+
+pub mod bytes;
+
+pub mod record;
