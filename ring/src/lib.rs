@@ -11,6 +11,7 @@
 
 pub mod cart;
 pub mod causal;
+pub mod coord;
 pub mod ids;
 pub mod record;
 pub mod time;

@@ -1,0 +1,52 @@
+//! Coordination: one request against N replicas, as machines that are told what happened and say what to do.
+//!
+//! ```text
+//!   driver (node)              machine (here)
+//!   start ───────────────────► Put::start      → Effect::StoreHere
+//!   own record synced ───────► on(StoredHere)  → Effect::Store { to } …
+//!   an answer, a failure ────► on(Stored | Failed) → Effect::Reply, once
+//!   later answers ───────────► on(..)          → hints, repairs
+//! ```
+//!
+//! A machine neither waits nor sends. "Enough" includes "no longer possible": a hopeless request answers at once and not
+//! at its time-out. Liveness opinions steer whom to ask first and decide nothing.
+
+pub mod get;
+pub mod put;
+pub mod quorum;
+
+pub use quorum::{Outcome, ReadQuorum, WriteQuorum};
+
+use crate::ids::NodeId;
+
+/// Whom a request concerns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The node that runs the machine.
+    pub me: NodeId,
+    /// The owners of the key, in order of preference: distinct, at least one.
+    pub owners: Vec<NodeId>,
+    /// Who stands in for them, in order: distinct, none an owner.
+    pub fallbacks: Vec<NodeId>,
+    /// Who is believed to be unreachable. A belief, not a verdict.
+    pub doubted: Vec<NodeId>,
+}
+
+impl Plan {
+    fn assert_whole(&self) {
+        assert!(!self.owners.is_empty(), "somebody owns every key");
+        let mut all: Vec<NodeId> = self.owners.iter().chain(&self.fallbacks).copied().collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "owners and fallbacks are distinct nodes");
+    }
+
+    fn doubts(&self, node: NodeId) -> bool {
+        self.doubted.contains(&node)
+    }
+
+    fn owns(&self, node: NodeId) -> bool {
+        self.owners.contains(&node)
+    }
+}

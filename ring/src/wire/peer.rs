@@ -1,0 +1,299 @@
+//! What peers say to each other: a small head in postcard, and the bytes that it is about, untouched.
+//!
+//! ```text
+//!   head length u32 LE | head (postcard) | body (a record, a value, a view; may be empty)
+//! ```
+//!
+//! The body stays outside the head so that a value is neither copied nor looked at on its way through.
+
+use super::bytes::DecodeError;
+use super::record::Digest;
+use crate::causal::Dot;
+use crate::coord::{Outcome, WriteQuorum};
+use crate::ids::{NodeId, ObjectId, Partition};
+use crate::time::Wall;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A head and the bytes that it is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message<H> {
+    /// What is asked or answered.
+    pub head: H,
+    /// The bytes that it is about.
+    pub body: Bytes,
+}
+
+impl<H: Serialize + DeserializeOwned> Message<H> {
+    /// A message without a body.
+    pub fn of(head: H) -> Self {
+        Message { head, body: Bytes::new() }
+    }
+
+    /// The bytes to send.
+    pub fn encode(&self) -> Bytes {
+        let head = postcard::to_stdvec(&self.head).expect("heads hold nothing that postcard can't say");
+        let mut out = BytesMut::with_capacity(4 + head.len() + self.body.len());
+        out.put_u32_le(u32::try_from(head.len()).expect("heads are small"));
+        out.put_slice(&head);
+        out.put_slice(&self.body);
+        out.freeze()
+    }
+
+    /// Reads what a peer sent; the body shares its bytes.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Err(DecodeError::Short) };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > rest.len() {
+            return Err(DecodeError::Short);
+        }
+        let head = postcard::from_bytes(&rest[..length]).map_err(|_| DecodeError::Unknown("message"))?;
+        Ok(Message { head, body: bytes.slice(4 + length..) })
+    }
+}
+
+/// What one node asks of another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// Merge the record in the body into your copy, and keep a hint if it is meant for somebody else.
+    Store {
+        /// The key.
+        id: ObjectId,
+        /// For whom you stand in.
+        hint_for: Option<NodeId>,
+        /// Answer only when it is synced.
+        sync: bool,
+    },
+    /// What do you hold of a key?
+    Read {
+        /// The key.
+        id: ObjectId,
+        /// The record itself, or its digest only.
+        record: bool,
+    },
+    /// Coordinate this write: you are an owner and I am not.
+    Write(WriteAsk),
+    /// Everything about your copy of a key, for a person.
+    Explain {
+        /// The key.
+        id: ObjectId,
+    },
+    /// My view of the cluster has this digest; the body holds the view if you are meant to merge it.
+    Gossip {
+        /// The digest.
+        digest: u64,
+    },
+    /// A failure detector's message, in the body. No answer.
+    Swim,
+    /// Let me in: I am new here, and this is how I can be reached. The body holds my member entry.
+    Join,
+    /// Records of a partition that come after a key, as many as fit.
+    Pull {
+        /// The partition.
+        partition: Partition,
+        /// Where to go on.
+        after: Option<ObjectId>,
+    },
+    /// Keys of a bucket in a range, in order, from these partitions of yours.
+    Keys {
+        /// The bucket.
+        bucket: Bytes,
+        /// The first key, included.
+        start: Bytes,
+        /// The end, not included; empty for none.
+        end: Bytes,
+        /// Which partitions to look into.
+        partitions: Vec<Partition>,
+        /// How many keys at most.
+        limit: u32,
+    },
+}
+
+/// What a node answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The record is merged.
+    Stored {
+        /// And synced.
+        durable: bool,
+    },
+    /// No copy here.
+    Absent,
+    /// A copy with this digest; the body holds it if it was asked for.
+    Held(Digest),
+    /// The write was decided; the body holds the merged record if it was asked for.
+    Written(WriteAnswer),
+    /// What this replica knows of a key.
+    Explained(Explanation),
+    /// My view, in the body.
+    View,
+    /// You and I know the same.
+    Same,
+    /// Welcome: the body holds the cluster's key and view.
+    Welcome,
+    /// Some rows, in the body; whether there are more.
+    Rows {
+        /// Go on after the last one.
+        more: bool,
+    },
+    /// Keys in order: key, whether something visible is under it.
+    Keys(Vec<(Bytes, bool)>),
+    /// No.
+    Refused(Refusal),
+}
+
+/// Why a node says no. Each says what it did to the data.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The copy here can't be trusted (damaged, or still being filled). Nothing was done.
+    #[error("this replica can't answer for the key: {0}")]
+    Unavailable(String),
+    /// Nothing was done.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Too much is waiting already. Nothing was done.
+    #[error("overloaded")]
+    Overloaded,
+    /// The node is stopping. Nothing was done.
+    #[error("the node is stopping")]
+    Draining,
+    /// The key would have more siblings than its bucket allows. Nothing was done.
+    #[error("the key has {have} siblings, its bucket allows {max}")]
+    SiblingLimit {
+        /// How many it has.
+        have: usize,
+        /// How many it may have.
+        max: usize,
+    },
+    /// The key holds something of another type. Nothing was done.
+    #[error("the key holds a {holds}")]
+    WrongType {
+        /// What it holds.
+        holds: String,
+    },
+    /// The bucket takes writes only with a context. Nothing was done.
+    #[error("this bucket takes writes only with a Cartwheel-Context")]
+    ContextRequired,
+    /// The cart holds as many operations as it may. Nothing was done.
+    #[error("the cart is full")]
+    CartFull,
+    /// The message could not be understood. Nothing was done.
+    #[error("the message could not be understood: {0}")]
+    Malformed(String),
+    /// The disk failed while it was written: it may or may not be there.
+    #[error("the disk failed: {0}")]
+    Disk(String),
+}
+
+/// A write, as the coordinator is asked for it. Object values are in the message's body.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WriteAsk {
+    /// The key.
+    pub id: ObjectId,
+    /// What to write.
+    pub action: Action,
+    /// What the writer had seen, encoded; `None` if it said nothing.
+    pub seen: Option<Bytes>,
+    /// Overrides of the bucket's settings.
+    pub quorum: QuorumAsk,
+    /// Milliseconds from now.
+    pub timeout_ms: u32,
+    /// Whether the merged record is wanted in the answer.
+    pub return_record: bool,
+}
+
+/// Levels that a request names; `None` is the bucket's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct QuorumAsk {
+    /// Replicas.
+    pub w: Option<crate::bucket::Level>,
+    /// Owners.
+    pub pw: Option<crate::bucket::Level>,
+    /// Durable ones.
+    pub dw: Option<crate::bucket::Level>,
+    /// Whether fallbacks count.
+    pub sloppy: Option<bool>,
+}
+
+/// What to write.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// The body, as an object.
+    Put {
+        /// Its type.
+        content_type: String,
+        /// The user's headers.
+        meta: Vec<(String, Bytes)>,
+        /// How long it lives.
+        ttl_ms: Option<u64>,
+    },
+    /// A deletion.
+    Delete,
+    /// So many more of an item of a cart.
+    CartAdd {
+        /// The item.
+        sku: Bytes,
+        /// How many.
+        quantity: i64,
+        /// The operation's name, hashed.
+        op: Option<u128>,
+        /// A JSON object.
+        attributes: Option<Bytes>,
+    },
+    /// Several at once.
+    CartAddMany(Vec<(Bytes, i64, u128)>),
+    /// Just this many.
+    CartSet {
+        /// The item.
+        sku: Bytes,
+        /// How many.
+        quantity: i64,
+        /// A JSON object.
+        attributes: Option<Bytes>,
+    },
+    /// What was seen of an item, or of all, goes.
+    CartRemove(crate::cart::Target),
+}
+
+/// How a write ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WriteAnswer {
+    /// Whether the quorum was reached, and what is left behind if not.
+    pub outcome: Outcome,
+    /// Whether the time was up.
+    pub timed_out: bool,
+    /// What was required.
+    pub quorum: WriteQuorum,
+    /// Replicas that had answered by then.
+    pub acked: usize,
+    /// Of them owners.
+    pub owners: usize,
+    /// Of them durable.
+    pub durable: usize,
+    /// Of them fallbacks.
+    pub fallbacks: usize,
+    /// Hints ordered by then.
+    pub hints: usize,
+    /// What the writer knows now, encoded.
+    pub context: Bytes,
+    /// The new versions' dots.
+    pub dots: Vec<Dot>,
+    /// Values that stand side by side at the coordinator now.
+    pub siblings: usize,
+}
+
+/// What one replica knows of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Whether there is a copy.
+    pub present: bool,
+    /// Its digest.
+    pub digest: Option<Digest>,
+    /// Its clock, encoded.
+    pub context: Bytes,
+    /// Its versions: dot, deleted, size, written when.
+    pub versions: Vec<(Dot, bool, u64, Wall)>,
+    /// For whom this node keeps a hint of the key.
+    pub hints: Vec<NodeId>,
+}
