@@ -28,6 +28,8 @@ pub struct Plan {
     pub owners: Vec<NodeId>,
     /// Who stands in for them, in order: distinct, none an owner.
     pub fallbacks: Vec<NodeId>,
+    /// Nodes that are being filled: they are sent every write, count for nothing, and are never read.
+    pub pending: Vec<NodeId>,
     /// Who is believed to be unreachable. A belief, not a verdict.
     pub doubted: Vec<NodeId>,
 }
@@ -35,15 +37,19 @@ pub struct Plan {
 impl Plan {
     fn assert_whole(&self) {
         assert!(!self.owners.is_empty(), "somebody owns every key");
-        let mut all: Vec<NodeId> = self.owners.iter().chain(&self.fallbacks).copied().collect();
+        let mut all: Vec<NodeId> = self.owners.iter().chain(&self.fallbacks).chain(&self.pending).copied().collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), count, "owners and fallbacks are distinct nodes");
+        assert_eq!(all.len(), count, "owners, fallbacks and pending nodes are distinct");
     }
 
     fn doubts(&self, node: NodeId) -> bool {
         self.doubted.contains(&node)
+    }
+
+    fn counts(&self, node: NodeId) -> bool {
+        !self.pending.contains(&node)
     }
 
     fn owns(&self, node: NodeId) -> bool {

@@ -185,6 +185,11 @@ impl Put {
                 self.ask(owner, None, out);
             }
         }
+        for pending in self.plan.pending.clone() {
+            if pending != self.plan.me {
+                self.ask(pending, None, out);
+            }
+        }
         self.conclude(out);
     }
 
@@ -195,6 +200,9 @@ impl Put {
 
     fn yes(&mut self, by: NodeId, durable: bool) {
         self.asked.insert(by, Asked::Yes);
+        if !self.plan.counts(by) {
+            return;
+        }
         let owner = self.plan.owns(by);
         self.tally.count(owner, durable);
         self.fallbacks += usize::from(!owner);
@@ -211,6 +219,11 @@ impl Put {
                 if self.stands_for.values().all(|o| *o != failed) {
                     self.stand_in(failed, out);
                 }
+            }
+            // A node that is being filled must not miss a write that came after its filling began.
+            None if !self.plan.counts(failed) => {
+                self.hints += 1;
+                out.push(Effect::KeepHint { owner: failed });
             }
             None => {}
         }
@@ -250,7 +263,8 @@ impl Put {
     }
 
     fn may_still_reach(&self) -> bool {
-        let waiting = self.asked.iter().filter(|(_, a)| **a == Asked::Waiting).map(|(n, _)| *n);
+        let waiting =
+            self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.plan.counts(**n)).map(|(n, _)| *n);
         let (owners, others): (Vec<NodeId>, Vec<NodeId>) = waiting.partition(|n| self.plan.owns(*n));
         self.tally.may_reach(&self.quorum, owners.len(), others.len())
     }

@@ -4,6 +4,7 @@ pub mod content;
 pub mod coordinate;
 pub mod merge;
 pub mod object;
+pub mod write;
 
 pub use content::{Content, Meta, Object, Op};
 pub use coordinate::{Coordinated, Me, coordinate};

@@ -51,8 +51,8 @@ pub fn encode(record: &Record) -> Bytes {
     Bytes::from(out)
 }
 
-/// Reads a record; values share the buffer.
-pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
+/// Whether these are the undamaged bytes of a record.
+pub fn verify(bytes: &Bytes) -> Result<(), DecodeError> {
     if bytes.len() < HEAD_BYTES {
         return Err(DecodeError::Short);
     }
@@ -66,6 +66,12 @@ pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
     if head[2..] != xxh3_64(rest).to_le_bytes() {
         return Err(DecodeError::Checksum);
     }
+    Ok(())
+}
+
+/// Reads a record; values share the buffer.
+pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
+    verify(bytes)?;
     let mut input = Reader::new(bytes.slice(HEAD_BYTES..));
     let actors = ActorTable::read(&mut input)?;
     let clock = actors.read_context(&mut input)?;

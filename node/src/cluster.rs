@@ -1,0 +1,118 @@
+//! What this node knows of the cluster: the view, the table that follows from it, and whom it believes to be down.
+//!
+//! Readers take a snapshot without a lock; one mutex orders the writers. The table is computed here from the view and
+//! from nothing else, so two nodes with the same view have the same table without asking each other.
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use ring::bucket::BucketSettings;
+use ring::coord::Plan;
+use ring::ids::{NodeId, ObjectId};
+use ring::members::View;
+use ring::place::{N_MAX, Table};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// A view and its table, which belong together.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Members and bucket settings.
+    pub view: View,
+    /// Who owns what.
+    pub table: Table,
+    /// Nodes that are being filled: they are sent every write and count for nothing.
+    pub joining: Vec<NodeId>,
+    /// The settings of a bucket that nobody configured.
+    pub defaults: BucketSettings,
+}
+
+impl Snapshot {
+    fn of(view: View, defaults: BucketSettings) -> Snapshot {
+        let table = Table::compute(&view.claimants(), view.partitions, N_MAX, view.table_counter());
+        let joining = view.joining();
+        Snapshot { view, table, joining, defaults }
+    }
+
+    /// The settings that hold for a bucket.
+    pub fn settings(&self, bucket: &Bytes) -> &BucketSettings {
+        self.view.bucket(bucket).unwrap_or(&self.defaults)
+    }
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug)]
+pub struct Cluster {
+    me: NodeId,
+    current: ArcSwap<Snapshot>,
+    doubted: ArcSwap<BTreeSet<NodeId>>,
+    writer: Mutex<()>,
+    changed: watch::Sender<u64>,
+}
+
+impl Cluster {
+    /// Starts from a view that was just made, handed over, or read from the disk.
+    pub fn new(me: NodeId, view: View, defaults: BucketSettings) -> Self {
+        Cluster {
+            me,
+            current: ArcSwap::from_pointee(Snapshot::of(view, defaults)),
+            doubted: ArcSwap::from_pointee(BTreeSet::new()),
+            writer: Mutex::new(()),
+            changed: watch::channel(0).0,
+        }
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The view and table of this moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Fires after every change of the view.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Changes the view. If nothing came of it, nobody is told.
+    pub fn update<E>(&self, change: impl FnOnce(&mut View) -> Result<(), E>) -> Result<bool, E> {
+        let _one = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old = self.current.load();
+        let mut view = old.view.clone();
+        change(&mut view)?;
+        if view == old.view {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(Snapshot::of(view, old.defaults.clone())));
+        self.changed.send_modify(|n| *n += 1);
+        Ok(true)
+    }
+
+    /// Whom the failure detector believes to be down.
+    pub fn doubted(&self) -> Arc<BTreeSet<NodeId>> {
+        self.doubted.load_full()
+    }
+
+    /// The failure detector has changed its mind.
+    pub fn set_doubted(&self, doubted: BTreeSet<NodeId>) {
+        self.doubted.store(Arc::new(doubted));
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Whom a request for a key concerns.
+    pub fn plan(&self, snapshot: &Snapshot, id: &ObjectId) -> Plan {
+        let n = usize::from(snapshot.settings(id.bucket()).n);
+        let partition = snapshot.table.partition_of(id);
+        let doubted = self.doubted.load();
+        Plan {
+            me: self.me,
+            owners: snapshot.table.owners(partition, n).to_vec(),
+            fallbacks: snapshot.table.fallbacks(partition, n).to_vec(),
+            pending: snapshot.joining.clone(),
+            doubted: doubted.iter().copied().collect(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Spreads the view: at every change to everybody, and every half second to one node drawn at random.
+//!
+//! Push-pull: the digest goes out, a view comes back only where it differs, and goes out again if that taught the other
+//! side nothing new of ours. Nodes that are believed to be dead are asked as well, or a long partition would never heal.
+
+use crate::limits::{GOSSIP_EVERY, GOSSIP_FANOUT, GOSSIP_TIMEOUT};
+use crate::node::Node;
+use crate::store::{Batch, Family, keys};
+use crate::world::World;
+use futures_util::future::join_all;
+use rand::seq::IndexedRandom;
+use ring::ids::NodeId;
+use ring::members::{Status, View};
+use ring::wire::peer::{Answer, Ask, Message};
+use tokio::sync::watch;
+
+/// Runs until the shutdown.
+pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
+    let mut rng = node.world.rng("gossip");
+    let mut changes = node.cluster.changes();
+    let mut tick = tokio::time::interval(GOSSIP_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut persisted = 0;
+    loop {
+        let told = tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            Ok(()) = changes.changed() => others(&node),
+            _ = tick.tick() => others(&node).choose(&mut rng).copied().into_iter().collect(),
+        };
+        introduce(&node);
+        persisted = persist(&node, persisted).await;
+        join_all(told.iter().take(GOSSIP_FANOUT).map(|to| exchange(&node, *to))).await;
+    }
+}
+
+fn others<W: World>(node: &Node<W>) -> Vec<NodeId> {
+    let snapshot = node.cluster.snapshot();
+    let alive = snapshot.view.members.iter().filter(|(_, m)| m.status != Status::Removed);
+    alive.map(|(id, _)| *id).filter(|id| *id != node.id()).collect()
+}
+
+/// Tells the connection pool where everybody can be reached.
+pub fn introduce<W: World>(node: &Node<W>) {
+    let snapshot = node.cluster.snapshot();
+    for (id, member) in snapshot.view.members.iter().filter(|(id, _)| **id != node.id()) {
+        if member.status == Status::Removed {
+            node.pool.remove_peer(*id);
+        } else {
+            node.pool.set_peer(*id, &member.description.peer);
+        }
+    }
+}
+
+/// A view that was acted upon survives a restart.
+async fn persist<W: World>(node: &Node<W>, persisted: u64) -> u64 {
+    let snapshot = node.cluster.snapshot();
+    let digest = snapshot.view.digest();
+    if digest == persisted {
+        return persisted;
+    }
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, keys::VIEW, snapshot.view.encode());
+    match node.lane.run(|reply| crate::lane::Job::Raw { batch, sync: true, reply }).await {
+        Ok(_) => digest,
+        Err(refusal) => {
+            tracing::warn!(%refusal, "the view could not be kept");
+            persisted
+        }
+    }
+}
+
+/// One round with one node. Answers whether both know the same now.
+pub async fn exchange<W: World>(node: &Node<W>, to: NodeId) -> bool {
+    let mine = node.cluster.snapshot().view.digest();
+    let answer = node.ask(to, Message::of(Ask::Gossip { digest: mine }), GOSSIP_TIMEOUT).await;
+    let theirs = match answer {
+        Ok(Message { head: Answer::Same, .. }) => return true,
+        Ok(Message { head: Answer::View, body }) => match View::decode(&body) {
+            Ok(view) => view,
+            Err(_) => return false,
+        },
+        _ => return false,
+    };
+    node.take_view(&theirs);
+    let view = node.cluster.snapshot();
+    if view.view == theirs {
+        return true;
+    }
+    let push = Message { head: Ask::Gossip { digest: view.view.digest() }, body: view.view.encode() };
+    matches!(node.ask(to, push, GOSSIP_TIMEOUT).await, Ok(Message { head: Answer::Same, .. }))
+}

@@ -1,0 +1,289 @@
+//! One step of the lane: read, decide, one batch, answers.
+
+use super::job::{Job, Reply, Taken};
+use crate::store::{Batch, Family, Store, StoreError, keys};
+use bytes::Bytes;
+use ring::causal::Epochs;
+use ring::causal::epochs::LEASE_COUNT;
+use ring::ids::{NodeId, ObjectId, Partition};
+use ring::place::hash::{partition, position};
+use ring::record::write::{Write, take};
+use ring::record::{Me, Record, receive};
+use ring::time::Wall;
+use ring::wire::peer::Refusal;
+use ring::wire::record::{Digest, decode, digest, encode};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What the lane works on.
+#[derive(Debug)]
+pub struct Core<S> {
+    store: S,
+    node: NodeId,
+    epochs: Epochs,
+    partitions: u16,
+    /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
+    failed: watch::Sender<Option<String>>,
+}
+
+/// A key in the batch: what it holds now, decoded once.
+#[derive(Debug)]
+struct Slot {
+    partition: Partition,
+    id: ObjectId,
+    record: Option<Arc<Record>>,
+    changed: bool,
+}
+
+/// What one step collects.
+#[derive(Default)]
+struct Draft {
+    slots: BTreeMap<Vec<u8>, Slot>,
+    batch: Batch,
+    sync: bool,
+    answers: Vec<Answer>,
+}
+
+type Answer = Box<dyn FnOnce(Result<bool, Refusal>) + Send>;
+
+impl<S: Store> Core<S> {
+    /// The lane of a node. `failed` is told when the disk has failed.
+    pub fn new(
+        store: S,
+        node: NodeId,
+        epochs: Epochs,
+        partitions: u16,
+        failed: watch::Sender<Option<String>>,
+    ) -> Self {
+        Core { store, node, epochs, partitions, failed }
+    }
+
+    /// Runs everything that waits as one batch.
+    pub fn step(&mut self, jobs: impl ExactSizeIterator<Item = Job>) {
+        if let Err(error) = self.lease_for(jobs.len()) {
+            let refusal = self.refusal(error);
+            return jobs.for_each(|job| refuse(job, refusal.clone()));
+        }
+        let mut draft = Draft::default();
+        for job in jobs {
+            self.run(job, &mut draft);
+        }
+        self.commit(draft);
+    }
+
+    /// A job draws at most one epoch; the lease is durable before any of them is used.
+    fn lease_for(&mut self, jobs: usize) -> Result<(), StoreError> {
+        if self.epochs.left() > jobs as u64 {
+            return Ok(());
+        }
+        let end = self.epochs.lease_end() + LEASE_COUNT;
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&end.to_be_bytes()));
+        self.store.write(batch, true)?;
+        self.epochs.renewed(end);
+        Ok(())
+    }
+
+    fn run(&mut self, job: Job, draft: &mut Draft) {
+        match job {
+            Job::Coordinate { id, write, now, hint_for, sync, reply } => {
+                let taken = self.coordinate(&id, *write, now, hint_for, draft);
+                draft.sync |= sync;
+                draft.answer(reply, taken, |taken, synced| Taken { durable: synced, ..taken });
+            }
+            Job::Merge { id, record, hint_for, sync, now, reply } => {
+                let merged = self.merge(&id, &record, hint_for, now, draft);
+                draft.sync |= sync;
+                draft.answer(reply, merged, |(), synced| synced);
+            }
+            Job::KeepHint { id, owner, now, reply } => {
+                let kept = self.slot(&id, draft).map(|(key, _)| key);
+                let kept = kept.map(|_| self.keep_hint(&id, owner, now, draft));
+                draft.sync = true;
+                draft.answer(reply, kept, |(), synced| synced);
+            }
+            Job::DropHint { id, owner, delivered, drop_copy_unless, reply } => {
+                let dropped = self.drop_hint(&id, owner, delivered, drop_copy_unless, draft);
+                draft.answer(reply, dropped, |dropped, _| dropped);
+            }
+            Job::Raw { batch, sync, reply } => {
+                draft.batch.changes.extend(batch.changes);
+                draft.sync |= sync;
+                draft.answer(reply, Ok(()), |(), synced| synced);
+            }
+        }
+    }
+
+    /// The key's slot in this batch, read from the store the first time.
+    fn slot(&self, id: &ObjectId, draft: &mut Draft) -> Result<(Vec<u8>, Option<Arc<Record>>), Refusal> {
+        let partition = partition(position(id), self.partitions);
+        let key = keys::record_key(partition, id);
+        if let Some(slot) = draft.slots.get(&key) {
+            return Ok((key, slot.record.clone()));
+        }
+        let bytes = self.store.get(Family::Records, &key).map_err(|e| self.refusal(e))?;
+        // Damaged bytes are not "nothing": taking them for that would hand out dots that others have seen.
+        let record = bytes.map(|b| decode(&b)).transpose().map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let record = record.map(Arc::new);
+        let slot = Slot { partition, id: id.clone(), record: record.clone(), changed: false };
+        draft.slots.insert(key.clone(), slot);
+        Ok((key, record))
+    }
+
+    fn coordinate(
+        &mut self,
+        id: &ObjectId,
+        write: Write,
+        now: Wall,
+        hint_for: Option<NodeId>,
+        draft: &mut Draft,
+    ) -> Result<Taken, Refusal> {
+        let (key, local) = self.slot(id, draft)?;
+        let is_cart = !matches!(
+            write.action,
+            ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete
+        );
+        let mut me = Me { node: self.node, epochs: &mut self.epochs };
+        let done = take(local.as_deref(), write, now, &mut me)?;
+        let record = Arc::new(done.record);
+        if local.as_deref() != Some(&*record) {
+            draft.set(&key, Some(Arc::clone(&record)));
+        }
+        if let Some(owner) = hint_for {
+            self.keep_hint(id, owner, now, draft);
+        }
+        // A cart can be long and its change short; an object travels whole, which heals whoever missed something.
+        let replicate = if is_cart { Arc::new(done.delta) } else { Arc::clone(&record) };
+        Ok(Taken { replicate, record, context: done.context, dots: done.dots, durable: false })
+    }
+
+    fn merge(
+        &mut self,
+        id: &ObjectId,
+        record: &Bytes,
+        hint_for: Option<NodeId>,
+        now: Wall,
+        draft: &mut Draft,
+    ) -> Result<(), Refusal> {
+        let incoming = decode(record).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let (key, local) = self.slot(id, draft)?;
+        let mut me = Me { node: self.node, epochs: &mut self.epochs };
+        if let Some(merged) = receive(local.as_deref(), &incoming, &mut me) {
+            draft.set(&key, Some(Arc::new(merged)));
+        }
+        if let Some(owner) = hint_for {
+            self.keep_hint(id, owner, now, draft);
+        }
+        Ok(())
+    }
+
+    fn keep_hint(&self, id: &ObjectId, owner: NodeId, now: Wall, draft: &mut Draft) {
+        let partition = partition(position(id), self.partitions);
+        let key = keys::hint_key(owner, partition, id);
+        draft.batch.put(Family::Hints, key, Bytes::copy_from_slice(&now.0.to_be_bytes()));
+    }
+
+    fn drop_hint(
+        &mut self,
+        id: &ObjectId,
+        owner: NodeId,
+        delivered: Option<Digest>,
+        drop_copy_unless: Option<Vec<NodeId>>,
+        draft: &mut Draft,
+    ) -> Result<bool, Refusal> {
+        let (key, local) = self.slot(id, draft)?;
+        let held = local.as_deref().map(|r| digest(&encode(r)));
+        if held != delivered {
+            return Ok(false);
+        }
+        let partition = partition(position(id), self.partitions);
+        draft.batch.delete(Family::Hints, keys::hint_key(owner, partition, id));
+        let Some(others) = drop_copy_unless else { return Ok(true) };
+        for other in others.into_iter().filter(|o| *o != owner) {
+            let hint = self.store.get(Family::Hints, &keys::hint_key(other, partition, id));
+            if hint.map_err(|e| self.refusal(e))?.is_some() {
+                return Ok(true);
+            }
+        }
+        draft.set(&key, None);
+        Ok(true)
+    }
+
+    fn commit(&mut self, mut draft: Draft) {
+        for (key, slot) in std::mem::take(&mut draft.slots) {
+            if !slot.changed {
+                continue;
+            }
+            let leaf = keys::leaf_key(slot.partition, &slot.id);
+            match slot.record {
+                Some(record) => {
+                    let bytes = encode(&record);
+                    let hash = digest(&bytes).0.to_be_bytes();
+                    draft.batch.put(Family::Records, key, bytes);
+                    draft.batch.put(Family::Leaves, leaf, Bytes::copy_from_slice(&hash));
+                }
+                None => {
+                    draft.batch.delete(Family::Records, key);
+                    draft.batch.delete(Family::Leaves, leaf);
+                }
+            }
+        }
+        // A batch without changes still syncs when it must: what it repeats may have been written without.
+        let written = if draft.batch.is_empty() && !draft.sync {
+            Ok(false)
+        } else {
+            self.store.write(draft.batch, draft.sync).map(|()| draft.sync)
+        };
+        let result = written.map_err(|e| self.refusal(e));
+        for answer in draft.answers {
+            answer(result.clone());
+        }
+    }
+
+    fn refusal(&self, error: StoreError) -> Refusal {
+        match error {
+            StoreError::Corrupt(why) => Refusal::Unavailable(why),
+            StoreError::Full(_) => Refusal::DiskFull,
+            StoreError::Io(why) => {
+                self.failed.send_replace(Some(why.clone()));
+                Refusal::Disk(why)
+            }
+        }
+    }
+}
+
+impl Draft {
+    fn set(&mut self, key: &[u8], record: Option<Arc<Record>>) {
+        let slot = self.slots.get_mut(key).expect("slot() has read it in");
+        slot.record = record;
+        slot.changed = true;
+    }
+
+    /// Answers after the batch is written, or at once if there is nothing to write for it.
+    fn answer<T: Send + 'static, U: Send + 'static>(
+        &mut self,
+        reply: Reply<U>,
+        outcome: Result<T, Refusal>,
+        finish: impl FnOnce(T, bool) -> U + Send + 'static,
+    ) {
+        match outcome {
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+            }
+            Ok(value) => self.answers.push(Box::new(move |written| {
+                let _ = reply.send(written.map(|synced| finish(value, synced)));
+            })),
+        }
+    }
+}
+
+fn refuse(job: Job, refusal: Refusal) {
+    match job {
+        Job::Coordinate { reply, .. } => drop(reply.send(Err(refusal))),
+        Job::Merge { reply, .. }
+        | Job::KeepHint { reply, .. }
+        | Job::DropHint { reply, .. }
+        | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
+    }
+}

@@ -1,0 +1,99 @@
+//! What the lane can be asked to do.
+
+use crate::store::Batch;
+use bytes::Bytes;
+use ring::causal::{Context, Dot};
+use ring::ids::{NodeId, ObjectId};
+use ring::record::Record;
+use ring::record::write::Write;
+use ring::time::Wall;
+use ring::wire::peer::Refusal;
+use ring::wire::record::Digest;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Where a job's answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// One job.
+#[derive(Debug)]
+pub enum Job {
+    /// Take a client's write as its coordinator.
+    Coordinate {
+        /// The key.
+        id: ObjectId,
+        /// The write.
+        write: Box<Write>,
+        /// The coordinator's calendar.
+        now: Wall,
+        /// The owner for whom this node stands in.
+        hint_for: Option<NodeId>,
+        /// Answer only when it is synced.
+        sync: bool,
+        /// The answer.
+        reply: Reply<Taken>,
+    },
+    /// Merge a record that came from elsewhere; answers whether it is durable.
+    Merge {
+        /// The key.
+        id: ObjectId,
+        /// The record, encoded.
+        record: Bytes,
+        /// The owner for whom this node stands in.
+        hint_for: Option<NodeId>,
+        /// Answer only when it is synced.
+        sync: bool,
+        /// When, for the age of the hint.
+        now: Wall,
+        /// The answer.
+        reply: Reply<bool>,
+    },
+    /// Keep a hint of a key for an owner; the record is the own copy.
+    KeepHint {
+        /// The key.
+        id: ObjectId,
+        /// For whom.
+        owner: NodeId,
+        /// When, for its age.
+        now: Wall,
+        /// The answer.
+        reply: Reply<bool>,
+    },
+    /// The hint was delivered and durably acknowledged.
+    DropHint {
+        /// The key.
+        id: ObjectId,
+        /// For whom it was.
+        owner: NodeId,
+        /// What was delivered; a copy that has changed since keeps its hint.
+        delivered: Option<Digest>,
+        /// Whose other hints need this node's copy; empty if the node owns the key itself and keeps it anyway.
+        drop_copy_unless: Option<Vec<NodeId>>,
+        /// The answer: whether the hint is gone.
+        reply: Reply<bool>,
+    },
+    /// Write rows that are not records.
+    Raw {
+        /// The rows.
+        batch: Batch,
+        /// Answer only when it is synced.
+        sync: bool,
+        /// The answer.
+        reply: Reply<bool>,
+    },
+}
+
+/// A coordinated write, stored here.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// What the other replicas need.
+    pub replicate: Arc<Record>,
+    /// The own copy as it was just after this write.
+    pub record: Arc<Record>,
+    /// What the writer knows now.
+    pub context: Context,
+    /// The new versions' dots.
+    pub dots: Vec<Dot>,
+    /// Whether it is synced.
+    pub durable: bool,
+}

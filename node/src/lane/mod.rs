@@ -1,0 +1,88 @@
+//! The storage lane: the only writer, and the reason why no key needs a lock.
+//!
+//! ```text
+//!   job ─┐
+//!   job ─┼─► everything that waits ─► read, decide (ring), one batch ─► one fsync ─► all answers
+//!   job ─┘
+//! ```
+//!
+//! Durability costs one sync for as many writes as came in while the last one ran. A key that is written ten times in a
+//! batch is encoded once. In production the lane has a thread of its own; in a simulation it runs as a task, because a
+//! foreign thread would let the paused clock run away.
+
+mod core;
+mod job;
+
+pub use core::Core;
+pub use job::{Job, Taken};
+
+use crate::limits::{LANE_BATCH_JOBS_MAX, LANE_QUEUE_JOBS_MAX};
+use crate::store::Store;
+use ring::wire::peer::Refusal;
+use tokio::sync::{mpsc, oneshot};
+
+/// Where jobs are handed in. Cheap to clone; when the last one goes, the lane finishes what waits and ends.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    queue: mpsc::Sender<Job>,
+}
+
+impl Lane {
+    /// Starts the lane. `done` fires after the last job, when the store is closed.
+    pub fn start<S: Store>(core: Core<S>, threads: bool) -> (Lane, oneshot::Receiver<()>) {
+        let (queue, jobs) = mpsc::channel(LANE_QUEUE_JOBS_MAX);
+        let (finished, done) = oneshot::channel();
+        if threads {
+            #[expect(clippy::disallowed_methods, reason = "the lane is the one blocking loop of the node")]
+            std::thread::Builder::new()
+                .name("lane".into())
+                .spawn(move || run_thread(core, jobs, finished))
+                .expect("the system has a thread for us at the start");
+        } else {
+            tokio::spawn(run_task(core, jobs, finished));
+        }
+        (Lane { queue }, done)
+    }
+
+    /// Hands a job in. A full queue is an answer.
+    pub fn submit(&self, job: Job) -> Result<(), Refusal> {
+        self.queue.try_send(job).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Refusal::Draining,
+        })
+    }
+
+    /// Hands a job in and waits for its answer.
+    pub async fn run<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Job) -> Result<T, Refusal> {
+        let (answer, wait) = oneshot::channel();
+        self.submit(job(answer))?;
+        wait.await.unwrap_or(Err(Refusal::Draining))
+    }
+}
+
+fn run_thread<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, finished: oneshot::Sender<()>) {
+    let mut waiting = Vec::with_capacity(LANE_BATCH_JOBS_MAX);
+    while let Some(first) = jobs.blocking_recv() {
+        waiting.push(first);
+        while waiting.len() < LANE_BATCH_JOBS_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            waiting.push(job);
+        }
+        core.step(waiting.drain(..));
+    }
+    drop(core);
+    let _ = finished.send(());
+}
+
+async fn run_task<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, finished: oneshot::Sender<()>) {
+    let mut waiting = Vec::with_capacity(LANE_BATCH_JOBS_MAX);
+    while jobs.recv_many(&mut waiting, LANE_BATCH_JOBS_MAX).await > 0 {
+        core.step(waiting.drain(..));
+    }
+    drop(core);
+    let _ = finished.send(());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! One node, as HTTP handlers and peers use it: requests in, answers out.
+//!
+//! The decisions are `ring`'s; here effects become calls and answers become events. A [`Node`] is cheap to clone.
+
+pub mod explain;
+pub mod keys;
+pub mod read;
+pub mod serve;
+pub mod write;
+
+use crate::cluster::Cluster;
+use crate::lane::Lane;
+use crate::peer::pool::Pool;
+use crate::store::{Family, Store, keys as rows};
+use crate::world::World;
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use ring::causal::token::TokenKey;
+use ring::ids::{ClusterId, NodeId, ObjectId};
+use ring::place::hash::{partition, position};
+use ring::time::{Time, Wall};
+use ring::wire::peer::Refusal;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// The shared parts of a node.
+pub struct Inner<W: World> {
+    /// Network, clock, entropy, disk.
+    pub world: W,
+    /// Members, settings, table.
+    pub cluster: Arc<Cluster>,
+    /// The cluster's identity.
+    pub cluster_id: ClusterId,
+    /// Signs the contexts that clients carry.
+    pub tokens: TokenKey,
+    /// The cluster's key, handed to joiners.
+    pub cluster_key: [u8; 32],
+    /// Connections to the others.
+    pub pool: Pool<W>,
+    /// The only writer.
+    pub lane: Lane,
+    /// For reading.
+    pub store: W::Store,
+    /// Requests that clients are waiting for.
+    pub in_flight: AtomicUsize,
+    /// Whether the node is stopping.
+    pub draining: AtomicBool,
+    /// Writes that left a hint, since the start.
+    pub hints_written: AtomicU64,
+    /// Hints delivered, since the start.
+    pub hints_delivered: AtomicU64,
+    /// Records sent by read repair, since the start.
+    pub read_repairs: AtomicU64,
+    /// Chance, for what is sampled.
+    pub rng: Mutex<StdRng>,
+}
+
+/// One node.
+pub struct Node<W: World>(Arc<Inner<W>>);
+
+impl<W: World> Clone for Node<W> {
+    fn clone(&self) -> Self {
+        Node(Arc::clone(&self.0))
+    }
+}
+
+impl<W: World> std::ops::Deref for Node<W> {
+    type Target = Inner<W>;
+    fn deref(&self) -> &Inner<W> {
+        &self.0
+    }
+}
+
+impl<W: World> Node<W> {
+    /// Puts the parts together.
+    pub fn new(inner: Inner<W>) -> Self {
+        Node(Arc::new(inner))
+    }
+
+    /// This node's identity.
+    pub fn id(&self) -> NodeId {
+        self.cluster.me()
+    }
+
+    /// The monotonic clock.
+    pub fn now(&self) -> Time {
+        self.world.now()
+    }
+
+    /// The calendar.
+    pub fn wall(&self) -> Wall {
+        self.world.wall()
+    }
+
+    /// Whether the node is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is being filled and must not answer reads: it can't tell "nothing" from "not here yet".
+    pub fn is_joining(&self) -> bool {
+        self.cluster.snapshot().joining.contains(&self.id())
+    }
+
+    /// The own copy of a key as it is on disk.
+    pub(crate) fn local(&self, id: &ObjectId) -> Result<Option<Bytes>, Refusal> {
+        let partitions = self.cluster.snapshot().view.partitions;
+        let key = rows::record_key(partition(position(id), partitions), id);
+        self.store.get(Family::Records, &key).map_err(|e| Refusal::Unavailable(e.to_string()))
+    }
+}

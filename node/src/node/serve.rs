@@ -1,0 +1,138 @@
+//! What peers ask of this node: one match arm per question.
+
+use super::Node;
+use crate::cluster::Snapshot;
+use crate::lane::Job;
+use crate::limits::{PULL_BYTES_MAX, PULL_ROWS_MAX};
+use crate::store::{Family, Store, keys};
+use crate::world::World;
+use bytes::Bytes;
+use ring::coord::get::Held;
+use ring::ids::{NodeId, ObjectId, Partition};
+use ring::members::{Description, View};
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
+
+/// What a joiner is handed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The key under which the cluster signs contexts.
+    pub cluster_key: [u8; 32],
+    /// Everything the cluster knows of itself.
+    pub view: View,
+}
+
+/// Rows of a transfer: key and encoded record.
+pub type Rows = Vec<(ObjectId, Vec<u8>)>;
+
+impl<W: World> Node<W> {
+    /// Answers a peer.
+    pub(crate) async fn answer(&self, from: NodeId, message: Message<Ask>) -> Message<Answer> {
+        let refused = |refusal| Message::of(Answer::Refused(refusal));
+        match message.head {
+            Ask::Store { id, hint_for, sync } => match self.merge_here(id, message.body, hint_for, sync).await {
+                Ok(durable) => Message::of(Answer::Stored { durable }),
+                Err(refusal) => refused(refusal),
+            },
+            Ask::Read { id, record } => match self.held(&id, record) {
+                Ok((Held::Absent, _)) => Message::of(Answer::Absent),
+                Ok((Held::Digest(hash), _)) => Message::of(Answer::Held(hash)),
+                Ok((Held::Record(hash, _), body)) => Message { head: Answer::Held(hash), body },
+                Err(refusal) => refused(refusal),
+            },
+            Ask::Write(ask) => self.answer_write(ask, message.body).await,
+            Ask::Explain { id } => match self.explain_here(&id) {
+                Ok(explanation) => Message::of(Answer::Explained(explanation)),
+                Err(refusal) => refused(refusal),
+            },
+            Ask::Gossip { digest } => self.answer_gossip(digest, &message.body),
+            Ask::Join => self.answer_join(from, &message.body).unwrap_or_else(refused),
+            Ask::Pull { partition, after } => self.answer_pull(partition, after).unwrap_or_else(refused),
+            Ask::Keys { bucket, start, end, partitions, limit } => self
+                .keys_here(&bucket, &start, &end, &partitions, limit as usize)
+                .map_or_else(refused, |keys| Message::of(Answer::Keys(keys))),
+            // The failure detector takes its messages before they come here.
+            Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
+        }
+    }
+
+    /// Merges a record into the own copy; answers whether it is durable.
+    pub(crate) async fn merge_here(
+        &self,
+        id: ObjectId,
+        record: Bytes,
+        hint_for: Option<NodeId>,
+        sync: bool,
+    ) -> Result<bool, Refusal> {
+        let now = self.wall();
+        if hint_for.is_some() {
+            self.hints_written.fetch_add(1, Ordering::Relaxed);
+        }
+        self.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
+    }
+
+    async fn answer_write(&self, ask: ring::wire::peer::WriteAsk, body: Bytes) -> Message<Answer> {
+        if self.is_draining() {
+            return Message::of(Answer::Refused(Refusal::Draining));
+        }
+        if self.is_joining() {
+            return Message::of(Answer::Refused(Refusal::Unavailable("this node is being filled".into())));
+        }
+        match self.coordinate(ask, body).await {
+            Ok(written) => Message { head: Answer::Written(written.head), body: written.body },
+            Err(super::write::WriteFail::Refused(refusal)) => Message::of(Answer::Refused(refusal)),
+            Err(_) => Message::of(Answer::Refused(Refusal::Disk("the write's task ended".into()))),
+        }
+    }
+
+    fn answer_gossip(&self, digest: u64, body: &Bytes) -> Message<Answer> {
+        if !body.is_empty() {
+            match View::decode(body) {
+                Ok(theirs) => self.take_view(&theirs),
+                Err(e) => return Message::of(Answer::Refused(Refusal::Malformed(e.to_string()))),
+            }
+        }
+        let mine = self.cluster.snapshot();
+        if mine.view.digest() == digest {
+            return Message::of(Answer::Same);
+        }
+        Message { head: Answer::View, body: mine.view.encode() }
+    }
+
+    /// Merges what another knows. A view of another cluster is ignored, loudly.
+    pub(crate) fn take_view(&self, theirs: &View) {
+        let changed = self.cluster.update(|view| view.merge(theirs));
+        if let Err(error) = changed {
+            tracing::error!(%error, "a view was refused");
+        }
+    }
+
+    fn answer_join(&self, from: NodeId, body: &Bytes) -> Result<Message<Answer>, Refusal> {
+        let description: Description =
+            postcard::from_bytes(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        self.cluster
+            .update(|view| view.admit(from, description))
+            .map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let snapshot: std::sync::Arc<Snapshot> = self.cluster.snapshot();
+        let welcome = Welcome { cluster_key: self.cluster_key, view: snapshot.view.clone() };
+        let body = postcard::to_stdvec(&welcome).expect("a view holds nothing that postcard can't say");
+        Ok(Message { head: Answer::Welcome, body: Bytes::from(body) })
+    }
+
+    fn answer_pull(&self, partition: Partition, after: Option<ObjectId>) -> Result<Message<Answer>, Refusal> {
+        let (first, end) = keys::records_of_partition(partition);
+        let start = after.map_or(first, |id| keys::after(&keys::record_key(partition, &id)));
+        let rows = self
+            .store
+            .scan(Family::Records, &start, end.as_deref(), PULL_ROWS_MAX, PULL_BYTES_MAX)
+            .map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let mut out: Rows = Vec::with_capacity(rows.len());
+        for (key, value) in &rows {
+            let (_, id) = keys::decode_record_key(key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
+            out.push((id, value.to_vec()));
+        }
+        let body = postcard::to_stdvec(&out).expect("rows are bytes");
+        Ok(Message { head: Answer::Rows { more: !rows.is_empty() }, body: Bytes::from(body) })
+    }
+}

@@ -1,0 +1,281 @@
+//! Drives the PUT machine: effects become calls, answers become events.
+//!
+//! The driver is a task of its own: it outlives the client's connection, so that late failures still leave hints.
+
+use super::Node;
+use crate::lane::{Job, Taken};
+use crate::limits::FORWARD_GRACE;
+use crate::peer::pool::{CallError, TableTag};
+use crate::world::World;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use ring::bucket::{BucketSettings, Durability};
+use ring::causal::Context;
+use ring::coord::put::{Effect, Event, Put, Reply};
+use ring::coord::{Outcome, Plan, WriteQuorum};
+use ring::ids::{NodeId, ObjectId};
+use ring::record::write::Write;
+use ring::wire::bytes::{Reader, put_context, read_context};
+use ring::wire::peer::{Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
+use ring::wire::record::encode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A write's answer: the receipt, and the coordinator's record if it was asked for.
+pub type Written = Result<Message<WriteAnswer>, WriteFail>;
+
+/// Why a write got no receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteFail {
+    /// A replica refused it.
+    Refused(Refusal),
+    /// The coordinator was lost while it had the write: it may show up later.
+    Lost,
+    /// No replica could be reached; nothing was done.
+    Unreachable {
+        /// How many were needed.
+        need: usize,
+    },
+}
+
+/// What a request's levels mean for a bucket with so many replicas.
+pub fn write_quorum(settings: &BucketSettings, ask: &QuorumAsk, replicas: usize) -> WriteQuorum {
+    WriteQuorum {
+        w: ask.w.unwrap_or(settings.w).resolve(replicas).max(1),
+        pw: ask.pw.unwrap_or(settings.pw).resolve(replicas),
+        dw: ask.dw.unwrap_or(settings.dw).resolve(replicas),
+        sloppy: ask.sloppy.unwrap_or(settings.sloppy),
+    }
+}
+
+/// The bytes of a context.
+pub fn context_bytes(context: &Context) -> Bytes {
+    let mut out = Vec::new();
+    put_context(&mut out, context);
+    Bytes::from(out)
+}
+
+/// A context from a peer.
+pub fn context_from(bytes: &Bytes) -> Result<Context, Refusal> {
+    read_context(&mut Reader::new(bytes.clone())).map_err(|e| Refusal::Malformed(e.to_string()))
+}
+
+impl<W: World> Node<W> {
+    /// A client's write: coordinated here if this node owns the key, and by an owner otherwise.
+    pub async fn write(&self, ask: WriteAsk, body: Bytes) -> Written {
+        let snapshot = self.cluster.snapshot();
+        let plan = self.cluster.plan(&snapshot, &ask.id);
+        if plan.owners.contains(&self.id()) && !self.is_joining() {
+            return self.coordinate(ask, body).await;
+        }
+        let (trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
+            plan.owners.iter().partition(|o| !plan.doubted.contains(o));
+        for owner in trusted {
+            if let Some(written) = self.forward(owner, &ask, &body).await {
+                return written;
+            }
+        }
+        let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
+        if quorum.sloppy && !self.is_joining() {
+            return self.coordinate(ask, body).await;
+        }
+        for owner in doubted {
+            if let Some(written) = self.forward(owner, &ask, &body).await {
+                return written;
+            }
+        }
+        Err(WriteFail::Unreachable { need: quorum.w })
+    }
+
+    /// Asks an owner to coordinate; `None` if it surely did nothing and another may be asked.
+    async fn forward(&self, owner: NodeId, ask: &WriteAsk, body: &Bytes) -> Option<Written> {
+        let message = Message { head: Ask::Write(ask.clone()), body: body.clone() };
+        let deadline = Duration::from_millis(u64::from(ask.timeout_ms)) + FORWARD_GRACE;
+        match self.ask(owner, message, deadline).await {
+            Ok(Message { head: Answer::Written(written), body }) => Some(Ok(Message { head: written, body })),
+            Ok(Message { head: Answer::Refused(Refusal::Draining | Refusal::Unavailable(_)), .. }) => None,
+            Ok(Message { head: Answer::Refused(refusal), .. }) => Some(Err(WriteFail::Refused(refusal))),
+            Ok(_) => Some(Err(WriteFail::Lost)),
+            Err(CallError::Unreachable | CallError::Refused(_) | CallError::Overloaded) => None,
+            Err(CallError::Lost | CallError::TimedOut) => Some(Err(WriteFail::Lost)),
+        }
+    }
+
+    /// Asks a node something.
+    pub(crate) async fn ask(
+        &self,
+        to: NodeId,
+        message: Message<Ask>,
+        deadline: Duration,
+    ) -> Result<Message<Answer>, CallError> {
+        let answer = self.pool.call(to, self.table_tag(), message.encode(), deadline).await?;
+        Message::decode(&answer).map_err(|_| CallError::Lost)
+    }
+
+    /// The name of the table by which this node acts.
+    pub(crate) fn table_tag(&self) -> TableTag {
+        let name = self.cluster.snapshot().table.name();
+        TableTag { counter: name.counter, digest: name.digest }
+    }
+
+    /// Coordinates a write here.
+    pub(crate) async fn coordinate(&self, ask: WriteAsk, body: Bytes) -> Written {
+        let seen = ask.seen.as_ref().map(context_from).transpose().map_err(WriteFail::Refused)?;
+        let snapshot = self.cluster.snapshot();
+        let mut plan = self.cluster.plan(&snapshot, &ask.id);
+        // Far down the walk a node is not even a fallback; it stands in all the same.
+        if !plan.owners.contains(&self.id()) && !plan.fallbacks.contains(&self.id()) {
+            plan.fallbacks.push(self.id());
+        }
+        let settings = snapshot.settings(ask.id.bucket());
+        let quorum = write_quorum(settings, &ask.quorum, plan.owners.len());
+        let write = Write {
+            action: ask.action,
+            body,
+            seen,
+            ttl_default: settings.ttl_seconds.map(Duration::from_secs),
+            blind: settings.blind_writes,
+            siblings_max: settings.max_siblings as usize,
+        };
+        let (answer, wait) = oneshot::channel();
+        let drive = Drive {
+            node: self.clone(),
+            id: ask.id,
+            quorum,
+            sync: settings.durability == Durability::Fsync || quorum.dw > 0,
+            timeout: Duration::from_millis(u64::from(ask.timeout_ms)),
+            return_record: ask.return_record,
+            answer: Some(answer),
+            taken: None,
+            replicate: Bytes::new(),
+        };
+        tokio::spawn(drive.run(plan, write));
+        wait.await.unwrap_or(Err(WriteFail::Lost))
+    }
+}
+
+/// One write on its way.
+struct Drive<W: World> {
+    node: Node<W>,
+    id: ObjectId,
+    quorum: WriteQuorum,
+    sync: bool,
+    timeout: Duration,
+    return_record: bool,
+    answer: Option<oneshot::Sender<Written>>,
+    taken: Option<Taken>,
+    replicate: Bytes,
+}
+
+impl<W: World> Drive<W> {
+    async fn run(mut self, plan: Plan, write: Write) {
+        let deadline = tokio::time::sleep(self.timeout);
+        tokio::pin!(deadline);
+        let mut effects = Vec::new();
+        let mut put = Put::start(plan, self.quorum, &mut effects);
+        let Some(Effect::StoreHere { hint_for }) = effects.pop() else {
+            unreachable!("a put begins by storing here")
+        };
+        match self.store_here(write, hint_for).await {
+            Ok(durable) => put.on(Event::StoredHere { durable }, &mut effects),
+            Err(refusal) => {
+                // What the lane refuses was not written, or the node is about to leave; nothing was sent.
+                self.say(Err(WriteFail::Refused(refusal)));
+                return;
+            }
+        }
+        let mut calls: FuturesUnordered<BoxFuture<'static, Option<Event>>> = FuturesUnordered::new();
+        loop {
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::StoreHere { .. } => unreachable!("the own record is stored once"),
+                    Effect::Store { to, hint_for } => calls.push(self.send(to, hint_for)),
+                    Effect::KeepHint { owner } => calls.push(self.keep_hint(owner)),
+                    Effect::Reply(reply) => self.reply(reply),
+                }
+            }
+            if put.is_done() && calls.is_empty() {
+                return;
+            }
+            let event = tokio::select! {
+                biased;
+                event = calls.next(), if !calls.is_empty() => event.flatten(),
+                () = &mut deadline, if self.answer.is_some() => Some(Event::TimedOut),
+            };
+            if let Some(event) = event {
+                put.on(event, &mut effects);
+            }
+        }
+    }
+
+    async fn store_here(&mut self, write: Write, hint_for: Option<NodeId>) -> Result<bool, Refusal> {
+        let (id, sync, now) = (self.id.clone(), self.sync, self.node.wall());
+        let taken = self
+            .node
+            .lane
+            .run(|reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply })
+            .await?;
+        if hint_for.is_some() {
+            self.node.hints_written.fetch_add(1, Ordering::Relaxed);
+        }
+        self.replicate = encode(&taken.replicate);
+        let durable = taken.durable;
+        self.taken = Some(taken);
+        Ok(durable)
+    }
+
+    fn send(&self, to: NodeId, hint_for: Option<NodeId>) -> BoxFuture<'static, Option<Event>> {
+        let (node, timeout) = (self.node.clone(), self.timeout);
+        let head = Ask::Store { id: self.id.clone(), hint_for, sync: self.sync };
+        let message = Message { head, body: self.replicate.clone() };
+        Box::pin(async move {
+            let answer = node.ask(to, message, timeout).await;
+            Some(match answer {
+                Ok(Message { head: Answer::Stored { durable }, .. }) => Event::Stored { by: to, durable },
+                _ => Event::Failed { by: to },
+            })
+        })
+    }
+
+    fn keep_hint(&self, owner: NodeId) -> BoxFuture<'static, Option<Event>> {
+        let (node, id) = (self.node.clone(), self.id.clone());
+        node.hints_written.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let now = node.wall();
+            if let Err(refusal) = node.lane.run(|reply| Job::KeepHint { id, owner, now, reply }).await {
+                tracing::warn!(%owner, %refusal, "a hint could not be kept");
+            }
+            None
+        })
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        let taken = self.taken.as_ref().expect("a reply follows the own store");
+        let body = if self.return_record { encode(&taken.record) } else { Bytes::new() };
+        let head = WriteAnswer {
+            outcome: reply.outcome,
+            timed_out: reply.timed_out,
+            quorum: self.quorum,
+            acked: reply.tally.all,
+            owners: reply.tally.owners,
+            durable: reply.tally.durable,
+            fallbacks: reply.fallbacks,
+            hints: reply.hints,
+            context: context_bytes(&taken.context),
+            dots: taken.dots.clone(),
+            siblings: taken.record.versions(self.node.wall()).count(),
+        };
+        assert!(head.outcome != Outcome::NotApplied, "the own record is stored");
+        self.say(Ok(Message { head, body }));
+    }
+
+    fn say(&mut self, written: Written) {
+        if let Some(answer) = self.answer.take() {
+            // A client that has left does not hear it; the write goes on.
+            let _ = answer.send(written);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a client's write does to the coordinator's copy: the one place where actions, contexts and limits meet.
+//!
+//! Limits hold here and nowhere else: a merge that refused would leave replicas apart for ever.
+
+use super::{Content, Coordinated, Me, Object, Op, Record, coordinate};
+use crate::bucket::BlindWrites;
+use crate::cart::{self, CartChange};
+use crate::causal::Context;
+use crate::time::Wall;
+use crate::wire::peer::{Action, Refusal};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// A write with everything that decides it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// What to write.
+    pub action: Action,
+    /// An object's value.
+    pub body: Bytes,
+    /// What the writer had seen; `None` if it said nothing.
+    pub seen: Option<Context>,
+    /// How long a value lives that does not say so itself.
+    pub ttl_default: Option<Duration>,
+    /// What a write without a context means.
+    pub blind: BlindWrites,
+    /// How many versions may stand side by side.
+    pub siblings_max: usize,
+}
+
+/// Applies a write to the local copy. A refusal changes nothing.
+pub fn take(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>) -> Result<Coordinated, Refusal> {
+    match write.action {
+        Action::Put { .. } | Action::Delete => take_object(local, write, now, me),
+        _ => take_cart(local, write, now, me),
+    }
+}
+
+fn take_object(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>) -> Result<Coordinated, Refusal> {
+    if local.is_some_and(Record::is_cart) {
+        return Err(Refusal::WrongType { holds: "cart".into() });
+    }
+    let mut seen = match (write.seen, write.blind) {
+        (Some(seen), _) => seen,
+        (None, BlindWrites::Siblings) => Context::new(),
+        (None, BlindWrites::Supersede) => local.map(|r| r.clock.clone()).unwrap_or_default(),
+        (None, BlindWrites::Reject) => return Err(Refusal::ContextRequired),
+    };
+    // A value makes the memory of a deletion beside it pointless: the clock alone keeps the deleted from coming back.
+    seen.join(&Context::of_dots(local.iter().flat_map(|r| r.tombstones()).map(|(dot, _)| dot)));
+    let content = match write.action {
+        Action::Put { content_type, meta, ttl_ms } => {
+            let ttl = ttl_ms.map(Duration::from_millis).or(write.ttl_default);
+            let expires_at = ttl.map(|ttl| now.plus(ttl));
+            Content::Object(Object { body: write.body, content_type, meta, modified: now, expires_at })
+        }
+        _ => Content::Tombstone { deleted: now },
+    };
+    let done = coordinate(local, &seen, vec![content], me);
+    let have = done.record.siblings.len();
+    if have > write.siblings_max && have > local.map_or(0, |r| r.siblings.len()) {
+        return Err(Refusal::SiblingLimit { have: have - 1, max: write.siblings_max });
+    }
+    Ok(done)
+}
+
+fn take_cart(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>) -> Result<Coordinated, Refusal> {
+    if local.is_some_and(|r| r.versions(now).next().is_some()) {
+        return Err(Refusal::WrongType { holds: "object".into() });
+    }
+    // What a caller that names no context has seen is what this copy holds.
+    let seen = write.seen.unwrap_or_else(|| local.map(|r| r.clock.clone()).unwrap_or_default());
+    let change = match write.action {
+        Action::CartAdd { sku, quantity, op, attributes } => {
+            CartChange::Add { sku, quantity, op: op.map(Op), attributes }
+        }
+        Action::CartAddMany(adds) => {
+            CartChange::AddMany(adds.into_iter().map(|(sku, quantity, op)| (sku, quantity, Op(op))).collect())
+        }
+        Action::CartSet { sku, quantity, attributes } => CartChange::Set { sku, quantity, seen, attributes },
+        Action::CartRemove(target) => CartChange::Remove { target, seen },
+        Action::Put { .. } | Action::Delete => unreachable!("take() sends objects elsewhere"),
+    };
+    cart::change(local, change, now, me).map_err(|_| Refusal::CartFull)
+}
