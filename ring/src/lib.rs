@@ -5,14 +5,19 @@
 //! | [`ids`], [`time`] | names and clocks as types |
 //! | [`causal`] | dots, contexts, epochs, signed tokens |
 //! | [`record`], [`cart`] | what is stored under a key, the one merge, what a write does |
+//! | [`place`], [`members`], [`bucket`] | who owns what, who is here, how a bucket behaves |
+//! | [`coord`] | the PUT and GET machines |
 //! | [`wire`] | the bytes of all that |
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or starts a task.
 
+pub mod bucket;
 pub mod cart;
 pub mod causal;
 pub mod coord;
 pub mod ids;
+pub mod members;
+pub mod place;
 pub mod record;
 pub mod time;
 pub mod wire;
