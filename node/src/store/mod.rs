@@ -6,6 +6,13 @@
 
 use bytes::Bytes;
 
+#[cfg(test)]
+mod conformance;
+pub mod keys;
+pub mod mem;
+#[cfg(feature = "rocks")]
+pub mod rocks;
+
 /// A key space of its own, so that scans of one never meet another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
