@@ -289,8 +289,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn it_behaves_like_a_map_under_any_script<R: Rig>() {
-    // A real database is opened several times a case; 40 cases take about two seconds.
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) };
+    // A real database is opened several times a case; 16 cases take about two seconds.
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(16) };
     proptest!(config, |(script in vec(step(), 1..40))| {
         let (rig, mut store) = started::<R>();
         let mut model = BTreeMap::<(Family, Vec<u8>), Vec<u8>>::new();

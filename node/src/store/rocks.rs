@@ -13,8 +13,9 @@
 //! What a failing disk does, tried on a full tmpfs with 11.8:
 //! - **No space for the log.** The write fails with `IO error: No space left on device: …`, nothing of the batch is
 //!   visible then or after a restart (a torn log tail is cut off at recovery), and RocksDB refuses all writes with that
-//!   same error while reads go on. Its own file manager looks every five seconds whether there is room and resumes by
-//!   itself; nothing has to be opened again. So [`StoreError::Full`] fences nothing: try again later.
+//!   same error while reads go on. Every five seconds its own file manager looks whether there is room for the largest
+//!   write buffer of all families (16 MiB) and then resumes; nothing has to be opened again. So [`StoreError::Full`]
+//!   fences nothing: try again later. A restart on a full disk may fail, since recovery writes tables.
 //! - **A sync that fails**, for whatever reason, no space included: the kernel may have dropped the dirty pages and
 //!   says so once, so a second sync that succeeds proves nothing. That is [`StoreError::Io`], and the fence goes up:
 //!   the process must end and read back what the disk has.
@@ -83,8 +84,8 @@ impl Store for RocksStore {
     fn write(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
         let inner = &*self.inner;
         inner.check_fence()?;
-        if batch.is_empty() {
-            return if sync { self.flush() } else { Ok(()) };
+        if batch.is_empty() && !sync {
+            return Ok(());
         }
         let mut out = WriteBatch::default();
         for change in &batch.changes {
@@ -144,9 +145,10 @@ impl Store for RocksStore {
 
     fn flush(&self) -> Result<(), StoreError> {
         // The log is what makes things durable. Memory tables stay: replaying 16 MiB at the next start is a matter of
-        // milliseconds, and a table file at every restart would only be more to merge.
-        self.inner.check_fence()?;
-        self.inner.db.flush_wal(true).map_err(|error| self.inner.fence_on_failure(sort(error)))
+        // milliseconds, and a table file at every restart would only be more to merge. A synced write of nothing syncs
+        // all of the log before it; `flush_wal(true)` would as well, but on a full disk it goes past RocksDB's own error
+        // state, runs into the half-written log and turns an error that passes into one that stays.
+        self.write(Batch::default(), true)
     }
 }
 

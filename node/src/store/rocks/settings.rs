@@ -36,8 +36,12 @@ pub(super) fn name(family: Family) -> &'static str {
 pub(super) fn tuned() -> (Options, Vec<ColumnFamilyDescriptor>) {
     // An entry charge of 0 lets the cache grow its table as it fills.
     let cache = Cache::new_hyper_clock_cache(CACHE_BYTES, 0);
-    let families = FAMILIES.map(|each| ColumnFamilyDescriptor::new(name(each), family(each, &cache)));
-    (database(&cache), families.into())
+    let mut families: Vec<_> =
+        FAMILIES.map(|each| ColumnFamilyDescriptor::new(name(each), family(each, &cache))).into();
+    // RocksDB always has a family "default". It stays empty, but with its own default of 64 MiB a write buffer it would
+    // set the bar for coming back from a full disk: there must be room for the largest buffer of all families.
+    families.push(ColumnFamilyDescriptor::new("default", family(Family::Meta, &cache)));
+    (database(&cache), families)
 }
 
 fn database(cache: &Cache) -> Options {
