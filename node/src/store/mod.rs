@@ -6,6 +6,13 @@
 
 use bytes::Bytes;
 
+#[cfg(test)]
+mod conformance;
+pub mod keys;
+pub mod mem;
+#[cfg(feature = "rocks")]
+pub mod rocks;
+
 /// A key space of its own, so that scans of one never meet another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Family {
@@ -68,6 +75,7 @@ pub enum StoreError {
     #[error("no space left on the device: {0}")]
     Full(String),
     /// A write or sync failed. What is on disk is unknown until the store is opened again; it takes no more writes.
+    /// From a read: the bytes could not be had; that fences nothing.
     #[error("disk failure: {0}")]
     Io(String),
 }
@@ -107,8 +115,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// An [`StoreError::Io`] fences the store: every later write fails with it too.
     fn write(&self, batch: Batch, sync: bool) -> Result<(), StoreError>;
 
-    /// Rows with `start <= key < end` (no `end`: to the end of the family) in key order, until `rows_max` rows or the
-    /// first row past `bytes_max` bytes of keys and values. At least one row if there is one, so that a scan can always go on.
+    /// Rows with `start <= key < end` (no `end`: to the end of the family) in key order; no more than `rows_max` rows
+    /// and `bytes_max` bytes of keys and values, but always the first row, so that a scan can go on under any limits.
+    /// The next page starts at [`keys::after`] the last key; an empty page is the end.
     fn scan(
         &self,
         family: Family,

@@ -1,0 +1,159 @@
+//! Every key that is ever written to a disk, encoded in this one file.
+//!
+//! ```text
+//!   Records, Leaves   partition u16 BE ‖ bucket length u8 ‖ bucket ‖ key
+//!   Hints             target NodeId 16 bytes BE ‖ the same
+//!   Meta              plain names: "identity", "view", …, "bucket/" ‖ bucket
+//! ```
+//!
+//! Everything of fixed width comes first, big end first, so that bytewise order is the order of the numbers and a
+//! partition, a bucket in it, or the hints for one node are each one contiguous range. Within a bucket the key stands
+//! last and bare: its order on disk is the order that a listing promises, and a key prefix is a range too. The bucket
+//! carries its length instead of a terminator because any octet may stand in a name; buckets are therefore ordered by
+//! length first, which nobody is promised anything about.
+//!
+//! These bytes are a promise to every data directory out there: `docs/formats.md` has the table, the tests have the
+//! bytes written out, and a change needs a new format number in `rocks.rs`.
+
+use bytes::Bytes;
+use ring::ids::{BUCKET_BYTES_MAX, NameError, NodeId, ObjectId, Partition, check_bucket};
+
+/// The identity of this data directory: node, cluster, partitions.
+pub const IDENTITY: &[u8] = b"identity";
+/// The last view of the membership that was seen.
+pub const VIEW: &[u8] = b"view";
+/// Up to where this epoch's counters are leased.
+pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
+/// Present only between a clean stop and the next start.
+pub const CLEAN_STOP: &[u8] = b"clean_stop";
+/// What the settings of a bucket are kept under, followed by its name.
+const BUCKET_SETTINGS: &[u8] = b"bucket/";
+
+/// Where a scan starts, and where it ends: before this key, or at the end of the family.
+pub type Range = (Vec<u8>, Option<Vec<u8>>);
+
+/// A key on disk or in a cursor that this file can't have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It ends before its fixed part or its bucket does.
+    #[error("a stored key of {0} bytes ends too early")]
+    Short(usize),
+    /// Its bucket or key has an impossible length.
+    #[error("a stored key holds an impossible name: {0}")]
+    Name(#[from] NameError),
+    /// It stands outside the range that its kind lives in.
+    #[error("a stored key has the wrong prefix")]
+    Prefix,
+}
+
+/// Where a record is kept.
+pub fn record_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 + id.bucket().len() + id.key().len());
+    push_object(&mut out, partition, id);
+    out
+}
+
+/// Where the tree leaf of a record is kept: the same bytes as its record, in another family.
+pub fn leaf_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
+    record_key(partition, id)
+}
+
+/// Where a hint is kept: a record that waits for its target.
+pub fn hint_key(target: NodeId, partition: Partition, id: &ObjectId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + 3 + id.bucket().len() + id.key().len());
+    out.extend_from_slice(&target.0.to_be_bytes());
+    push_object(&mut out, partition, id);
+    out
+}
+
+/// Where the settings of a bucket are kept, in the family Meta. The bucket has passed [`check_bucket`].
+pub fn bucket_settings_key(bucket: &[u8]) -> Vec<u8> {
+    [BUCKET_SETTINGS, bucket].concat()
+}
+
+/// All records, or all leaves, of a partition.
+pub fn records_of_partition(partition: Partition) -> Range {
+    all_under(partition.0.to_be_bytes().to_vec())
+}
+
+/// The records of a bucket in one partition whose keys begin with `prefix` (empty: all), in key order.
+/// The bucket has passed [`check_bucket`].
+pub fn records_of_bucket(partition: Partition, bucket: &[u8], prefix: &[u8]) -> Range {
+    let mut out = Vec::with_capacity(3 + bucket.len() + prefix.len());
+    push_bucket(&mut out, partition, bucket);
+    out.extend_from_slice(prefix);
+    all_under(out)
+}
+
+/// All hints that wait for a node.
+pub fn hints_for(target: NodeId) -> Range {
+    all_under(target.0.to_be_bytes().to_vec())
+}
+
+/// The settings of all buckets.
+pub fn bucket_settings() -> Range {
+    all_under(BUCKET_SETTINGS.to_vec())
+}
+
+/// The first key after this one: where a scan goes on whose last row had it.
+pub fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+/// Reads back [`record_key`]. The names share the memory of `key`.
+pub fn decode_record_key(key: &Bytes) -> Result<(Partition, ObjectId), KeyError> {
+    let [high, low, bucket_len, rest @ ..] = &key[..] else { return Err(KeyError::Short(key.len())) };
+    let bucket_end = 3 + usize::from(*bucket_len);
+    if rest.len() < usize::from(*bucket_len) {
+        return Err(KeyError::Short(key.len()));
+    }
+    let id = ObjectId::new(key.slice(3..bucket_end), key.slice(bucket_end..))?;
+    Ok((Partition(u16::from_be_bytes([*high, *low])), id))
+}
+
+/// Reads back [`leaf_key`].
+pub fn decode_leaf_key(key: &Bytes) -> Result<(Partition, ObjectId), KeyError> {
+    decode_record_key(key)
+}
+
+/// Reads back [`hint_key`]. The names share the memory of `key`.
+pub fn decode_hint_key(key: &Bytes) -> Result<(NodeId, Partition, ObjectId), KeyError> {
+    let Some((target, _)) = key.split_first_chunk::<16>() else { return Err(KeyError::Short(key.len())) };
+    let (partition, id) = decode_record_key(&key.slice(16..))?;
+    Ok((NodeId(u128::from_be_bytes(*target)), partition, id))
+}
+
+/// Reads the bucket back out of [`bucket_settings_key`].
+pub fn decode_bucket_settings_key(key: &Bytes) -> Result<Bytes, KeyError> {
+    if !key.starts_with(BUCKET_SETTINGS) {
+        return Err(KeyError::Prefix);
+    }
+    let bucket = key.slice(BUCKET_SETTINGS.len()..);
+    check_bucket(&bucket)?;
+    Ok(bucket)
+}
+
+fn push_object(out: &mut Vec<u8>, partition: Partition, id: &ObjectId) {
+    push_bucket(out, partition, id.bucket());
+    out.extend_from_slice(id.key());
+}
+
+fn push_bucket(out: &mut Vec<u8>, partition: Partition, bucket: &[u8]) {
+    assert!(bucket.len() <= BUCKET_BYTES_MAX, "a bucket of {} bytes has passed its check", bucket.len());
+    out.extend_from_slice(&partition.0.to_be_bytes());
+    out.push(bucket.len() as u8);
+    out.extend_from_slice(bucket);
+}
+
+/// Everything that begins with these bytes. Under nothing but 0xff bytes that reaches to the end of the family.
+fn all_under(prefix: Vec<u8>) -> Range {
+    let end = prefix.iter().rposition(|byte| *byte != 0xff).map(|last| {
+        let mut end = prefix[..=last].to_vec();
+        end[last] += 1;
+        end
+    });
+    (prefix, end)
+}
+
+#[cfg(test)]
+mod tests;
