@@ -74,13 +74,21 @@ fn files() -> Vec<String> {
 
 fn sources() -> Vec<(String, String)> {
     let rust = files().into_iter().filter(|f| f.ends_with(".rs"));
-    rust.map(|f| (f.clone(), fs::read_to_string(root().join(&f)).unwrap())).collect()
+    rust.map(|f| {
+        let text = fs::read_to_string(root().join(&f)).expect("git lists a file that can be read");
+        (f, text)
+    })
+    .collect()
+}
+
+fn manifest(krate: &str) -> toml::Table {
+    let text = fs::read_to_string(root().join(krate).join("Cargo.toml")).expect("every crate has a manifest");
+    text.parse().expect("cargo has read it before us")
 }
 
 /// Dependencies of one of our crates in all tables of the given names, target-specific ones included.
 fn dependencies(krate: &str, tables: &[&str]) -> BTreeSet<String> {
-    let text = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = text.parse().unwrap();
+    let manifest = manifest(krate);
     let targets = manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(|t| t.values());
     let places = std::iter::once(&manifest).chain(targets.filter_map(toml::Value::as_table));
     let mut found = BTreeSet::new();
@@ -121,7 +129,8 @@ fn a_floor_uses_only_what_lies_below_it() {
 
 #[test]
 fn the_ring_knows_no_runtime_no_chance_and_no_network() {
-    let outside = ["tokio", "rand", "getrandom", "axum", "hyper", "reqwest", "rocksdb", "tracing", "futures-util"];
+    let outside =
+        ["tokio", "rand", "getrandom", "axum", "hyper", "reqwest", "rocksdb", "tracing", "futures-util"];
     let used = dependencies("ring", SHIPPED);
     assert!(used.contains("xxhash-rust"), "the manifest of ring was not read: {used:?}");
     let found: Vec<String> = outside.iter().filter(|d| used.contains(**d)).map(|d| (*d).to_owned()).collect();
@@ -145,7 +154,7 @@ fn the_storage_engine_is_known_to_the_node_alone_and_the_simulator_to_the_tests(
 
 #[test]
 fn the_node_builds_without_the_storage_engine() {
-    let manifest: toml::Table = fs::read_to_string(root().join("node/Cargo.toml")).unwrap().parse().unwrap();
+    let manifest = manifest("node");
     assert_eq!(manifest["dependencies"]["rocksdb"]["optional"].as_bool(), Some(true));
     assert!(manifest["features"]["default"].as_array().unwrap().iter().any(|f| f.as_str() == Some("rocks")));
 }
@@ -154,8 +163,7 @@ fn the_node_builds_without_the_storage_engine() {
 fn every_crate_takes_the_lints_of_the_workspace() {
     let mut found = Vec::new();
     for krate in CRATES {
-        let text = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
-        let manifest: toml::Table = text.parse().unwrap();
+        let manifest = manifest(krate);
         let inherits = manifest.get("lints").and_then(|l| l.get("workspace")).and_then(toml::Value::as_bool);
         if inherits != Some(true) {
             found.push(krate.to_owned());
@@ -206,8 +214,7 @@ fn every_select_says_in_which_order_it_looks() {
         for (at, line) in code.iter().enumerate() {
             let Some((_, rest)) = line.split_once("select!") else { continue };
             let rest = rest.trim_start_matches([' ', '{', '(']);
-            let first =
-                if rest.is_empty() { code.get(at + 1).copied().unwrap_or_default() } else { rest };
+            let first = if rest.is_empty() { code.get(at + 1).copied().unwrap_or_default() } else { rest };
             if !first.starts_with("biased;") {
                 found.push(format!("{file}: {line}"));
             }
@@ -226,14 +233,15 @@ fn the_top_holds_nothing_unexpected() {
 
 #[test]
 fn no_file_names_a_place_of_the_machine_it_was_written_on() {
-    let places = [concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/")];
+    let places =
+        [concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/")];
     let mut found = Vec::new();
     for file in files() {
         // What is no text names no place that anybody reads.
         let Ok(text) = fs::read_to_string(root().join(&file)) else { continue };
         for (at, line) in text.lines().enumerate() {
-            let names = |place: &&str| {
-                line.match_indices(*place).any(|(i, _)| !line[..i].ends_with(|c: char| c.is_alphanumeric()))
+            let names = |place: &&&str| {
+                line.match_indices(**place).any(|(i, _)| !line[..i].ends_with(|c: char| c.is_alphanumeric()))
             };
             found.extend(places.iter().find(names).map(|place| format!("{file}:{}: {place}", at + 1)));
         }
