@@ -1,0 +1,47 @@
+# The commands of Cartwheel. `make up` and `make test` are all that a newcomer needs.
+#
+# CARGO_TARGET_DIR is respected; otherwise everything is built in target/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up test build fmt clippy deny doc unit process readme
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+ENV := . scripts/env.sh
+# Arguments of `cartwheel dev`, for example DEV_ARGS="--nodes 5 --data-dir data".
+DEV_ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: build ## Install what is missing, build, and run a cluster of three nodes until Ctrl-C
+	@exec "$(TARGET)/release/cartwheel" dev $(DEV_ARGS)
+
+test: ## Everything CI tests: format, lints, licences, all tests, documentation, the README's commands
+	@scripts/test.sh
+
+build: ## The release binary
+	@scripts/setup.sh build
+	@$(ENV) && rocksdb_env && cargo build --release --locked
+
+fmt: ## Check the format
+	@scripts/test.sh fmt
+
+clippy: ## Lints, warnings are errors; with RocksDB and without
+	@scripts/test.sh clippy
+
+deny: ## Licences, bans and sources of all dependencies
+	@scripts/test.sh deny
+
+doc: ## Build the documentation, warnings are errors
+	@scripts/test.sh doc
+
+unit: ## Tests inside the crates: unit, property, conformance
+	@scripts/test.sh unit
+
+process: ## Tests with real processes, and the house's own rules
+	@scripts/test.sh process
+
+readme: ## Run every command of the README
+	@scripts/test.sh readme

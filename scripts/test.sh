@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Everything that CI tests, in the order in which a failure is cheapest to find.
+#
+#     scripts/test.sh              all stages
+#     scripts/test.sh clippy doc   some of them
+#
+# The first stage that fails ends the run. Each says how long it took, and the tests say how many they were in their own
+# words, from which .ci/run adds up its closing line.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+
+# Two at a time: a three-node cluster is six busy threads, and a starved machine fails tests that are right.
+NEXTEST=(cargo nextest run --locked --no-fail-fast --test-threads "${CARTWHEEL_TEST_THREADS:-2}")
+
+stage_fmt() { cargo fmt --all --check; }
+
+stage_clippy() {
+    cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+    # The node without C++, as simulations build it. Its library only: the binary stands on the real disk.
+    cargo clippy -p cartwheel-node --lib --no-default-features --locked --quiet -- -D warnings
+}
+
+stage_deny() {
+    cargo deny --locked check --hide-inclusion-graph licenses bans sources
+    echo "NOT CHECKED: security advisories. Their database comes from the network: run \`cargo deny check advisories\`."
+}
+
+# One build for all tests: with another choice of packages cargo would unify features differently and start over. The
+# process tests meet the binary as a copy, so that another build in the same target folder can't swap it under them.
+stage_build() { cargo build --workspace --bins --tests --locked --quiet; }
+
+with_binary() {
+    stage_build
+    bin_dir=$(mktemp -d)
+    trap 'rm -rf "$bin_dir"' EXIT
+    cp "$target/debug/cartwheel" "$bin_dir/cartwheel"
+    export CARTWHEEL_BIN="$bin_dir/cartwheel"
+}
+
+# Only the final run of all stages takes them together; one by one they are for people who wait.
+stage_tests() { with_binary && "${NEXTEST[@]}" --workspace; }
+stage_unit() { stage_build && "${NEXTEST[@]}" --workspace -E 'not package(cartwheel-tests)'; }
+stage_process() { with_binary && "${NEXTEST[@]}" --workspace -E 'package(cartwheel-tests)'; }
+
+stage_doctests() { cargo test --workspace --doc --locked --quiet; }
+
+stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet; }
+
+stage_readme() { python3 scripts/readme.py README.md; }
+
+if [ "$#" -eq 0 ]; then
+    scripts/setup.sh test
+    set -- fmt deny clippy tests doctests doc readme
+elif [ "$*" != fmt ]; then
+    scripts/setup.sh test
+fi
+
+for stage in "$@"; do
+    declare -F "stage_$stage" >/dev/null || { echo "test: no stage called $stage" >&2 && exit 2; }
+    echo "── $stage"
+    start=$SECONDS
+    case "$stage" in fmt | deny | readme) ;; *) rocksdb_env ;; esac
+    # A subshell, and not `if stage_…`: in a condition bash would forget `set -e` inside.
+    set +e
+    (set -e && "stage_$stage") </dev/null
+    code=$?
+    set -e
+    if [ "$code" -ne 0 ]; then
+        echo "── $stage FAILED after $((SECONDS - start)) s"
+        exit 1
+    fi
+    echo "── $stage ok, $((SECONDS - start)) s"
+done
