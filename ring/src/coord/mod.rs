@@ -37,7 +37,8 @@ pub struct Plan {
 impl Plan {
     fn assert_whole(&self) {
         assert!(!self.owners.is_empty(), "somebody owns every key");
-        let mut all: Vec<NodeId> = self.owners.iter().chain(&self.fallbacks).chain(&self.pending).copied().collect();
+        let mut all: Vec<NodeId> =
+            self.owners.iter().chain(&self.fallbacks).chain(&self.pending).copied().collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();

@@ -263,8 +263,11 @@ impl Put {
     }
 
     fn may_still_reach(&self) -> bool {
-        let waiting =
-            self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.plan.counts(**n)).map(|(n, _)| *n);
+        let waiting = self
+            .asked
+            .iter()
+            .filter(|(n, a)| **a == Asked::Waiting && self.plan.counts(**n))
+            .map(|(n, _)| *n);
         let (owners, others): (Vec<NodeId>, Vec<NodeId>) = waiting.partition(|n| self.plan.owns(*n));
         self.tally.may_reach(&self.quorum, owners.len(), others.len())
     }

@@ -29,14 +29,24 @@ pub struct Write {
 }
 
 /// Applies a write to the local copy. A refusal changes nothing.
-pub fn take(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>) -> Result<Coordinated, Refusal> {
+pub fn take(
+    local: Option<&Record>,
+    write: Write,
+    now: Wall,
+    me: &mut Me<'_>,
+) -> Result<Coordinated, Refusal> {
     match write.action {
         Action::Put { .. } | Action::Delete => take_object(local, write, now, me),
         _ => take_cart(local, write, now, me),
     }
 }
 
-fn take_object(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>) -> Result<Coordinated, Refusal> {
+fn take_object(
+    local: Option<&Record>,
+    write: Write,
+    now: Wall,
+    me: &mut Me<'_>,
+) -> Result<Coordinated, Refusal> {
     if local.is_some_and(Record::is_cart) {
         return Err(Refusal::WrongType { holds: "cart".into() });
     }
@@ -64,7 +74,12 @@ fn take_object(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>)
     Ok(done)
 }
 
-fn take_cart(local: Option<&Record>, write: Write, now: Wall, me: &mut Me<'_>) -> Result<Coordinated, Refusal> {
+fn take_cart(
+    local: Option<&Record>,
+    write: Write,
+    now: Wall,
+    me: &mut Me<'_>,
+) -> Result<Coordinated, Refusal> {
     if local.is_some_and(|r| r.versions(now).next().is_some()) {
         return Err(Refusal::WrongType { holds: "object".into() });
     }
