@@ -30,7 +30,7 @@ pub struct Snapshot {
 impl Snapshot {
     fn of(view: View, defaults: BucketSettings) -> Snapshot {
         let table = Table::compute(&view.claimants(), view.partitions, N_MAX, view.table_counter());
-        let joining = view.joining();
+        let joining = view.joining().map(|(id, _)| id).collect();
         Snapshot { view, table, joining, defaults }
     }
 

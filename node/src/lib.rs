@@ -1,5 +1,21 @@
-//! The server of Cartwheel.
+//! The server of Cartwheel: everything that waits.
+//!
+//! | room | what |
+//! | --- | --- |
+//! | [`world`], [`real`] | network, clock, entropy, disk, as one type parameter |
+//! | [`store`], [`lane`] | ordered bytes on a disk; their only writer |
+//! | [`peer`] | frames between nodes |
+//! | [`cluster`], [`node`], [`duty`] | the view; requests and answers; what is done unasked |
+//! | [`http`] | the outside |
+//! | [`limits`] | every bound, with its arithmetic |
 
+pub mod cluster;
+pub mod duty;
 pub mod http;
+pub mod lane;
+pub mod limits;
+pub mod node;
+pub mod peer;
+pub mod real;
 pub mod store;
 pub mod world;

@@ -49,10 +49,11 @@ fn reachable<W: World>(node: &Node<W>) -> Vec<NodeId> {
 async fn deliver_all<W: World>(node: &Node<W>, target: NodeId) {
     let (mut start, end) = keys::hints_for(target);
     loop {
-        let rows = match node.store.scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES) {
-            Ok(rows) => rows,
-            Err(error) => return tracing::warn!(%error, "hints can't be read"),
-        };
+        let rows =
+            match node.store.scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES) {
+                Ok(rows) => rows,
+                Err(error) => return tracing::warn!(%error, "hints can't be read"),
+            };
         let Some((last, _)) = rows.last() else { return };
         start = keys::after(last);
         let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);

@@ -3,5 +3,3 @@
 
 pub mod gossip;
 pub mod hints;
-pub mod join;
-pub mod swim;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ring::causal::Epochs;
 use ring::causal::epochs::LEASE_COUNT;
 use ring::ids::{NodeId, ObjectId, Partition};
-use ring::place::hash::{partition, position};
+use ring::place::{partition, position};
 use ring::record::write::{Write, take};
 use ring::record::{Me, Record, receive};
 use ring::time::Wall;
@@ -124,7 +124,8 @@ impl<S: Store> Core<S> {
         }
         let bytes = self.store.get(Family::Records, &key).map_err(|e| self.refusal(e))?;
         // Damaged bytes are not "nothing": taking them for that would hand out dots that others have seen.
-        let record = bytes.map(|b| decode(&b)).transpose().map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let record =
+            bytes.map(|b| decode(&b)).transpose().map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let record = record.map(Arc::new);
         let slot = Slot { partition, id: id.clone(), record: record.clone(), changed: false };
         draft.slots.insert(key.clone(), slot);
@@ -140,10 +141,8 @@ impl<S: Store> Core<S> {
         draft: &mut Draft,
     ) -> Result<Taken, Refusal> {
         let (key, local) = self.slot(id, draft)?;
-        let is_cart = !matches!(
-            write.action,
-            ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete
-        );
+        let is_cart =
+            !matches!(write.action, ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete);
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         let done = take(local.as_deref(), write, now, &mut me)?;
         let record = Arc::new(done.record);

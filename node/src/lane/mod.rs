@@ -53,7 +53,10 @@ impl Lane {
     }
 
     /// Hands a job in and waits for its answer.
-    pub async fn run<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Job) -> Result<T, Refusal> {
+    pub async fn run<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Job,
+    ) -> Result<T, Refusal> {
         let (answer, wait) = oneshot::channel();
         self.submit(job(answer))?;
         wait.await.unwrap_or(Err(Refusal::Draining))

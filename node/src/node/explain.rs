@@ -7,7 +7,7 @@ use crate::store::{Family, Store, keys};
 use crate::world::World;
 use futures_util::future::join_all;
 use ring::ids::{NodeId, ObjectId, Partition};
-use ring::place::hash::{partition, position};
+use ring::place::{partition, position};
 use ring::record::{Content, Sibling};
 use ring::time::Wall;
 use ring::wire::peer::{Answer, Ask, Explanation, Message, Refusal};
@@ -45,7 +45,8 @@ impl<W: World> Node<W> {
         let snapshot = self.cluster.snapshot();
         let plan = self.cluster.plan(&snapshot, id);
         let everybody = plan.owners.iter().chain(&plan.fallbacks).copied();
-        let told = join_all(everybody.map(|node| async move { (node, self.explain_at(node, id).await) })).await;
+        let told =
+            join_all(everybody.map(|node| async move { (node, self.explain_at(node, id).await) })).await;
         let mut replicas: Vec<ReplicaExplained> = told
             .into_iter()
             .map(|(node, told)| ReplicaExplained { node, owner: plan.owners.contains(&node), told })
@@ -76,7 +77,13 @@ impl<W: World> Node<W> {
     pub(crate) fn explain_here(&self, id: &ObjectId) -> Result<Explanation, Refusal> {
         let hints = self.hints_of(id)?;
         let Some(bytes) = self.local(id)? else {
-            return Ok(Explanation { present: false, digest: None, context: Default::default(), versions: vec![], hints });
+            return Ok(Explanation {
+                present: false,
+                digest: None,
+                context: Default::default(),
+                versions: vec![],
+                hints,
+            });
         };
         let record = decode(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;
         Ok(Explanation {

@@ -127,7 +127,8 @@ impl<W: World> Node<W> {
                 .scan(Family::Records, &first, last.as_deref(), limit, usize::MAX)
                 .map_err(|e| Refusal::Unavailable(e.to_string()))?;
             for (key, value) in rows {
-                let (_, id) = keys::decode_record_key(&key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
+                let (_, id) =
+                    keys::decode_record_key(&key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
                 let record = decode(&value).map_err(|e| Refusal::Unavailable(e.to_string()))?;
                 let visible = record.versions(now).next().is_some() || record.is_cart();
                 found.insert(id.key().clone(), visible);
@@ -142,7 +143,8 @@ impl<W: World> Node<W> {
 
 /// Merges sorted lists of at most `limit` keys each. A list that is full may go on, so nothing after its end is sure.
 fn merge_lists(lists: Vec<Listed>, limit: usize) -> Page {
-    let sure_until = lists.iter().filter(|l| l.len() >= limit).filter_map(|l| l.last()).map(|(k, _)| k.clone()).min();
+    let sure_until =
+        lists.iter().filter(|l| l.len() >= limit).filter_map(|l| l.last()).map(|(k, _)| k.clone()).min();
     let mut all: BTreeMap<Bytes, bool> = BTreeMap::new();
     for (key, visible) in lists.into_iter().flatten() {
         *all.entry(key).or_default() |= visible;

@@ -10,14 +10,14 @@ pub mod write;
 
 use crate::cluster::Cluster;
 use crate::lane::Lane;
-use crate::peer::pool::Pool;
+use crate::peer::Pool;
 use crate::store::{Family, Store, keys as rows};
 use crate::world::World;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use ring::causal::token::TokenKey;
 use ring::ids::{ClusterId, NodeId, ObjectId};
-use ring::place::hash::{partition, position};
+use ring::place::{partition, position};
 use ring::time::{Time, Wall};
 use ring::wire::peer::Refusal;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

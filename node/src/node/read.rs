@@ -86,8 +86,12 @@ impl<W: World> Node<W> {
                         let event = self.read_here(&ask.id, record);
                         get.on(event, &mut effects);
                     }
-                    Effect::Read { from, record } => calls.push(self.read_there(from, &ask.id, record, ask.timeout)),
-                    Effect::Repair { to, record } => calls.push(self.repair(to, &ask.id, &record, ask.timeout)),
+                    Effect::Read { from, record } => {
+                        calls.push(self.read_there(from, &ask.id, record, ask.timeout))
+                    }
+                    Effect::Repair { to, record } => {
+                        calls.push(self.repair(to, &ask.id, &record, ask.timeout))
+                    }
                     Effect::Reply(reply) => {
                         if let Some(answer) = answer.take() {
                             let _ = answer.send(reply);
@@ -139,7 +143,13 @@ impl<W: World> Node<W> {
         Ok((Held::Record(hash, Arc::new(decoded)), bytes))
     }
 
-    fn read_there(&self, from: NodeId, id: &ObjectId, record: bool, timeout: Duration) -> BoxFuture<'static, Event> {
+    fn read_there(
+        &self,
+        from: NodeId,
+        id: &ObjectId,
+        record: bool,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Event> {
         let (node, id) = (self.clone(), id.clone());
         Box::pin(async move {
             let answer = node.ask(from, Message::of(Ask::Read { id, record }), timeout).await;
@@ -147,7 +157,10 @@ impl<W: World> Node<W> {
                 Ok(Message { head: Answer::Absent, .. }) => Some(Held::Absent),
                 Ok(Message { head: Answer::Held(hash), body }) if record => {
                     // The digest names the bytes; bytes that were damaged on their way don't match it.
-                    decode(&body).ok().filter(|_| digest(&body) == hash).map(|r| Held::Record(hash, Arc::new(r)))
+                    decode(&body)
+                        .ok()
+                        .filter(|_| digest(&body) == hash)
+                        .map(|r| Held::Record(hash, Arc::new(r)))
                 }
                 Ok(Message { head: Answer::Held(hash), .. }) => Some(Held::Digest(hash)),
                 _ => None,
@@ -156,7 +169,13 @@ impl<W: World> Node<W> {
         })
     }
 
-    fn repair(&self, to: NodeId, id: &ObjectId, record: &Arc<Record>, timeout: Duration) -> BoxFuture<'static, Event> {
+    fn repair(
+        &self,
+        to: NodeId,
+        id: &ObjectId,
+        record: &Arc<Record>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Event> {
         let (node, id, body) = (self.clone(), id.clone(), encode(record));
         self.read_repairs.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
@@ -168,7 +187,13 @@ impl<W: World> Node<W> {
     }
 
     /// Merges a record into a node's copy, this one's included; answers whether it is durable there.
-    pub(crate) async fn store_at(&self, to: NodeId, id: ObjectId, body: Bytes, timeout: Duration) -> Result<bool, ()> {
+    pub(crate) async fn store_at(
+        &self,
+        to: NodeId,
+        id: ObjectId,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<bool, ()> {
         if to == self.id() {
             return self.merge_here(id, body, None, true).await.map_err(drop);
         }

@@ -31,10 +31,12 @@ impl<W: World> Node<W> {
     pub(crate) async fn answer(&self, from: NodeId, message: Message<Ask>) -> Message<Answer> {
         let refused = |refusal| Message::of(Answer::Refused(refusal));
         match message.head {
-            Ask::Store { id, hint_for, sync } => match self.merge_here(id, message.body, hint_for, sync).await {
-                Ok(durable) => Message::of(Answer::Stored { durable }),
-                Err(refusal) => refused(refusal),
-            },
+            Ask::Store { id, hint_for, sync } => {
+                match self.merge_here(id, message.body, hint_for, sync).await {
+                    Ok(durable) => Message::of(Answer::Stored { durable }),
+                    Err(refusal) => refused(refusal),
+                }
+            }
             Ask::Read { id, record } => match self.held(&id, record) {
                 Ok((Held::Absent, _)) => Message::of(Answer::Absent),
                 Ok((Held::Digest(hash), _)) => Message::of(Answer::Held(hash)),
@@ -102,7 +104,7 @@ impl<W: World> Node<W> {
 
     /// Merges what another knows. A view of another cluster is ignored, loudly.
     pub(crate) fn take_view(&self, theirs: &View) {
-        let changed = self.cluster.update(|view| view.merge(theirs));
+        let changed = self.cluster.update(|view| view.merge(theirs).map(drop));
         if let Err(error) = changed {
             tracing::error!(%error, "a view was refused");
         }
@@ -112,7 +114,7 @@ impl<W: World> Node<W> {
         let description: Description =
             postcard::from_bytes(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
         self.cluster
-            .update(|view| view.admit(from, description))
+            .update(|view| view.admit(from, description).map(drop))
             .map_err(|e| Refusal::Malformed(e.to_string()))?;
         let snapshot: std::sync::Arc<Snapshot> = self.cluster.snapshot();
         let welcome = Welcome { cluster_key: self.cluster_key, view: snapshot.view.clone() };

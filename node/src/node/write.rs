@@ -5,7 +5,8 @@
 use super::Node;
 use crate::lane::{Job, Taken};
 use crate::limits::FORWARD_GRACE;
-use crate::peer::pool::{CallError, TableTag};
+use crate::peer::CallError;
+use crate::peer::frame::TableTag;
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -100,7 +101,9 @@ impl<W: World> Node<W> {
             Ok(Message { head: Answer::Refused(refusal), .. }) => Some(Err(WriteFail::Refused(refusal))),
             Ok(_) => Some(Err(WriteFail::Lost)),
             Err(CallError::Unreachable | CallError::Refused(_) | CallError::Overloaded) => None,
-            Err(CallError::Lost | CallError::TimedOut) => Some(Err(WriteFail::Lost)),
+            Err(CallError::Lost | CallError::TimedOut | CallError::TooLarge(_) | CallError::NotServed) => {
+                Some(Err(WriteFail::Lost))
+            }
         }
     }
 

@@ -85,6 +85,17 @@ pub fn records_of_bucket(partition: Partition, bucket: &[u8], prefix: &[u8]) -> 
     all_under(out)
 }
 
+/// The records of a bucket in one partition whose keys lie in `start..end`; an empty `end` is the bucket's.
+pub fn records_of_bucket_between(partition: Partition, bucket: &[u8], start: &[u8], end: &[u8]) -> Range {
+    let (mut first, last) = records_of_bucket(partition, bucket, b"");
+    let stem = first.clone();
+    first.extend_from_slice(start);
+    if end.is_empty() {
+        return (first, last);
+    }
+    (first, Some([stem.as_slice(), end].concat()))
+}
+
 /// All hints that wait for a node.
 pub fn hints_for(target: NodeId) -> Range {
     all_under(target.0.to_be_bytes().to_vec())

@@ -92,6 +92,9 @@ pub struct View {
 /// Why a view was not changed, or not accepted. The view is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
+    /// These are not the bytes of a view.
+    #[error("these are not the bytes of a view")]
+    Bytes,
     /// The other view is of another cluster.
     #[error("it is of cluster {theirs}, this is cluster {ours}")]
     OtherCluster {
@@ -193,6 +196,18 @@ impl View {
         let members = merge_rows(&mut self.members, &other.members, Member::merge);
         let buckets = merge_rows(&mut self.buckets, &other.buckets, BucketEntry::merge);
         Ok(members || buckets)
+    }
+
+    /// The bytes of the view, for peers and for the disk.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(postcard::to_stdvec(self).expect("a view is plain data, and a vector takes any length"))
+    }
+
+    /// Reads a view and checks all of it.
+    pub fn decode(bytes: &[u8]) -> Result<View, ViewError> {
+        let view: View = postcard::from_bytes(bytes).map_err(|_| ViewError::Bytes)?;
+        view.validate()?;
+        Ok(view)
     }
 
     /// A hash of everything: two nodes of one digest have nothing to tell each other.

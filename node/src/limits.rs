@@ -1,0 +1,145 @@
+//! Every bound of the node, each with its arithmetic.
+//!
+//! Whatever grows with load, with a peer's good will or with a stranger's bad will has its ceiling here. Reaching one
+//! is an answer (refused, closed, dropped), never a silent wait. Sums are for one peer or connection unless they say
+//! otherwise; a cluster of ten nodes multiplies them by nine.
+
+use std::time::Duration;
+
+/// The largest peer frame. A value has at most 64 MiB; 8 MiB more hold its siblings' clocks, its key and the header.
+pub const FRAME_BYTES_MAX: usize = 72 << 20;
+
+/// The largest message of the handshake. The longest is a welcome: two ids, a proof and a host name, below 512 bytes.
+pub const HELLO_BYTES_MAX: usize = 4096;
+
+/// The longest address that a peer may advertise: a host name of 253 bytes, a colon, a port of 5 digits.
+pub const ADDRESS_BYTES_MAX: usize = 259;
+
+/// How long the accepting side waits for a whole handshake: two round trips, with room for two lost packets.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections that may be in their handshake at once. 64 × 4 KiB = 256 KiB for all strangers together.
+pub const HELLOS_MAX: usize = 64;
+
+/// Connections that one node serves. Each peer has one, and a second for a moment after a break: 500 peers fit.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// How long dialing and its handshake may take together. Three within the 3 s in which a dead node is noticed.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The first pause after a failed dial; it doubles with each further one.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between dials: a peer that comes back is found within a second.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Calls that may wait for one peer at once. At 1 KiB each that is 1 MiB; [`IN_FLIGHT_BYTES_MAX`] bounds large ones.
+pub const IN_FLIGHT_MAX: usize = 1024;
+
+/// Bytes that may wait to be written to one peer: one value of the largest size, or 16 of the default limit of 4 MiB.
+/// A body larger than this goes out when nothing else waits, so the true ceiling is [`FRAME_BYTES_MAX`].
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+
+/// Frames that may wait in front of one connection: the calls, and as many more that nobody awaits.
+pub const OUTBOX_MAX: usize = 2 * IN_FLIGHT_MAX;
+
+/// Frames written in one go. 256 × 16 KiB copied bodies = 4 MiB of buffer at worst; larger bodies are not copied.
+pub const WRITE_BATCH_MAX: usize = 256;
+
+/// Bodies up to this size are copied beside their header, so that many leave in one piece; larger ones go as they are.
+pub const COPY_BYTES_MAX: usize = 16 << 10;
+
+/// What a connection reads at once. 1,024 connections × 16 KiB = 16 MiB when all of them are busy.
+pub const READ_BYTES: usize = 16 << 10;
+
+/// Requests of one connection that are handled at once; further ones stay in the socket. As many as a peer may send.
+pub const SERVE_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX;
+
+/// Bytes of requests of one connection that are handled at once; one frame may overshoot: 64 + 72 = 136 MiB at worst.
+pub const SERVE_IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of answers of one connection that may wait to be written; when full, its handlers rest until the peer reads.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A connection that said nothing for this long is asked for a sign of life.
+pub const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// After so many silent [`PING_EVERY`] the connection is closed: 3 × 5 s = 15 s idle.
+pub const SILENT_PINGS_MAX: u32 = 3;
+
+/// How long a peer may leave us unable to write a single byte: as long as it may be silent.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(15);
+
+/// How old a one-way message may get in a queue before it is not worth sending. Gossip repeats itself every second.
+pub const TELL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Jobs that wait for the lane. A job holds a value at most: 4,096 × 4 MiB is more than there is, but the HTTP side
+/// admits only so many bytes of bodies at a time, and peers as many as `SERVE_IN_FLIGHT_BYTES_MAX` each.
+pub const LANE_QUEUE_JOBS_MAX: usize = 4096;
+
+/// Jobs in one batch: enough to share a sync among all that came in during the last one, and not so many that the first
+/// of them waits for a second.
+pub const LANE_BATCH_JOBS_MAX: usize = 512;
+
+/// How much longer the forwarding node waits than the coordinator may take, so that the coordinator's own word wins.
+pub const FORWARD_GRACE: Duration = Duration::from_millis(500);
+
+/// One read in so many asks every owner, so that copies outside the quorum are found stale too.
+pub const READ_ALL_ONE_IN: u32 = 16;
+
+/// How long one replica may take to explain a key.
+pub const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Keys in one page: 1,000 × 1 KiB = 1 MiB from each node.
+pub const KEYS_PAGE_MAX: usize = 1000;
+
+/// How long one node may take for a page of keys.
+pub const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rows in one page of a transfer.
+pub const PULL_ROWS_MAX: usize = 1000;
+
+/// Bytes in one page of a transfer, and one record more.
+pub const PULL_BYTES_MAX: usize = 4 << 20;
+
+/// How long a page of a transfer may take.
+pub const PULL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Partitions that a joiner fills at a time: 8 × 4 MiB of rows in memory.
+pub const PULLS_IN_FLIGHT: usize = 8;
+
+/// How often the view is compared with somebody's.
+pub const GOSSIP_EVERY: Duration = Duration::from_millis(500);
+
+/// How many nodes are told of a change at once; the rest hear it from them.
+pub const GOSSIP_FANOUT: usize = 16;
+
+/// How long a comparison of views may take.
+pub const GOSSIP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often hints are looked through when nothing has changed.
+pub const HINTS_EVERY: Duration = Duration::from_secs(1);
+
+/// Hints read at a time: the rows are only names.
+pub const HINT_SCAN_ROWS: usize = 256;
+
+/// Bytes of hints read at a time: 256 × 1.3 KiB.
+pub const HINT_SCAN_BYTES: usize = 512 << 10;
+
+/// Hints on their way to one node: what it syncs in one batch.
+pub const HINTS_IN_FLIGHT: usize = 64;
+
+/// How long one delivery may take.
+pub const HINT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Failure detector messages that wait: a few a second for each member; more are late anyway.
+pub const SWIM_QUEUE_MAX: usize = 1024;
+
+/// How long a joiner waits for a seed's answer.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a joiner waits before it asks its seeds again.
+pub const JOIN_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a stopping node waits for what is in flight.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
