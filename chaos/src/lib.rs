@@ -1,1 +1,31 @@
-//! x
+//! Workloads, faults and checkers. This floor meets nodes as a user does: over HTTP, and by signals to processes.
+//! It knows nothing of the server's insides (it does not depend on `node`), so what it finds wrong is wrong
+//! for a user too, and it runs unchanged against any cluster that speaks the contract.
+//!
+//! ```text
+//!   dev ────────┐                     one command, a whole local cluster to play with
+//!     │         │
+//!     └─────────┴──▶ http             one keep-alive pool, every call with a deadline
+//! ```
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `dev.rs` | `cartwheel dev`: brings a cluster up, prints where it is, stops it on Ctrl-C |
+//! | `target/process.rs` | `LocalCluster`: start, kill, stop, pause, start again; each node a process |
+//! | `target/process/ready.rs` | when nodes count as up |
+//! | `target/ports.rs` | finding free ports, and saying which one is taken |
+//! | `http.rs`, `limits.rs`, `signals.rs` | the calls; every bound with its arithmetic; how a command is told to stop |
+
+// This crate lives in the real world on purpose: it measures real time and draws real jitter. The fences that keep
+// clocks and chance inside `World` are for the server.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "faults and measurements happen in real time, outside any simulated world"
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod dev;
+mod http;
+mod limits;
+mod signals;
+pub mod target;
