@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   dev ────────┐                     one command, a whole local cluster to play with
+//!   replay ─────┼──▶ target::process  real `cartwheel node` processes on loopback
 //!     │         │
 //!     └─────────┴──▶ http             one keep-alive pool, every call with a deadline
 //! ```
@@ -14,6 +15,12 @@
 //! | `target/process.rs` | `LocalCluster`: start, kill, stop, pause, start again; each node a process |
 //! | `target/process/ready.rs` | when nodes count as up |
 //! | `target/ports.rs` | finding free ports, and saying which one is taken |
+//! | `replay/events.rs` | shop events from CSV, one row at a time |
+//! | `replay/model.rs` | what the carts must hold, by plain addition; the comparison |
+//! | `replay/drive.rs` | the writers: many at once, every node in turn, retried until acknowledged |
+//! | `replay/readback.rs` | every cart read through another node than the one that wrote it last |
+//! | `replay/sabotage.rs` | the SIGKILL in the middle, and the start after it |
+//! | `replay/report.rs` | the table, the verdict, the exit code |
 //! | `http.rs`, `limits.rs`, `signals.rs` | the calls; every bound with its arithmetic; how a command is told to stop |
 
 // This crate lives in the real world on purpose: it measures real time and draws real jitter. The fences that keep
@@ -27,5 +34,6 @@
 pub mod dev;
 mod http;
 mod limits;
+pub mod replay;
 mod signals;
 pub mod target;
