@@ -1,1 +1,39 @@
-//! x
+//! Workloads, faults and checkers. This floor meets nodes as a user does: over HTTP, and by signals to processes.
+//! It knows nothing of the server's insides (it does not depend on `node`), so what it finds wrong is wrong
+//! for a user too, and it runs unchanged against any cluster that speaks the contract.
+//!
+//! ```text
+//!   dev ────────┐                     one command, a whole local cluster to play with
+//!   replay ─────┼──▶ target::process  real `cartwheel node` processes on loopback
+//!     │         │
+//!     └─────────┴──▶ http             one keep-alive pool, every call with a deadline
+//! ```
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `dev.rs` | `cartwheel dev`: brings a cluster up, prints where it is, stops it on Ctrl-C |
+//! | `target/process.rs` | `LocalCluster`: start, kill, stop, pause, start again; each node a process |
+//! | `target/process/ready.rs` | when nodes count as up |
+//! | `target/ports.rs` | finding free ports, and saying which one is taken |
+//! | `replay/events.rs` | shop events from CSV, one row at a time |
+//! | `replay/model.rs` | what the carts must hold, by plain addition; the comparison |
+//! | `replay/drive.rs` | the writers: many at once, every node in turn, retried until acknowledged |
+//! | `replay/readback.rs` | every cart read through another node than the one that wrote it last |
+//! | `replay/sabotage.rs` | the SIGKILL in the middle, and the start after it |
+//! | `replay/report.rs` | the table, the verdict, the exit code |
+//! | `http.rs`, `limits.rs`, `signals.rs` | the calls; every bound with its arithmetic; how a command is told to stop |
+
+// This crate lives in the real world on purpose: it measures real time and draws real jitter. The fences that keep
+// clocks and chance inside `World` are for the server.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "faults and measurements happen in real time, outside any simulated world"
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod dev;
+mod http;
+mod limits;
+pub mod replay;
+mod signals;
+pub mod target;
