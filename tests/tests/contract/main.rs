@@ -1,0 +1,31 @@
+//! The contract, tried from outside.
+//!
+//! | file | what it holds the cluster to |
+//! | --- | --- |
+//! | `objects` | one value: put, get, head, delete, post, preconditions, receipts |
+//! | `siblings` | several: what a context covers, what a delete takes, how many siblings may be |
+//! | `keys` | any octets as a key, any octets as a value, and the limits of both |
+//! | `errors` | every wrong request is answered with a problem document and changes nothing |
+//! | `hostile` | bytes that are not even a request, on both ports, and silence |
+//! | `buckets` | settings and listings |
+//! | `carts` | the cart |
+//! | `faults` | what still works while nodes are dead, paused, or were all killed |
+//! | `process` | start, stop, configuration, `cartwheel dev`, size |
+//! | `cli` | the commands and their exit codes |
+//!
+//! One program instead of one per file: linking ten costs a minute on a small machine. Where the contract is
+//! silent the checks take every sensible answer; where it names something, they take only that.
+#![allow(missing_docs, reason = "a test program has no readers of its documentation")]
+#![allow(clippy::disallowed_methods, reason = "these tests run real processes on the real clock")]
+
+mod buckets;
+mod carts;
+mod cli;
+mod errors;
+mod faults;
+mod hostile;
+mod keys;
+mod objects;
+mod process;
+mod siblings;
+mod support;

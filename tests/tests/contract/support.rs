@@ -1,0 +1,51 @@
+//! Steps that many checks share. They take addresses, never a `Cluster`, so that a check says which node it means.
+
+use anyhow::{Result, bail, ensure};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tests::http::{self, Reply, VERSIONS};
+
+/// Puts a text without a context.
+pub(crate) async fn put_blind(url: &str, value: &str) -> Result<Reply> {
+    http::put(url).text(value).send().await?.expect(204)
+}
+
+/// Puts a text with a context.
+pub(crate) async fn put_with(url: &str, value: &str, context: &str) -> Result<Reply> {
+    http::put(url).context(context).text(value).send().await?.expect(204)
+}
+
+/// Reads whatever there is, as an envelope; `404` is an answer too.
+pub(crate) async fn versions(url: &str) -> Result<Reply> {
+    http::get(url).header("accept", VERSIONS).send().await?.expect_one_of(&[200, 404])
+}
+
+/// The values at a key are exactly these, as one plain `GET` shows them.
+pub(crate) async fn expect_values(url: &str, expected: &[&str]) -> Result<Reply> {
+    let reply = http::get(url).send().await?.expect_one_of(&[200, 300, 404])?;
+    let expected: BTreeSet<String> = expected.iter().map(|&value| value.to_owned()).collect();
+    let found = reply.values()?;
+    ensure!(found == expected, "expected the values {expected:?}, found {found:?} in {reply}");
+    Ok(reply)
+}
+
+/// Tries again until it succeeds; after `time` the last error is the answer.
+pub(crate) async fn eventually<T, F>(time: Duration, mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let started = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) if started.elapsed() > time => bail!("still wrong after {time:?}: {error:#}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// The URLs of one key through each of the nodes.
+pub(crate) fn key_urls(cluster: &tests::cluster::Cluster, bucket: &str, key: &str) -> Vec<String> {
+    (0..cluster.count()).map(|index| http::key_url(&cluster.url(index), bucket, key)).collect()
+}
