@@ -1,0 +1,372 @@
+//! The cluster view: members and bucket settings, row by row a value with a join.
+//!
+//! | row | written by | two writers at once |
+//! | --- | --- | --- |
+//! | a member's description | the member alone, each time with a higher incarnation | the greater content wins |
+//! | a member's status | whoever acts on it, with a higher version | the later status wins, Removed always |
+//! | a bucket's settings | any node, with a higher version | the greater node id wins |
+//!
+//! Every row's join is the maximum of a total order (or, for the status, of two), so the whole is commutative,
+//! associative and idempotent, and gossip may deliver anything in any order, twice or late.
+//!
+//! Rows are never deleted: a removed member and a deleted bucket stay as markers, or a late gossip would bring them
+//! back. The hard bounds on rows are therefore a multiple of the bounds on what lives, and only adding a row of
+//! one's own is refused at the lower bound: two sides of a partition that both filled up must still merge.
+
+use super::status::{self, Status};
+use crate::bucket::{BucketSettings, Invalid};
+use crate::ids::{ClusterId, NameError, NodeId, Zone, check_bucket};
+use crate::place::{Claimant, PARTITIONS_MAX, WEIGHT_MAX, partitions_valid};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The most members that a cluster has at a time.
+pub const MEMBERS_MAX: usize = 1024;
+/// The most members ever, the removed ones among them. 4,096 rows × about 1 KiB = 4 MiB at worst.
+pub const MEMBER_ROWS_MAX: usize = 4 * MEMBERS_MAX;
+/// The most buckets with settings of their own.
+pub const BUCKETS_MAX: usize = 10_000;
+/// The most buckets ever configured. 40,000 rows × about 350 bytes = 14 MiB at worst.
+pub const BUCKET_ROWS_MAX: usize = 4 * BUCKETS_MAX;
+/// The longest address or zone, in bytes.
+pub const TEXT_BYTES_MAX: usize = 255;
+/// The greatest version or incarnation: room for a thousand changes a second over eight thousand years, and for sums.
+pub const VERSION_MAX: u64 = 1 << 48;
+
+/// What a member says about itself.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// Where clients reach it.
+    pub http: String,
+    /// Where other nodes reach it.
+    pub peer: String,
+    /// Its failure domain.
+    pub zone: Zone,
+    /// How much of the ring it takes, 1 to [`WEIGHT_MAX`].
+    pub weight: u32,
+    /// How often it has been started.
+    pub starts: u64,
+    /// Drawn at each boot of the machine's node process: tells two starts apart that claim the same count.
+    pub boot_id: u64,
+}
+
+/// One node in the eyes of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Which of its descriptions this is. Only the node itself raises it.
+    pub incarnation: u64,
+    /// What it says about itself.
+    pub description: Description,
+    /// Where it stands between joining and having gone.
+    pub status: Status,
+    /// Which change of the status this is.
+    pub status_version: u64,
+}
+
+/// The settings of a bucket, or the marker that it has the defaults again.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct BucketEntry {
+    /// Which change this is.
+    pub version: u64,
+    /// The node that took the change.
+    pub by: NodeId,
+    /// The settings; `None` where they were deleted.
+    pub settings: Option<BucketSettings>,
+}
+
+/// What a node knows about its cluster. Equal views make equal tables.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// How many slices its ring has, fixed at birth.
+    pub partitions: u16,
+    /// Everybody who ever joined.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Every bucket that was ever configured.
+    pub buckets: BTreeMap<Bytes, BucketEntry>,
+}
+
+/// Why a view was not changed, or not accepted. The view is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// The other view is of another cluster.
+    #[error("it is of cluster {theirs}, this is cluster {ours}")]
+    OtherCluster {
+        /// This cluster.
+        ours: ClusterId,
+        /// The other one.
+        theirs: ClusterId,
+    },
+    /// The other view has another count of slices, or an impossible one.
+    #[error(
+        "a ring of {0} slices was found, allowed is this cluster's own, a power of two up to {PARTITIONS_MAX}"
+    )]
+    Partitions(u16),
+    /// There are as many members as there can be.
+    #[error("a cluster has at most {MEMBERS_MAX} members, and {MEMBER_ROWS_MAX} in all its time")]
+    TooManyMembers,
+    /// There are as many configured buckets as there can be.
+    #[error(
+        "a cluster has settings for at most {BUCKETS_MAX} buckets, and {BUCKET_ROWS_MAX} in all its time"
+    )]
+    TooManyBuckets,
+    /// Nobody of that name ever joined.
+    #[error("there is no member {0}")]
+    NoMember(NodeId),
+    /// The member has gone for ever and comes back only with a new identity, that is, an empty data directory.
+    #[error("member {0} was removed; start with an empty data directory to join anew")]
+    Removed(NodeId),
+    /// The status can't change like that.
+    #[error("member {id} is {} and can't become {}", from.name(), to.name())]
+    Status {
+        /// Who.
+        id: NodeId,
+        /// What it is.
+        from: Status,
+        /// What it should have become.
+        to: Status,
+    },
+    /// An address or zone is too long, a weight or version out of range.
+    #[error("the description of member {id} has a bad {what}")]
+    Description {
+        /// Whose.
+        id: NodeId,
+        /// Which part.
+        what: &'static str,
+    },
+    /// The bucket can't be called that.
+    #[error(transparent)]
+    BucketName(#[from] NameError),
+    /// The bucket's settings can't be kept.
+    #[error(transparent)]
+    Settings(#[from] Invalid),
+    /// A bucket's version is out of range.
+    #[error("version {0} of a bucket's settings is above {VERSION_MAX}")]
+    BucketVersion(u64),
+}
+
+impl View {
+    /// The view of a cluster that nobody has joined yet.
+    pub fn new(cluster: ClusterId, partitions: u16) -> View {
+        assert!(
+            partitions_valid(partitions),
+            "a ring has a power of two of slices up to 4,096, not {partitions}"
+        );
+        View { cluster, partitions, members: BTreeMap::new(), buckets: BTreeMap::new() }
+    }
+
+    /// Checks a view that came from outside. A joiner does so before it takes a whole view as its own.
+    pub fn validate(&self) -> Result<(), ViewError> {
+        if !partitions_valid(self.partitions) {
+            return Err(ViewError::Partitions(self.partitions));
+        }
+        if self.members.len() > MEMBER_ROWS_MAX {
+            return Err(ViewError::TooManyMembers);
+        }
+        if self.buckets.len() > BUCKET_ROWS_MAX {
+            return Err(ViewError::TooManyBuckets);
+        }
+        self.members.iter().try_for_each(|(id, member)| member.validate(*id))?;
+        self.buckets.iter().try_for_each(|(name, entry)| entry.validate(name))
+    }
+
+    /// Takes in what another node knows. Says whether anything was new; on an error nothing was taken.
+    pub fn merge(&mut self, other: &View) -> Result<bool, ViewError> {
+        if other.cluster != self.cluster {
+            return Err(ViewError::OtherCluster { ours: self.cluster, theirs: other.cluster });
+        }
+        if other.partitions != self.partitions {
+            return Err(ViewError::Partitions(other.partitions));
+        }
+        other.validate()?;
+        let new_members = other.members.keys().filter(|id| !self.members.contains_key(id)).count();
+        if self.members.len() + new_members > MEMBER_ROWS_MAX {
+            return Err(ViewError::TooManyMembers);
+        }
+        let new_buckets = other.buckets.keys().filter(|name| !self.buckets.contains_key(*name)).count();
+        if self.buckets.len() + new_buckets > BUCKET_ROWS_MAX {
+            return Err(ViewError::TooManyBuckets);
+        }
+        let members = merge_rows(&mut self.members, &other.members, Member::merge);
+        let buckets = merge_rows(&mut self.buckets, &other.buckets, BucketEntry::merge);
+        Ok(members || buckets)
+    }
+
+    /// A hash of everything: two nodes of one digest have nothing to tell each other.
+    pub fn digest(&self) -> u64 {
+        xxh3_64(&postcard::to_stdvec(self).expect("a view is plain data, and a vector takes any length"))
+    }
+
+    /// A number that never falls as views merge, for [`TableName::counter`](crate::place::TableName).
+    pub fn table_counter(&self) -> u64 {
+        // 4,096 rows × 2 × 2^48 = 2^61: the sum fits.
+        self.members.values().map(|member| member.incarnation + member.status_version).sum()
+    }
+
+    /// Those who own the ring: members that are up, and those that are leaving until they have left.
+    pub fn claimants(&self) -> Vec<Claimant> {
+        let claimant = |(id, member): (&NodeId, &Member)| Claimant {
+            id: *id,
+            zone: member.description.zone.clone(),
+            weight: member.description.weight,
+        };
+        self.members.iter().filter(|(_, member)| member.status.owns()).map(claimant).collect()
+    }
+
+    /// Those who wait to own a part of the ring.
+    pub fn joining(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.living().filter(|(_, member)| member.status == Status::Joining)
+    }
+
+    /// Everybody but the removed.
+    pub fn living(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        let living = self.members.iter().filter(|(_, member)| member.status != Status::Removed);
+        living.map(|(id, member)| (*id, member))
+    }
+
+    /// Lets a node say what it is: a newcomer becomes Joining, a member gets a higher incarnation if anything is new.
+    ///
+    /// Only the node itself calls this for its own id, at its start and whenever a merge shows a description of it
+    /// that it did not give (one from before its disk lost the last words). Says whether anything changed.
+    pub fn admit(&mut self, id: NodeId, description: Description) -> Result<bool, ViewError> {
+        let known = self.members.get(&id);
+        let incarnation = match known {
+            Some(member) if member.status == Status::Removed => return Err(ViewError::Removed(id)),
+            Some(member) if member.description == description => return Ok(false),
+            Some(member) => member.incarnation + 1,
+            None if self.living().count() >= MEMBERS_MAX || self.members.len() >= MEMBER_ROWS_MAX => {
+                return Err(ViewError::TooManyMembers);
+            }
+            None => 1,
+        };
+        let (status_version, status) =
+            known.map_or((1, Status::Joining), |member| (member.status_version, member.status));
+        let member = Member { incarnation, description, status, status_version };
+        member.validate(id)?;
+        self.members.insert(id, member);
+        Ok(true)
+    }
+
+    /// Moves a member to another status. Says whether that was a change.
+    pub fn set_status(&mut self, id: NodeId, to: Status) -> Result<bool, ViewError> {
+        let member = self.members.get(&id).ok_or(ViewError::NoMember(id))?;
+        let from = member.status;
+        if from == to {
+            return Ok(false);
+        }
+        if !from.may_become(to) {
+            return Err(ViewError::Status { id, from, to });
+        }
+        let moved = Member { status: to, status_version: member.status_version + 1, ..member.clone() };
+        moved.validate(id)?;
+        self.members.insert(id, moved);
+        Ok(true)
+    }
+
+    /// Gives a bucket settings of its own, or with `None` the defaults again. Says whether that was a change.
+    pub fn set_bucket(
+        &mut self,
+        name: Bytes,
+        by: NodeId,
+        settings: Option<BucketSettings>,
+    ) -> Result<bool, ViewError> {
+        let before = self.bucket(&name);
+        if before == settings.as_ref() {
+            check_bucket(&name)?;
+            return Ok(false);
+        }
+        if let (Some(before), Some(after)) = (before, &settings) {
+            before.check_successor(after)?;
+        }
+        let known = self.buckets.get(&name);
+        let rows_full = known.is_none() && self.buckets.len() >= BUCKET_ROWS_MAX;
+        if rows_full || (before.is_none() && self.buckets_configured().count() >= BUCKETS_MAX) {
+            return Err(ViewError::TooManyBuckets);
+        }
+        let entry = BucketEntry { version: known.map_or(1, |entry| entry.version + 1), by, settings };
+        entry.validate(&name)?;
+        self.buckets.insert(name, entry);
+        Ok(true)
+    }
+
+    /// A bucket's own settings, if it has any.
+    pub fn bucket(&self, name: &[u8]) -> Option<&BucketSettings> {
+        self.buckets.get(name)?.settings.as_ref()
+    }
+
+    /// Every bucket that has settings of its own.
+    pub fn buckets_configured(&self) -> impl Iterator<Item = (&Bytes, &BucketSettings)> {
+        self.buckets.iter().filter_map(|(name, entry)| Some((name, entry.settings.as_ref()?)))
+    }
+}
+
+/// Joins `theirs` into `ours` row by row. Says whether anything changed.
+fn merge_rows<K: Ord + Clone, V: Clone>(
+    ours: &mut BTreeMap<K, V>,
+    theirs: &BTreeMap<K, V>,
+    join: impl Fn(&mut V, &V) -> bool,
+) -> bool {
+    let mut changed = false;
+    for (key, theirs) in theirs {
+        changed |= match ours.get_mut(key) {
+            Some(ours) => join(ours, theirs),
+            None => ours.insert(key.clone(), theirs.clone()).is_none(),
+        };
+    }
+    changed
+}
+
+impl Member {
+    fn merge(&mut self, other: &Member) -> bool {
+        let mut changed = false;
+        if (other.incarnation, &other.description) > (self.incarnation, &self.description) {
+            self.incarnation = other.incarnation;
+            self.description = other.description.clone();
+            changed = true;
+        }
+        let ours = (self.status_version, self.status);
+        let joined = status::join(ours, (other.status_version, other.status));
+        (self.status_version, self.status) = joined;
+        changed || joined != ours
+    }
+
+    fn validate(&self, id: NodeId) -> Result<(), ViewError> {
+        let Description { http, peer, zone, weight, .. } = &self.description;
+        let checks = [
+            ("http address", http.len() <= TEXT_BYTES_MAX),
+            ("peer address", peer.len() <= TEXT_BYTES_MAX),
+            ("zone", zone.0.len() <= TEXT_BYTES_MAX),
+            ("weight", (1..=WEIGHT_MAX).contains(weight)),
+            ("incarnation", self.incarnation <= VERSION_MAX),
+            ("status version", self.status_version <= VERSION_MAX),
+        ];
+        let bad = checks.into_iter().find(|(_, holds)| !holds);
+        bad.map_or(Ok(()), |(what, _)| Err(ViewError::Description { id, what }))
+    }
+}
+
+impl BucketEntry {
+    fn merge(&mut self, other: &BucketEntry) -> bool {
+        // The derived order compares the version first, then the writer, then the content.
+        let newer = other > self;
+        if newer {
+            self.clone_from(other);
+        }
+        newer
+    }
+
+    fn validate(&self, name: &[u8]) -> Result<(), ViewError> {
+        check_bucket(name)?;
+        if self.version > VERSION_MAX {
+            return Err(ViewError::BucketVersion(self.version));
+        }
+        self.settings.as_ref().map_or(Ok(()), |settings| Ok(settings.validate()?))
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;
