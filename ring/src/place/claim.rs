@@ -14,7 +14,7 @@
 //!
 //! A partition that finds everybody full looks for an exchange along other partitions of the same rank (an
 //! augmenting path, as in matching). Only where there is none does it exceed a bound, at the node that is least
-//! full: distinct nodes and distinct zones are never given up, balance is the one that yields. In 100,000 random
+//! full: distinct nodes and distinct zones are never given up, balance is the one that yields. In 21,000 random
 //! clusters that never happened for an n of up to 3, for one in a thousand at n = 5, for one in a hundred at n = 10.
 
 use super::hash;
@@ -114,9 +114,9 @@ impl Draft {
     /// Appends one owner to every list.
     fn fill_rank(&mut self, bounds: &[u64]) {
         let mut taken: Vec<Option<usize>> = vec![None; self.walks.len()];
-        for partition in 0..taken.len() {
-            taken[partition] = self.eligible(partition).find(|&node| self.held[node] < bounds[node]);
-            if let Some(node) = taken[partition] {
+        for (partition, taken) in taken.iter_mut().enumerate() {
+            *taken = self.eligible(partition).find(|&node| self.held[node] < bounds[node]);
+            if let Some(node) = *taken {
                 self.held[node] += 1;
             }
         }

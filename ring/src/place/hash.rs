@@ -18,7 +18,7 @@ pub const PARTITIONS_MAX: u16 = 4096;
 /// "cartwhee" in ASCII. Fixed for ever.
 const POSITION_SEED: u64 = 0x6361_7274_7768_6565;
 /// "token" in ASCII. Fixed for ever.
-const TOKEN_SEED: u64 = 0x746f_6b65_6e;
+const TOKEN_SEED: u64 = 0x0074_6f6b_656e;
 
 /// Where an object stands on the ring.
 pub fn position(id: &ObjectId) -> Position {

@@ -16,7 +16,7 @@ use std::fmt;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The greatest n that a bucket can have.
-pub const N_MAX: usize = 16;
+pub const N_MAX: usize = crate::bucket::N_MAX as usize;
 
 /// Which table: the greater counter is the newer, the same digest is the same table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
