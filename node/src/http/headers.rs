@@ -30,7 +30,9 @@ pub fn ttl_seconds(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(text) = one(headers, NAME)? else { return Ok(None) };
     match digits(text).filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)) {
         Some(seconds) => Ok(Some(seconds)),
-        None => Err(Problem::parameter(NAME, text, &format!("an integer from 1 to {TTL_SECONDS_MAX} seconds"))),
+        None => {
+            Err(Problem::parameter(NAME, text, &format!("an integer from 1 to {TTL_SECONDS_MAX} seconds")))
+        }
     }
 }
 
@@ -41,7 +43,11 @@ pub fn meta(headers: &HeaderMap) -> Result<Vec<(String, HeaderValue)>, Problem> 
     for (name, value) in headers {
         let Some(short) = name.as_str().strip_prefix(META_PREFIX) else { continue };
         if short.is_empty() || value.to_str().is_err() {
-            return Err(Problem::parameter(name.as_str(), "this", "a name after the prefix, a value of visible ascii"));
+            return Err(Problem::parameter(
+                name.as_str(),
+                "this",
+                "a name after the prefix, a value of visible ascii",
+            ));
         }
         if all.iter().any(|(known, _)| known == short) {
             return Err(Problem::parameter(name.as_str(), "it twice", "once"));
@@ -49,7 +55,9 @@ pub fn meta(headers: &HeaderMap) -> Result<Vec<(String, HeaderValue)>, Problem> 
         size += short.len() + value.len();
         if all.len() == META_COUNT_MAX || size > META_BYTES_MAX {
             let detail = format!("metadata has at most {META_COUNT_MAX} headers and {META_BYTES_MAX} bytes");
-            return Err(Problem::new(Code::HeadersTooLarge, detail).outcome(Outcome::NotApplied).retry(Retry::No));
+            return Err(Problem::new(Code::HeadersTooLarge, detail)
+                .outcome(Outcome::NotApplied)
+                .retry(Retry::No));
         }
         all.push((short.to_owned(), value.clone()));
     }
@@ -135,7 +143,11 @@ fn read_tags<'a>(name: &str, text: &'a str, tags: &mut Vec<Tag<'a>>) -> Result<(
 
 fn bad_tag(name: &str, found: &str) -> Problem {
     let shown: String = found.chars().take(64).collect();
-    Problem::parameter(name, &shown, &format!("* or at most {TAGS_MAX} quoted entity tags, separated by commas"))
+    Problem::parameter(
+        name,
+        &shown,
+        &format!("* or at most {TAGS_MAX} quoted entity tags, separated by commas"),
+    )
 }
 
 /// The form of the answer to a GET of an object.
@@ -212,9 +224,12 @@ fn thousandths(text: &str) -> Option<u16> {
 pub fn check_content_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     for value in headers.get_all(CONTENT_ENCODING) {
         if !value.as_bytes().eq_ignore_ascii_case(b"identity") {
-            return Err(Problem::new(Code::UnsupportedMediaType, "Content-Encoding: only identity is supported")
-                .outcome(Outcome::NotApplied)
-                .retry(Retry::No));
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "Content-Encoding: only identity is supported",
+            )
+            .outcome(Outcome::NotApplied)
+            .retry(Retry::No));
         }
     }
     Ok(())
@@ -223,7 +238,10 @@ pub fn check_content_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 /// The content type to be stored, if there is one. It is not interpreted, only kept within its bounds.
 pub fn content_type(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Problem> {
     let Some(text) = one(headers, "content-type")? else { return Ok(None) };
-    if text.is_empty() || text.len() > CONTENT_TYPE_BYTES_MAX || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+    if text.is_empty()
+        || text.len() > CONTENT_TYPE_BYTES_MAX
+        || !text.bytes().all(|b| (b' '..=b'~').contains(&b))
+    {
         let shown: String = text.chars().take(64).collect();
         let allowed = format!("1 to {CONTENT_TYPE_BYTES_MAX} characters of visible ascii");
         return Err(Problem::parameter("content-type", &shown, &allowed));
@@ -269,7 +287,8 @@ mod tests {
 
     #[test]
     fn metadata_is_sorted_and_bounded() {
-        let found = meta(&map(&[("cartwheel-meta-b", "2"), ("accept", "x"), ("cartwheel-meta-a", "1")])).unwrap();
+        let found =
+            meta(&map(&[("cartwheel-meta-b", "2"), ("accept", "x"), ("cartwheel-meta-a", "1")])).unwrap();
         let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert!(meta(&map(&[("cartwheel-meta-a", "1"), ("cartwheel-meta-a", "2")])).is_err());
@@ -290,9 +309,12 @@ mod tests {
 
     #[test]
     fn conditions_are_lists_of_tags_or_a_star() {
-        let headers = map(&[("if-match", r#""a", W/"b,c" ,"""#), ("if-match", r#""d""#), ("if-none-match", "*")]);
+        let headers =
+            map(&[("if-match", r#""a", W/"b,c" ,"""#), ("if-match", r#""d""#), ("if-none-match", "*")]);
         let tags = Condition::parse(&headers, "if-match").unwrap().unwrap();
-        assert!(tags.holds_strongly(Some("a")) && tags.holds_strongly(Some("")) && tags.holds_strongly(Some("d")));
+        assert!(
+            tags.holds_strongly(Some("a")) && tags.holds_strongly(Some("")) && tags.holds_strongly(Some("d"))
+        );
         assert!(!tags.holds_strongly(Some("b,c")) && tags.holds_weakly(Some("b,c")));
         assert!(!tags.holds_weakly(Some("e")) && !tags.holds_strongly(None));
         let any = Condition::parse(&headers, "if-none-match").unwrap().unwrap();
@@ -325,7 +347,10 @@ mod tests {
         }
         assert_eq!(accept(&map(&[])).unwrap(), Form::Raw);
         assert_eq!(accept(&map(&[("accept", "*/*;q=0")])).unwrap_err().code(), Code::NotAcceptable);
-        assert_eq!(accept(&map(&[("accept", "text/plain;q=0"), ("accept", VERSIONS_JSON)])).unwrap(), Form::Versions);
+        assert_eq!(
+            accept(&map(&[("accept", "text/plain;q=0"), ("accept", VERSIONS_JSON)])).unwrap(),
+            Form::Versions
+        );
     }
 
     #[test]

@@ -64,7 +64,12 @@ impl Default for Bounds {
 
 /// Serves until `shutdown` turns true (or its sender is gone), then drains. Returns how many connections were cut
 /// because they did not finish in time.
-pub async fn serve<L, H, F>(mut listener: L, bounds: Bounds, shutdown: watch::Receiver<bool>, handler: H) -> usize
+pub async fn serve<L, H, F>(
+    mut listener: L,
+    bounds: Bounds,
+    shutdown: watch::Receiver<bool>,
+    handler: H,
+) -> usize
 where
     L: Listener,
     L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -20,7 +20,8 @@ use tokio::time::timeout;
 pub const REQUEST_SECONDS: &str = "cartwheel_http_request_seconds";
 /// From an answer out of memory to the longest request time-out.
 const SECONDS_BUCKETS: &[f64] = &[
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0,
 ];
 /// How often samples are folded in: at 50,000 requests a second, 250,000 samples or 4 MiB wait at worst.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -82,9 +82,11 @@ impl<'a> Params<'a> {
 
     /// A count of replicas, from `min` on; whether there are so many is checked where the bucket is known.
     pub fn level(&self, name: &str, min: u32) -> Result<Option<Level>, Problem> {
-        self.read_with(name, || format!("an integer from {min} to n, or one, quorum, all"), |text| {
-            Level::parse(text).filter(|level| !matches!(level, Level::Count(n) if *n < min))
-        })
+        self.read_with(
+            name,
+            || format!("an integer from {min} to n, or one, quorum, all"),
+            |text| Level::parse(text).filter(|level| !matches!(level, Level::Count(n) if *n < min)),
+        )
     }
 
     /// One of some words; the answer is the word's place in the list.

@@ -274,7 +274,9 @@ mod tests {
 
     #[test]
     fn a_bad_escape_is_refused() {
-        for path in ["/v1/buckets/b/keys/%zz", "/v1/buckets/%/keys/k", "/v1/buckets/b/keys/k%4", "/v1/buckets/%+1"] {
+        for path in
+            ["/v1/buckets/b/keys/%zz", "/v1/buckets/%/keys/k", "/v1/buckets/b/keys/k%4", "/v1/buckets/%+1"]
+        {
             assert_eq!(route(path).unwrap_err().code(), Code::InvalidParameter, "{path}");
         }
     }

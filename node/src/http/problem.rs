@@ -323,7 +323,9 @@ impl Scope {
     /// The context of a request that just arrived. Nothing is allocated.
     pub fn ctx(self: &Arc<Self>, headers: &HeaderMap) -> Ctx {
         let given = headers.get(X_REQUEST_ID).filter(|id| {
-            !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+            !id.is_empty()
+                && id.len() <= REQUEST_ID_BYTES_MAX
+                && id.as_bytes().iter().all(u8::is_ascii_graphic)
         });
         let id = match given {
             Some(id) => RequestId::Given(id.clone()),
@@ -379,7 +381,8 @@ where
         Ok(response) => response,
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+            let text =
+                text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
             tracing::error!(request_id = ?ctx.request_id(), panic = text, "a request handler panicked");
             Problem::new(Code::Internal, "the request hit a mistake of the server, which has been logged")
                 .outcome(Outcome::Indeterminate)

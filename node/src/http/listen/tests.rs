@@ -215,7 +215,8 @@ async fn a_body_over_the_limit_is_413_with_and_without_a_length() {
     let server = start(small()).await;
     let claimed = b"PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1001\r\n\r\n";
     assert_problem(&server.exchange(claimed).await, 413, "value_too_large");
-    let mut chunked = b"PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut chunked =
+        b"PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..11 {
         chunked.extend_from_slice(b"64\r\n");
         chunked.extend_from_slice(&[b'x'; 100]);

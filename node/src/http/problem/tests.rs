@@ -7,7 +7,8 @@ async fn json(response: Response<ReplyBody>) -> serde_json::Value {
 }
 
 fn ctx(headers: &[(&'static str, &'static str)]) -> Ctx {
-    let map = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let map =
+        headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     Scope::new("n1", 0xabc).ctx(&map.collect())
 }
 
