@@ -10,6 +10,10 @@
 //!
 //! A request that hyper can't parse is answered by hyper with `400`, `414` or `431`, no body, and a close. Those
 //! answers never pass a handler, so they are known by their first bytes here, and replaced by a problem.
+//!
+//! Whoever is refused may still be sending. Closing with unread bytes makes the kernel reset the connection, and the
+//! reset overtakes the answer: a client that sends 5 MiB would see a broken pipe and no `413`. So after such an
+//! answer the close lingers: our side is shut, and what still comes is read and thrown away, within bounds.
 
 use super::problem::{Code, Outcome, Problem, Retry};
 use bytes::{Buf, Bytes};
@@ -19,6 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is read and thrown away after a refusal: as much as the largest value, so that its sender sees the answer.
+const LINGER_BYTES_MAX: u64 = crate::config::VALUE_BYTES_CEILING;
+/// Read at once while lingering.
+const LINGER_CHUNK_BYTES: usize = 16 * 1024;
 
 /// What a connection is doing. One task writes and reads it, hence the relaxed order.
 #[derive(Debug, Default)]
@@ -31,6 +40,10 @@ pub(super) struct Pulse {
     in_service: AtomicBool,
     /// Bytes of a next request have arrived, and no request came of them yet.
     head_pending: AtomicBool,
+    /// The last answer refused a request whose body may still be on its way.
+    refused: AtomicBool,
+    /// The answer is out, our side is shut, the rest is thrown away.
+    lingering: AtomicBool,
 }
 
 impl Pulse {
@@ -40,8 +53,14 @@ impl Pulse {
         self.in_service.store(true, Relaxed);
     }
 
-    pub(super) fn answered(&self) {
+    /// `refused`: an error, to a request with a body.
+    pub(super) fn answered(&self, refused: bool) {
         self.in_service.store(false, Relaxed);
+        self.refused.store(refused, Relaxed);
+    }
+
+    pub(super) fn lingering(&self) -> bool {
+        self.lingering.load(Relaxed)
     }
 
     pub(super) fn in_service(&self) -> bool {
@@ -66,6 +85,10 @@ pub(super) struct Guard<S> {
     inner: S,
     pulse: Arc<Pulse>,
     refusal: Refusal,
+    /// The client has shut its side.
+    ended: bool,
+    /// How much more is thrown away.
+    linger_bytes: u64,
 }
 
 enum Refusal {
@@ -76,7 +99,7 @@ enum Refusal {
 
 impl<S> Guard<S> {
     pub(super) fn new(inner: S, pulse: Arc<Pulse>) -> Guard<S> {
-        Guard { inner, pulse, refusal: Refusal::None }
+        Guard { inner, pulse, refusal: Refusal::None, ended: false, linger_bytes: LINGER_BYTES_MAX }
     }
 
     /// Whether these bytes are an answer that hyper wrote by itself. A handler's answer with such a status has a
@@ -131,6 +154,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             if !self.pulse.in_service() {
                 self.pulse.head_pending.store(true, Relaxed);
             }
+        } else if buf.remaining() > 0 {
+            self.ended = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -172,7 +197,7 @@ impl<S: AsyncWrite + Unpin> Guard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(replaced) = self.poll_replace(cx, buf) {
             ready!(replaced)?;
@@ -207,6 +232,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refusal(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        if !self.ended && (self.pulse.refused.load(Relaxed) || matches!(self.refusal, Refusal::Sent)) {
+            self.pulse.lingering.store(true, Relaxed);
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Throws away what still comes, until the client has had enough, or we.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut chunk = [0; LINGER_CHUNK_BYTES];
+        while self.linger_bytes > 0 {
+            let mut buf = ReadBuf::new(&mut chunk);
+            let read = ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf));
+            let count = buf.filled().len() as u64;
+            if read.is_err() || count == 0 {
+                break;
+            }
+            self.linger_bytes = self.linger_bytes.saturating_sub(count);
+        }
+        self.ended = true;
+        Poll::Ready(())
     }
 }

@@ -16,7 +16,7 @@ use super::body::ReplyBody;
 use super::guard::{Guard, Pulse};
 use crate::world::Listener;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -34,6 +34,8 @@ use tokio::time::{Sleep, sleep, timeout};
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The pause after a failed `accept` (mostly: out of file descriptors), so that the loop does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How long a client that was refused may go on sending before it is cut: a slow client, a large value.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -136,13 +138,15 @@ where
 {
     let pulse = Arc::new(Pulse::default());
     let of_service = Arc::clone(&pulse);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         of_service.request();
+        let has_body = !request.body().is_end_stream();
         let answer = handler(request);
         let pulse = Arc::clone(&of_service);
         async move {
             let answer = answer.await;
-            pulse.answered();
+            let status = answer.status();
+            pulse.answered(has_body && (status.is_client_error() || status.is_server_error()));
             Ok::<_, Infallible>(answer)
         }
     });
@@ -190,6 +194,8 @@ enum Armed {
     Head { served: u64 },
     /// Something must have moved since then.
     Moved { moved: u64 },
+    /// A client that was refused may send on until then.
+    Linger,
 }
 
 impl<'a> Watchdog<'a> {
@@ -200,13 +206,18 @@ impl<'a> Watchdog<'a> {
 
     /// Ready when the connection has been silent for too long. Called after hyper did what it could.
     fn poll_expired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pulse.lingering() && self.armed != Armed::Linger {
+            self.sleep = Box::pin(sleep(LINGER));
+            self.armed = Armed::Linger;
+        }
         let owed = Armed::Head { served: self.pulse.served() };
-        if self.pulse.head_pending() && self.armed != owed {
+        if self.pulse.head_pending() && !self.pulse.lingering() && self.armed != owed {
             self.sleep = Box::pin(sleep(self.bounds.head));
             self.armed = owed;
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let expired = match self.armed {
+                Armed::Linger => true,
                 Armed::Head { served } => self.pulse.served() == served,
                 Armed::Moved { moved } => self.pulse.moved() == moved && !self.pulse.in_service(),
             };

@@ -226,6 +226,28 @@ async fn a_body_over_the_limit_is_413_with_and_without_a_length() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_all_of_a_large_body_still_sees_the_refusal() {
+    let server = start(small()).await;
+    let mut whole = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n".to_vec();
+    whole.resize(whole.len() + 8_000_000, b'x');
+    assert_problem(&server.exchange(&whole).await, 413, "value_too_large");
+    let mut head = b"GET / HTTP/1.1\r\nHost: x\r\na: ".to_vec();
+    head.resize(head.len() + 8_000_000, b'x');
+    assert_problem(&server.exchange(&head).await, 431, "headers_too_large");
+}
+
+#[tokio::test]
+async fn a_refused_client_that_holds_the_connection_is_cut() {
+    let server = start(Bounds { connections: 1, ..small() }).await;
+    let mut refused = server.connect().await;
+    refused.write_all(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n").await.unwrap();
+    read_until(&mut refused, "value_too_large").await;
+    // The only place is free again although the first client never closes.
+    assert!(server.exchange(GET_CLOSE).await.starts_with("HTTP/1.1 200"));
+    drop(refused);
+}
+
+#[tokio::test]
 async fn a_slow_body_is_504_and_a_broken_one_400() {
     let server = start(small()).await;
     let slow = b"PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\nabc";
