@@ -1,0 +1,74 @@
+//! Every bound of the node, each with its arithmetic.
+//!
+//! Whatever grows with load, with a peer's good will or with a stranger's bad will has its ceiling here. Reaching one
+//! is an answer (refused, closed, dropped), never a silent wait. Sums are for one peer or connection unless they say
+//! otherwise; a cluster of ten nodes multiplies them by nine.
+
+use std::time::Duration;
+
+/// The largest peer frame. A value has at most 64 MiB; 8 MiB more hold its siblings' clocks, its key and the header.
+pub const FRAME_BYTES_MAX: usize = 72 << 20;
+
+/// The largest message of the handshake. The longest is a welcome: two ids, a proof and a host name, below 512 bytes.
+pub const HELLO_BYTES_MAX: usize = 4096;
+
+/// The longest address that a peer may advertise: a host name of 253 bytes, a colon, a port of 5 digits.
+pub const ADDRESS_BYTES_MAX: usize = 259;
+
+/// How long the accepting side waits for a whole handshake: two round trips, with room for two lost packets.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections that may be in their handshake at once. 64 × 4 KiB = 256 KiB for all strangers together.
+pub const HELLOS_MAX: usize = 64;
+
+/// Connections that one node serves. Each peer has one, and a second for a moment after a break: 500 peers fit.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// How long dialing and its handshake may take together. Three within the 3 s in which a dead node is noticed.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The first pause after a failed dial; it doubles with each further one.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between dials: a peer that comes back is found within a second.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Calls that may wait for one peer at once. At 1 KiB each that is 1 MiB; [`IN_FLIGHT_BYTES_MAX`] bounds large ones.
+pub const IN_FLIGHT_MAX: usize = 1024;
+
+/// Bytes that may wait to be written to one peer: one value of the largest size, or 16 of the default limit of 4 MiB.
+/// A body larger than this goes out when nothing else waits, so the true ceiling is [`FRAME_BYTES_MAX`].
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+
+/// Frames that may wait in front of one connection: the calls, and as many more that nobody awaits.
+pub const OUTBOX_MAX: usize = 2 * IN_FLIGHT_MAX;
+
+/// Frames written in one go. 256 × 16 KiB copied bodies = 4 MiB of buffer at worst; larger bodies are not copied.
+pub const WRITE_BATCH_MAX: usize = 256;
+
+/// Bodies up to this size are copied beside their header, so that many leave in one piece; larger ones go as they are.
+pub const COPY_BYTES_MAX: usize = 16 << 10;
+
+/// What a connection reads at once. 1,024 connections × 16 KiB = 16 MiB when all of them are busy.
+pub const READ_BYTES: usize = 16 << 10;
+
+/// Requests of one connection that are handled at once; further ones stay in the socket. As many as a peer may send.
+pub const SERVE_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX;
+
+/// Bytes of requests of one connection that are handled at once; one frame may overshoot: 64 + 72 = 136 MiB at worst.
+pub const SERVE_IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of answers of one connection that may wait to be written; when full, its handlers rest until the peer reads.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A connection that said nothing for this long is asked for a sign of life.
+pub const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// After so many silent [`PING_EVERY`] the connection is closed at the next look: 15 to 20 s of silence.
+pub const SILENT_PINGS_MAX: u32 = 3;
+
+/// How long a peer may leave us unable to write a single byte: as long as it may be silent.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(15);
+
+/// How old a one-way message may get in a queue before it is not worth sending. Gossip repeats itself every second.
+pub const TELL_DEADLINE: Duration = Duration::from_secs(2);
