@@ -112,7 +112,7 @@ impl Local {
 
     /// Joins a cluster. Connections that were made without one are made anew.
     pub fn set_cluster(&self, cluster: ClusterId) {
-        self.cluster.send_if_modified(|known| std::mem::replace(known, Some(cluster)) != Some(cluster));
+        self.cluster.send_if_modified(|known| known.replace(cluster) != Some(cluster));
     }
 
     /// Names the nodes that were removed for good. They are refused from now on.

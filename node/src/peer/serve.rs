@@ -25,6 +25,7 @@ use rand::Rng;
 use ring::time::Time;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,7 +38,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The answer to a message; none to a one-way message, or to a request that is not served to this peer.
     /// `from.cluster` is none for a joiner: then only messages of joining may be answered. The handler keeps the
-    /// deadline itself: it knows what may be dropped half-way and what must not.
+    /// deadline itself: it knows what may be dropped half-way and what must not. The future is dropped when the
+    /// connection ends, so whatever has to be finished once begun belongs to somebody else's task, like the lane's.
     fn handle(
         &self,
         from: &PeerIdentity,
@@ -58,31 +60,44 @@ pub async fn serve<W: World, H: Handler>(
     let hellos = Arc::new(Semaphore::new(HELLOS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        tokio::select! {
+        let (stream, from) = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => break,
-            Some(ended) = connections.join_next() => report(ended),
-            arrived = listener.accept() => match arrived {
-                Ok((stream, from)) => {
-                    let place = Arc::clone(&hellos).try_acquire_owned().ok();
-                    let Some(place) = place.filter(|_| connections.len() < CONNECTIONS_MAX) else {
-                        tracing::debug!(%from, "too many connections, closed one");
-                        continue;
-                    };
-                    let mut nonce = Nonce::default();
-                    rng.fill_bytes(&mut nonce);
-                    let acceptor = Acceptor { world: world.clone(), local: Arc::clone(&local), handler: handler.clone() };
-                    connections.spawn(async move {
-                        let ended = acceptor.run(stream, nonce, place).await;
-                        tracing::debug!(%from, ?ended, "a peer's connection ended");
-                    });
-                }
-                Err(error) => {
-                    // Out of descriptors or memory: others will give some back.
-                    tracing::warn!(%error, "could not accept a connection from a peer");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            () = stopped(&mut shutdown) => break,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            arrived = accept(&mut listener) => arrived,
+        };
+        let place = Arc::clone(&hellos).try_acquire_owned().ok();
+        let Some(place) = place.filter(|_| connections.len() < CONNECTIONS_MAX) else {
+            tracing::debug!(%from, "too many connections, closed one");
+            continue;
+        };
+        let mut nonce = Nonce::default();
+        rng.fill_bytes(&mut nonce);
+        let acceptor = Acceptor { world: world.clone(), local: Arc::clone(&local), handler: handler.clone() };
+        connections.spawn(async move {
+            let ended = acceptor.run(stream, nonce, place).await;
+            tracing::debug!(%from, ?ended, "a peer's connection ended");
+        });
+    }
+}
+
+/// Asked to stop, or nobody left who could ask.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _or_gone = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn accept<L: Listener>(listener: &mut L) -> (L::Stream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(arrived) => return arrived,
+            Err(error) => {
+                // Out of descriptors or memory: others will give some back.
+                tracing::warn!(%error, "could not accept a connection from a peer");
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

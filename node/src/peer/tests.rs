@@ -153,7 +153,7 @@ fn frame(header: &Header, body: &[u8]) -> Vec<u8> {
 async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::new();
     // A reset is as good an end as any.
-    let _reset = timeout(LONG, stream.read_to_end(&mut seen)).await.expect("the connection stays open");
+    let _reset = timeout(3 * LONG, stream.read_to_end(&mut seen)).await.expect("the connection stays open");
     seen
 }
 
@@ -420,4 +420,37 @@ async fn a_damaged_answer_loses_the_call() {
     };
     let (answer, _) = tokio::join!(ask(&pool, "body"), liar);
     assert_eq!(answer, Err(CallError::Lost));
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_given_up_by_both_sides() {
+    let server = Server::start().await;
+    let mut mute_dialer = server.raw().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = pool_to(&listener.local_addr().unwrap().to_string());
+    let mute_acceptor = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        hello::accept(&mut stream, &local(SERVER.0, "s", Some(5)), [2; 32]).await.unwrap();
+        tokio::time::pause();
+        until_closed(&mut stream).await
+    };
+    let call = pool.call(SERVER, TABLE, "hello?".into(), 10 * LONG);
+    let (answer, heard) = tokio::join!(call, mute_acceptor);
+    assert_eq!(answer, Err(CallError::Lost));
+    let ping = frame(&Header::bare(Kind::Ping, 0), b"");
+    assert!(heard.ends_with(&ping), "the dialer asks for a sign of life before it gives up");
+    assert_eq!(until_closed(&mut mute_dialer).await, b"");
+}
+
+#[tokio::test]
+async fn pings_keep_an_idle_connection_and_a_slow_call_alive() {
+    let mut server = Server::start().await;
+    let pool = server.pool();
+    let slow = async {
+        server.handled(1).await;
+        tokio::time::pause();
+    };
+    let (answer, ()) = tokio::join!(pool.call(SERVER, TABLE, "stuck".into(), 6 * LONG), slow);
+    assert_eq!(answer, Err(CallError::TimedOut), "not lost: two minutes of pings kept the connection");
+    assert!(pool.connected(SERVER));
 }
