@@ -232,7 +232,7 @@ impl Config {
             node_id: from.parsed("node_id", "32 hexadecimal digits", |text| text.parse().ok())?,
             partitions: from.partitions("partitions")?,
             zone: Zone(from.text("zone")?.unwrap_or_default()),
-            weight: u32::try_from(from.number("weight", 1, 1000)?).expect("at most 1000"),
+            weight: u32::try_from(from.number("weight", 1, 64)?).expect("at most 64"),
             cluster_secret: from.secret("cluster_secret", "cluster_secret_file")?,
             join: from.word("join", &[("auto", Join::Auto), ("manual", Join::Manual)])?,
             insecure: from.flag("insecure")?,

@@ -9,7 +9,9 @@
 //! | [`http`] | the outside |
 //! | [`limits`] | every bound, with its arithmetic |
 
+pub mod boot;
 pub mod cluster;
+pub mod config;
 pub mod duty;
 pub mod http;
 pub mod lane;
@@ -17,5 +19,6 @@ pub mod limits;
 pub mod node;
 pub mod peer;
 pub mod real;
+pub mod serve;
 pub mod store;
 pub mod world;

@@ -143,3 +143,12 @@ pub const JOIN_AGAIN: Duration = Duration::from_millis(200);
 
 /// How long a stopping node waits for what is in flight.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// How often members that are not heard of are greeted: what a restarted node waits to be seen.
+pub const SWIM_ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
+
+/// After a start nobody is doubted for so long: the others need a moment to be heard.
+pub const SWIM_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a joiner waits for members that can't be reached before it fills itself without them.
+pub const JOIN_UNREACHABLE_MAX: Duration = Duration::from_secs(5);

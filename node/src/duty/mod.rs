@@ -1,5 +1,6 @@
-//! What a node does without being asked. Each duty is a loop with one list of causes, ends with the shutdown signal, and
-//! shows what it does in the metrics.
+//! What a node does without being asked. Each duty is a loop with one list of causes, and ends with the shutdown signal.
 
 pub mod gossip;
 pub mod hints;
+pub mod join;
+pub mod swim;

@@ -23,6 +23,8 @@ pub struct Core<S> {
     node: NodeId,
     epochs: Epochs,
     partitions: u16,
+    /// Whether the disk knows that some writes were left to the system to sync.
+    marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
     failed: watch::Sender<Option<String>>,
 }
@@ -56,7 +58,7 @@ impl<S: Store> Core<S> {
         partitions: u16,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        Core { store, node, epochs, partitions, failed }
+        Core { store, node, epochs, partitions, marked: false, failed }
     }
 
     /// Runs everything that waits as one batch.
@@ -227,6 +229,12 @@ impl<S: Store> Core<S> {
                     draft.batch.delete(Family::Leaves, leaf);
                 }
             }
+        }
+        if !draft.sync && !draft.batch.is_empty() && !self.marked {
+            // The first write that nobody syncs says so durably: a start after a power cut then draws fresh epochs.
+            draft.batch.put(Family::Meta, keys::UNSYNCED, Bytes::from_static(b"1"));
+            draft.sync = true;
+            self.marked = true;
         }
         // A batch without changes still syncs when it must: what it repeats may have been written without.
         let written = if draft.batch.is_empty() && !draft.sync {

@@ -13,6 +13,7 @@ use crate::lane::Lane;
 use crate::peer::Pool;
 use crate::store::{Family, Store, keys as rows};
 use crate::world::World;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use ring::causal::token::TokenKey;
@@ -20,6 +21,7 @@ use ring::ids::{ClusterId, NodeId, ObjectId};
 use ring::place::{partition, position};
 use ring::time::{Time, Wall};
 use ring::wire::peer::Refusal;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -41,6 +43,8 @@ pub struct Inner<W: World> {
     pub lane: Lane,
     /// For reading.
     pub store: W::Store,
+    /// Whom the failure detector hears at this moment.
+    pub heard: ArcSwap<BTreeSet<NodeId>>,
     /// Requests that clients are waiting for.
     pub in_flight: AtomicUsize,
     /// Whether the node is stopping.

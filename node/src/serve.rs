@@ -1,0 +1,67 @@
+//! What arrives on the peer port, on its way to the node.
+//!
+//! The port is served from the first moment, before the node has found its cluster, so that its address is known and two
+//! nodes that wait for each other can say so; until then every question is answered with "not yet".
+
+use crate::node::Node;
+use crate::peer::PeerIdentity;
+use crate::peer::frame::{Header, Kind};
+use crate::peer::Handler;
+use crate::world::World;
+use bytes::Bytes;
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
+
+/// Answers peers once the node is there.
+pub struct Peers<W: World> {
+    node: Arc<OnceLock<Node<W>>>,
+    swim: mpsc::Sender<Bytes>,
+}
+
+impl<W: World> Clone for Peers<W> {
+    fn clone(&self) -> Self {
+        Peers { node: Arc::clone(&self.node), swim: self.swim.clone() }
+    }
+}
+
+impl<W: World> Peers<W> {
+    /// Nobody to answer yet. `swim` takes the failure detector's messages.
+    pub fn new(swim: mpsc::Sender<Bytes>) -> Self {
+        Peers { node: Arc::default(), swim }
+    }
+
+    /// From now on this node answers.
+    pub fn serve(&self, node: Node<W>) {
+        assert!(self.node.set(node).is_ok(), "a node is put in once");
+    }
+
+    async fn respond(&self, from: &PeerIdentity, message: Message<Ask>) -> Message<Answer> {
+        let Some(node) = self.node.get() else {
+            return Message::of(Answer::Refused(Refusal::Unavailable("this node has no cluster yet".into())));
+        };
+        if from.cluster.is_none() && message.head != Ask::Join {
+            return Message::of(Answer::Refused(Refusal::Malformed("join first".into())));
+        }
+        node.answer(from.node, message).await
+    }
+}
+
+impl<W: World> Handler for Peers<W> {
+    async fn handle(&self, from: &PeerIdentity, header: Header, body: Bytes) -> Option<Bytes> {
+        let message = match Message::<Ask>::decode(&body) {
+            Ok(message) => message,
+            Err(error) => {
+                return Some(Message::of(Answer::Refused(Refusal::Malformed(error.to_string()))).encode());
+            }
+        };
+        if header.kind == Kind::OneWay {
+            if message.head == Ask::Swim && from.cluster.is_some() {
+                // A full inbox loses a probe, as a network would.
+                let _ = self.swim.try_send(message.body);
+            }
+            return None;
+        }
+        Some(self.respond(from, message).await.encode())
+    }
+}
