@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::path::Target;
 use crate::transport::HttpTransport;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// The cluster as one node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Member {
     /// Its failure domain.
     pub zone: Option<String>,
     /// Its share.
-    pub weight: Option<f64>,
+    pub weight: Option<Number>,
     /// `joining`, `up`, `leaving`, `down` or `removed`.
     pub status: String,
     /// Whether the node that answered can reach it.

@@ -300,7 +300,8 @@ async fn settings_come_and_go_and_keep_what_is_not_known() {
     let change = Settings { w: Some(Quorum::Count(1)), kind: Some("cart".into()), ..Default::default() };
     client.patch_settings("b", &change).await.unwrap();
     assert_eq!(stage.lines()[1], "PATCH /v1/buckets/b");
-    assert_eq!(stage.seen()[1].body, br#"{"w":1,"type":"cart"}"#);
+    let sent: serde_json::Value = serde_json::from_slice(&stage.seen()[1].body).unwrap();
+    assert_eq!(sent, body!({ "w": 1, "type": "cart" }), "what is not named is not sent");
 }
 
 #[tokio::test]

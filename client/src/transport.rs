@@ -166,7 +166,9 @@ impl ReqwestTransport {
                 .map_err(|_| invalid(format!("the value of {name} has bytes that a header can't carry")))?;
             built.headers_mut().append(name, value);
         }
-        *built.body_mut() = Some(request.body.into());
+        if request.method != Method::Get {
+            *built.body_mut() = Some(request.body.into());
+        }
         Ok(built)
     }
 }

@@ -142,7 +142,7 @@ fn member_row(member: &Member, seen_by: &str) -> [String; 7] {
         member.status.clone(),
         yes_or_no(member.reachable),
         or_none(&member.zone),
-        member.weight.map_or("-".into(), |weight| weight.to_string()),
+        member.weight.as_ref().map_or("-".into(), |weight| weight.to_string()),
         or_none(&member.http),
         or_none(&member.peer),
     ]

@@ -19,7 +19,7 @@ struct Ran {
 }
 
 async fn run(url: &str, line: &[&str], input: &str) -> Ran {
-    let arguments = ["cartwheel"].iter().chain(line).chain(&["--url", url]);
+    let arguments = [&["cartwheel"], line, &["--url", url]].concat();
     let command = Binary::try_parse_from(arguments).unwrap().command;
     let (mut out, mut messages) = (Vec::new(), Vec::new());
     let mut terminal = Terminal::new(input.as_bytes(), &mut out, &mut messages);
