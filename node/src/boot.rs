@@ -96,15 +96,21 @@ pub async fn run<W: World>(
     }
     let boot_id = world.rng("boot").random();
     let description = describe(&config, &addresses, &identity, boot_id);
-    let secret = Secret::new(config.cluster_secret.as_ref().map(|s| s.expose().as_bytes()).unwrap_or_default());
+    let secret =
+        Secret::new(config.cluster_secret.as_ref().map(|s| s.expose().as_bytes()).unwrap_or_default());
     let cluster_known = identity.cluster.map(|(id, _)| id);
     let local = Local::new(identity.node, boot_id, description.peer.clone(), secret, cluster_known);
     let pool = Pool::new(world.clone(), Arc::clone(&local));
     let (stop, stopping) = watch::channel(false);
     let (swim_in, swim_inbox) = mpsc::channel(SWIM_QUEUE_MAX);
     let peers = Peers::<W>::new(swim_in);
-    let serving_peers =
-        tokio::spawn(peer::serve(world.clone(), peer_listener, Arc::clone(&local), peers.clone(), stopping.clone()));
+    let serving_peers = tokio::spawn(peer::serve(
+        world.clone(),
+        peer_listener,
+        Arc::clone(&local),
+        peers.clone(),
+        stopping.clone(),
+    ));
 
     let entered = tokio::select! {
         biased;
@@ -153,7 +159,10 @@ pub async fn run<W: World>(
 
     let outcome = tokio::select! {
         biased;
-        _ = failure.wait_for(Option::is_some) => Err(BootError::Failed(failure.borrow().clone().unwrap_or_default())),
+        failed = failure.wait_for(Option::is_some) => {
+            let why = failed.ok().and_then(|why| why.clone());
+            Err(BootError::Failed(why.unwrap_or_default()))
+        }
         _ = shutdown.wait_for(|stop| *stop) => Ok(()),
         _ = &mut serving => Ok(()),
     };
@@ -175,7 +184,11 @@ pub async fn run<W: World>(
     stop_clean(node, store, pool, lane_done).await
 }
 
-async fn bind<W: World>(world: &W, key: &'static str, address: std::net::SocketAddr) -> Result<W::Listener, BootError> {
+async fn bind<W: World>(
+    world: &W,
+    key: &'static str,
+    address: std::net::SocketAddr,
+) -> Result<W::Listener, BootError> {
     world.bind(address).await.map_err(|why| BootError::Bind { key, address, why })
 }
 
@@ -191,8 +204,9 @@ fn identity_error(config: &Config, why: impl Into<String>) -> BootError {
 fn load_identity<W: World>(world: &W, store: &W::Store, config: &Config) -> Result<Identity, BootError> {
     let found = store.get(Family::Meta, keys::IDENTITY)?;
     let mut identity = match found {
-        Some(bytes) => postcard::from_bytes(&bytes)
-            .map_err(|_| identity_error(config, "its identity can't be read"))?,
+        Some(bytes) => {
+            postcard::from_bytes(&bytes).map_err(|_| identity_error(config, "its identity can't be read"))?
+        }
         None => {
             let node = config.node_id.unwrap_or_else(|| NodeId(world.rng("identity").random()));
             Identity { node, cluster: None, starts: 0 }
@@ -208,7 +222,11 @@ fn load_identity<W: World>(world: &W, store: &W::Store, config: &Config) -> Resu
 
 fn save<S: Store>(store: &S, identity: &Identity, view: Option<&View>) -> Result<(), StoreError> {
     let mut batch = Batch::default();
-    batch.put(Family::Meta, keys::IDENTITY, postcard::to_stdvec(identity).expect("an identity is plain data"));
+    batch.put(
+        Family::Meta,
+        keys::IDENTITY,
+        postcard::to_stdvec(identity).expect("an identity is plain data"),
+    );
     if let Some(view) = view {
         batch.put(Family::Meta, keys::VIEW, view.encode());
     }

@@ -119,7 +119,8 @@ fn log(format: LogFormat) {
 /// The first signal asks for a clean stop, a second one ends at once.
 async fn signals(stop: watch::Sender<bool>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     for round in 0..2 {

@@ -4,9 +4,9 @@
 //! nodes that wait for each other can say so; until then every question is answered with "not yet".
 
 use crate::node::Node;
+use crate::peer::Handler;
 use crate::peer::PeerIdentity;
 use crate::peer::frame::{Header, Kind};
-use crate::peer::Handler;
 use crate::world::World;
 use bytes::Bytes;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};

@@ -68,7 +68,8 @@ async fn fill_all<W: World>(node: &Node<W>) {
     let owners: Vec<NodeId> = snapshot.table.nodes().iter().copied().filter(|n| *n != node.id()).collect();
     make_known(node, &owners).await;
     let pulls = (0..snapshot.view.partitions).map(Partition);
-    let mut filled = stream::iter(pulls).map(|p| fill_partition(node, p, &owners)).buffer_unordered(PULLS_IN_FLIGHT);
+    let mut filled =
+        stream::iter(pulls).map(|p| fill_partition(node, p, &owners)).buffer_unordered(PULLS_IN_FLIGHT);
     let mut rows = 0;
     while let Some(count) = filled.next().await {
         rows += count;

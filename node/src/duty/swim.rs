@@ -8,7 +8,9 @@ use crate::limits::{SWIM_ANNOUNCE_EVERY, SWIM_GRACE};
 use crate::node::Node;
 use crate::world::World;
 use bytes::Bytes;
-use foca::{AccumulatingRuntime, Config, Foca, Identity, NoCustomBroadcast, PeriodicParams, PostcardCodec, Timer};
+use foca::{
+    AccumulatingRuntime, Config, Foca, Identity, NoCustomBroadcast, PeriodicParams, PostcardCodec, Timer,
+};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -56,11 +58,14 @@ fn config() -> Config {
         num_indirect_probes: NonZeroUsize::MIN.saturating_add(2),
         max_transmissions: NonZeroU8::MIN.saturating_add(9),
         suspect_to_down_after: Duration::from_millis(1500),
-        remove_down_after: Duration::from_secs(3600),
+        remove_down_after: Some(Duration::from_secs(3600)),
         max_packet_size: NonZeroUsize::MIN.saturating_add(16 << 10),
         notify_down_members: true,
         periodic_announce: None,
-        periodic_announce_to_down_members: Some(PeriodicParams { frequency: Duration::from_secs(2), num_members: one }),
+        periodic_announce_to_down_members: Some(PeriodicParams {
+            frequency: Duration::from_secs(2),
+            num_members: one,
+        }),
         periodic_gossip: Some(PeriodicParams { frequency: Duration::from_millis(500), num_members: one }),
     }
 }
@@ -128,7 +133,8 @@ fn carry_out<W: World>(node: &Node<W>, runtime: &mut AccumulatingRuntime<Who>, t
 fn publish<W: World>(node: &Node<W>, detector: &Detector, settled: bool) {
     let active: BTreeSet<NodeId> = detector.iter_members().map(|m| m.id().node).collect();
     let snapshot = node.cluster.snapshot();
-    let silent = snapshot.view.living().map(|(id, _)| id).filter(|id| *id != node.id() && !active.contains(id));
+    let silent =
+        snapshot.view.living().map(|(id, _)| id).filter(|id| *id != node.id() && !active.contains(id));
     let doubted: BTreeSet<NodeId> = if settled { silent.collect() } else { BTreeSet::new() };
     if *node.cluster.doubted() != doubted {
         node.cluster.set_doubted(doubted);

@@ -8,6 +8,7 @@
 //! Everything here is strict: what is not understood is refused with a problem that names it. Handlers stand on top
 //! and never see an unchecked byte. The way of a plain GET or PUT allocates only what it keeps.
 
+pub mod api;
 pub mod body;
 mod guard;
 pub mod headers;
