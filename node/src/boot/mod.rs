@@ -190,6 +190,13 @@ fn describe(config: &Config, bound: &Bound, identity: &Identity, boot_id: u64) -
     }
 }
 
+/// A number of the meta family; 0 if it was never written.
+fn number<S: Store>(store: &S, config: &Config, key: &[u8]) -> Result<u64, BootError> {
+    let Some(bytes) = store.get(Family::Meta, key)? else { return Ok(0) };
+    let bytes = bytes.as_ref().try_into();
+    bytes.map(u64::from_be_bytes).map_err(|_| identity::error(config, "its epochs can't be read"))
+}
+
 /// Leases epochs, starts the lane, puts the node together.
 fn start<W: World>(
     world: &W,
@@ -200,21 +207,14 @@ fn start<W: World>(
     pool: &Pool<W>,
     failed: watch::Sender<Option<String>>,
 ) -> Result<(Node<W>, oneshot::Receiver<()>), BootError> {
-    let leased = store.get(Family::Meta, keys::EPOCH_LEASE)?;
-    let leased = match leased {
-        None => 0,
-        Some(bytes) => u64::from_be_bytes(
-            bytes
-                .as_ref()
-                .try_into()
-                .map_err(|_| identity::error(config, "its epoch lease can't be read"))?,
-        ),
-    };
+    let leased = number(store, config, keys::EPOCH_LEASE)?;
+    let boot = number(store, config, keys::EPOCH_BOOT)?;
     // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
     let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some();
-    let epochs = Epochs::at_start(leased, may_have_lost);
+    let epochs = Epochs::at_start(leased, boot, may_have_lost);
     let mut batch = Batch::default();
     batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease_end().to_be_bytes()));
+    batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&epochs.boot().to_be_bytes()));
     batch.delete(Family::Meta, keys::UNSYNCED);
     store.write(batch, true)?;
     let core = Core::new(store.clone(), entered.node, epochs, entered.view.partitions, failed);
