@@ -11,9 +11,11 @@
 //! left over in the map is an unknown key. Neither clap's `env` nor serde's derive is used for this: both would
 //! report in their own words, and neither says what is allowed.
 
+mod defaults;
 pub mod keys;
 mod read;
 
+pub use defaults::bucket_defaults;
 use read::Reader;
 use ring::ids::{NodeId, Zone};
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use node::config::{Config, ConfigError, LogFormat, NodeArgs};
 use ring::bucket::BucketSettings;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::sync::watch;
 
@@ -110,6 +111,7 @@ fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Json => lines.json().init(),
         LogFormat::Text => lines.init(),

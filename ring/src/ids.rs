@@ -35,9 +35,24 @@ pub const KEY_BYTES_MAX: usize = 1024;
 
 /// A bucket and a key: any octets, within the limits of [`ObjectId::new`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ObjectId {
     bucket: Bytes,
     key: Bytes,
+}
+
+/// What a peer says is an [`ObjectId`]: its lengths are looked at before anybody relies on them.
+#[derive(Deserialize)]
+struct Unchecked {
+    bucket: Bytes,
+    key: Bytes,
+}
+
+impl TryFrom<Unchecked> for ObjectId {
+    type Error = NameError;
+    fn try_from(id: Unchecked) -> Result<Self, NameError> {
+        ObjectId::new(id.bucket, id.key)
+    }
 }
 
 /// Why a bucket or a key can't be used. Nothing was done.
@@ -146,5 +161,17 @@ mod tests {
         assert_eq!(ObjectId::new("b", ""), Err(NameError::KeyEmpty));
         assert_eq!(ObjectId::new("b", vec![b'k'; 1025]), Err(NameError::KeyTooLarge(1025)));
         assert!(ObjectId::new(vec![0xff; 255], vec![0; 1024]).is_ok());
+    }
+
+    #[test]
+    fn a_peer_can_not_say_a_name_beyond_the_limits() {
+        let said = |bucket: usize, key: usize| {
+            let parts = (Bytes::from(vec![b'b'; bucket]), Bytes::from(vec![b'k'; key]));
+            postcard::from_bytes::<ObjectId>(&postcard::to_stdvec(&parts).unwrap())
+        };
+        assert_eq!(said(1, 1), Ok(ObjectId::new("b", "k").unwrap()));
+        for (bucket, key) in [(0, 1), (256, 1), (1, 0), (1, 1025)] {
+            assert!(said(bucket, key).is_err(), "{bucket} {key}");
+        }
     }
 }

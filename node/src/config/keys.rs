@@ -55,7 +55,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("partitions", "--partitions", "256", "partitions of a new cluster: a power of two up to 4096"),
     key("zone", "--zone", "", "failure domain; replicas prefer distinct zones"),
-    key("weight", "--weight", "1", "share of the data relative to other nodes, 1 to 1000"),
+    key("weight", "--weight", "1", "share of the data relative to other nodes, 1 to 64"),
     key("cluster_secret", "", "", "what peers must know to take part; never logged"),
     key("cluster_secret_file", "", "", "file that holds the cluster secret, instead of `cluster_secret`"),
     key(

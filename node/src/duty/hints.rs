@@ -56,7 +56,8 @@ async fn deliver_all<W: World>(node: &Node<W>, target: NodeId) {
             };
         let Some((last, _)) = rows.last() else { return };
         start = keys::after(last);
-        let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);
+        let ids: Vec<ObjectId> =
+            rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id).collect();
         let delivered = stream::iter(ids)
             .map(|id| deliver(node, target, id))
             .buffer_unordered(HINTS_IN_FLIGHT)

@@ -58,7 +58,7 @@ fn config() -> Config {
         num_indirect_probes: NonZeroUsize::MIN.saturating_add(2),
         max_transmissions: NonZeroU8::MIN.saturating_add(9),
         suspect_to_down_after: Duration::from_millis(1500),
-        remove_down_after: Duration::from_secs(3600),
+        remove_down_after: Some(Duration::from_secs(3600)),
         max_packet_size: NonZeroUsize::MIN.saturating_add(16 << 10),
         notify_down_members: true,
         periodic_announce: None,

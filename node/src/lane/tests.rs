@@ -1,1 +1,198 @@
-//! x
+//! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
+
+use super::{Core, Job, Lane, Taken};
+use crate::store::mem::{Fault, MemDisk, MemStore};
+use crate::store::{Batch, Family, Store, keys};
+use bytes::Bytes;
+use ring::bucket::BlindWrites;
+use ring::causal::{Context, Epochs};
+use ring::ids::{NodeId, ObjectId};
+use ring::place::{partition, position};
+use ring::record::write::Write;
+use ring::time::Wall;
+use ring::wire::peer::{Action, Refusal};
+use ring::wire::record::{decode, digest};
+use tokio::sync::watch;
+
+const ME: NodeId = NodeId(7);
+const OTHER: NodeId = NodeId(8);
+const PARTITIONS: u16 = 256;
+
+struct Bench {
+    disk: MemDisk,
+    store: MemStore,
+    lane: Lane,
+    failed: watch::Receiver<Option<String>>,
+}
+
+impl Bench {
+    fn on(disk: MemDisk) -> Bench {
+        let store = disk.open().unwrap();
+        let leased = store.get(Family::Meta, keys::EPOCH_LEASE).unwrap();
+        let leased = leased.map_or(0, |b| u64::from_be_bytes(b.as_ref().try_into().unwrap()));
+        let epochs = Epochs::at_start(leased, 0, false);
+        let mut lease = Batch::default();
+        lease.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease_end().to_be_bytes()));
+        store.write(lease, true).unwrap();
+        let (tell, failed) = watch::channel(None);
+        let core = Core::new(store.clone(), ME, epochs, PARTITIONS, tell);
+        let (lane, _done) = Lane::start(core, false);
+        Bench { disk, store, lane, failed }
+    }
+
+    async fn put(
+        &self,
+        id: &ObjectId,
+        value: &str,
+        seen: Option<Context>,
+        sync: bool,
+    ) -> Result<Taken, Refusal> {
+        let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None };
+        let write = Write {
+            action,
+            body: Bytes::copy_from_slice(value.as_bytes()),
+            seen,
+            ttl_default: None,
+            blind: BlindWrites::Siblings,
+            siblings_max: 100,
+        };
+        let (id, now) = (id.clone(), Wall(1));
+        self.lane
+            .run(|reply| Job::Coordinate { id, write: Box::new(write), now, hint_for: None, sync, reply })
+            .await
+    }
+
+    async fn hint(&self, id: &ObjectId) -> bool {
+        let id = id.clone();
+        self.lane.run(|reply| Job::KeepHint { id, owner: OTHER, now: Wall(1), reply }).await.unwrap()
+    }
+
+    async fn drop_hint(&self, id: &ObjectId, delivered: Option<ring::wire::record::Digest>) -> bool {
+        let id = id.clone();
+        let drop_copy_unless = Some(vec![ME, OTHER]);
+        self.lane
+            .run(|reply| Job::DropHint { id, owner: OTHER, delivered, drop_copy_unless, reply })
+            .await
+            .unwrap()
+    }
+
+    fn bytes(&self, id: &ObjectId) -> Option<Bytes> {
+        let key = keys::record_key(partition(position(id), PARTITIONS), id);
+        self.store.get(Family::Records, &key).unwrap()
+    }
+
+    fn has_hint(&self, id: &ObjectId) -> bool {
+        let key = keys::hint_key(OTHER, partition(position(id), PARTITIONS), id);
+        self.store.get(Family::Hints, &key).unwrap().is_some()
+    }
+}
+
+fn id(key: &str) -> ObjectId {
+    ObjectId::new("b", key.to_owned()).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_said_to_be_durable_survives_a_crash() {
+    let bench = Bench::on(MemDisk::new());
+    let synced = bench.put(&id("k"), "one", None, true).await.unwrap();
+    assert!(synced.durable);
+    // The first write that nobody syncs is synced all the same, to say that there will be such writes.
+    bench.put(&id("first"), "x", None, false).await.unwrap();
+    let loose = bench.put(&id("loose"), "two", None, false).await.unwrap();
+    assert!(!loose.durable);
+    bench.disk.crash();
+    let again = Bench::on(bench.disk);
+    let record = decode(&again.bytes(&id("k")).unwrap()).unwrap();
+    assert_eq!(record, *synced.record);
+    assert_eq!(again.bytes(&id("loose")), None);
+    assert!(again.store.get(Family::Meta, keys::UNSYNCED).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn writes_of_one_batch_see_each_other() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    let puts = (0..20).map(|n| bench.put(&key, if n % 2 == 0 { "even" } else { "odd" }, None, true));
+    let taken: Vec<Taken> =
+        futures_util::future::join_all(puts).await.into_iter().map(Result::unwrap).collect();
+    let mut dots: Vec<_> = taken.iter().flat_map(|t| t.dots.clone()).collect();
+    dots.sort_unstable();
+    dots.dedup();
+    assert_eq!(dots.len(), 20, "every write has a dot of its own");
+    let record = decode(&bench.bytes(&key).unwrap()).unwrap();
+    assert_eq!(record.siblings.len(), 20, "blind writes stand side by side");
+}
+
+#[tokio::test]
+async fn the_leaf_is_the_digest_of_the_record() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    for value in ["a", "b", "c"] {
+        bench.put(&key, value, None, true).await.unwrap();
+        let leaf = keys::leaf_key(partition(position(&key), PARTITIONS), &key);
+        let leaf = bench.store.get(Family::Leaves, &leaf).unwrap().unwrap();
+        assert_eq!(leaf.as_ref(), digest(&bench.bytes(&key).unwrap()).0.to_be_bytes());
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_is_never_issued_twice_over_crashes() {
+    let mut disk = MemDisk::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for start in 0..5 {
+        let bench = Bench::on(disk);
+        for n in 0..3 {
+            // A key without a local copy draws a fresh epoch.
+            let taken = bench.put(&id(&format!("{start}-{n}")), "v", None, true).await.unwrap();
+            assert!(seen.insert(taken.dots[0].actor), "actor {:?} was issued twice", taken.dots[0].actor);
+        }
+        bench.disk.crash();
+        disk = bench.disk;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_not_nothing() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    bench.disk.corrupt(Family::Records, &keys::record_key(partition(position(&key), PARTITIONS), &key));
+    let refused = bench.put(&key, "w", None, true).await.unwrap_err();
+    assert!(matches!(refused, Refusal::Unavailable(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_hint_goes_only_for_what_was_delivered() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "old", None, true).await.unwrap();
+    assert!(bench.hint(&key).await, "a hint is durable");
+    let delivered = bench.bytes(&key).map(|b| digest(&b));
+    bench.put(&key, "new", None, true).await.unwrap();
+    assert!(!bench.drop_hint(&key, delivered).await, "the copy has changed since");
+    assert!(bench.has_hint(&key));
+    let delivered = bench.bytes(&key).map(|b| digest(&b));
+    assert!(bench.drop_hint(&key, delivered).await);
+    assert!(!bench.has_hint(&key));
+    assert_eq!(bench.bytes(&key), None, "a fallback's copy goes with its last hint");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers() {
+    let bench = Bench::on(MemDisk::new());
+    bench.disk.set_fault(Some(Fault::Full));
+    assert_eq!(bench.put(&id("k"), "v", None, true).await.unwrap_err(), Refusal::DiskFull);
+    assert_eq!(bench.bytes(&id("k")), None);
+    bench.disk.set_fault(None);
+    assert!(bench.put(&id("k"), "v", None, true).await.unwrap().durable);
+    assert!(bench.failed.borrow().is_none());
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_the_node() {
+    let bench = Bench::on(MemDisk::new());
+    bench.put(&id("a"), "v", None, true).await.unwrap();
+    bench.disk.set_fault(Some(Fault::Io));
+    assert!(matches!(bench.put(&id("k"), "v", None, true).await, Err(Refusal::Disk(_))));
+    assert!(bench.failed.borrow().is_some(), "the node is told to leave");
+}

@@ -26,6 +26,8 @@ pub const VIEW: &[u8] = b"view";
 pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
 /// Present only between a clean stop and the next start.
 pub const CLEAN_STOP: &[u8] = b"clean_stop";
+/// Own epochs below this number, eight bytes big-endian, are never used again.
+pub const EPOCH_BOOT: &[u8] = b"epoch_boot";
 /// Present while writes may be on their way to the disk that nobody synced.
 pub const UNSYNCED: &[u8] = b"unsynced";
 /// What the settings of a bucket are kept under, followed by its name.

@@ -1,9 +1,14 @@
 //! What a change to a cart writes: which dots it removes, which siblings it adds.
+//!
+//! An add travels to the other replicas as a delta: its dot and nothing else, however long the cart is. A removal travels as
+//! the whole record. Much of what its caller had seen may be gone here already, by a removal that the other replicas have
+//! missed; a delta of what is removed *now* would leave it standing there, and the removal would be acknowledged by
+//! replicas that still show the item.
 
-use super::value::spent;
-use super::{OP_MEMORY, OPERATIONS_MAX};
+use super::value::{adds, removals, spent};
+use super::{OP_MEMORY, OP_MEMORY_COUNT, OPERATIONS_MAX};
 use crate::causal::{Context, Dot};
-use crate::record::{Content, Coordinated, Me, Op, Record, Sibling, coordinate};
+use crate::record::{Content, Coordinated, Me, Op, Record, Sibling, coordinate, merge};
 use crate::time::Wall;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -75,72 +80,60 @@ pub fn change(
     let mut draft = Draft::default();
     match change {
         CartChange::Add { sku, quantity, op, attributes } => {
-            let known = op.map(|op| evidence(held, op)).unwrap_or_default();
-            if !known.is_empty() {
+            let known = evidence(held, &op.into_iter().collect());
+            if !known.siblings.is_empty() {
                 return Ok(repeated(held, known));
             }
             draft.attributes(held, &sku, attributes);
             draft.add.push(Content::CartAdd { sku, quantity, op });
         }
         CartChange::AddMany(adds) => {
-            let known = known_ops(held);
-            if adds.iter().all(|(_, _, op)| known.contains(op)) {
-                return Ok(repeated(held, adds.iter().flat_map(|(_, _, op)| evidence(held, *op)).collect()));
-            }
-            let fresh = adds.into_iter().filter(|(_, _, op)| !known.contains(op));
+            let mut known = known_ops(held);
+            draft.known = evidence(held, &adds.iter().map(|(_, _, op)| *op).collect());
+            let fresh = adds.into_iter().filter(|(_, _, op)| known.insert(*op));
             draft.add.extend(fresh.map(|(sku, quantity, op)| Content::CartAdd {
                 sku,
                 quantity,
                 op: Some(op),
             }));
+            if draft.add.is_empty() {
+                return Ok(repeated(held, draft.known));
+            }
         }
         CartChange::Set { sku, quantity, seen, attributes } => {
-            draft.remove(held, &Target::Sku(sku.clone()), &seen);
-            draft.attributes(held, &sku, attributes);
-            if quantity != 0 {
-                draft.add.push(Content::CartAdd { sku, quantity, op: None });
-            }
+            draft.set(held, sku, quantity, &seen, attributes);
         }
         CartChange::Remove { target, seen } => draft.remove(held, &target, &seen),
     }
     draft.settle_markers(held);
     draft.remember_spent(held, now);
     let grows = draft.add.iter().any(|c| matches!(c, Content::CartAdd { .. }));
-    if grows && held.siblings.len() + draft.add.len() > OPERATIONS_MAX {
+    if grows && held.siblings.len() + draft.add.len() > OPERATIONS_MAX + draft.gone.len() {
         return Err(CartError::Full);
     }
-    Ok(coordinate(local, &Context::of_dots(draft.gone), draft.add, me))
+    let mut done = coordinate(local, &Context::of_dots(draft.gone), draft.add, me);
+    done.delta = if draft.whole { done.record.clone() } else { merge(&done.delta, &draft.known) };
+    Ok(done)
 }
 
 fn known_ops(held: &Record) -> BTreeSet<Op> {
-    let adds = held.siblings.iter().filter_map(|s| match s.content {
-        Content::CartAdd { op, .. } => op,
-        _ => None,
-    });
-    adds.chain(spent(held).map(|(op, _)| op)).collect()
+    adds(held).filter_map(|(.., op)| op).chain(spent(held).map(|(op, _)| op)).collect()
 }
 
-/// The siblings that show that an operation was taken.
-fn evidence(held: &Record, op: Op) -> Vec<Sibling> {
+/// The siblings that show that some of these operations were taken, under a clock of just them.
+fn evidence(held: &Record, ops: &BTreeSet<Op>) -> Record {
     let shows = |content: &Content| match content {
-        Content::CartAdd { op: of, .. } => *of == Some(op),
-        Content::CartSpent { ops } => ops.iter().any(|(of, _)| *of == op),
+        Content::CartAdd { op: Some(op), .. } => ops.contains(op),
+        Content::CartSpent { ops: spent } => spent.iter().any(|(op, _)| ops.contains(op)),
         _ => false,
     };
-    held.siblings.iter().filter(|s| shows(&s.content)).cloned().collect()
+    let siblings: Vec<Sibling> = held.siblings.iter().filter(|s| shows(&s.content)).cloned().collect();
+    Record { clock: Context::of_dots(siblings.iter().map(|s| s.dot)), siblings }
 }
 
-fn repeated(held: &Record, mut known: Vec<Sibling>) -> Coordinated {
-    known.sort_by_key(|s| s.dot);
-    known.dedup_by_key(|s| s.dot);
-    let dots: Vec<Dot> = known.iter().map(|s| s.dot).collect();
-    let context = Context::of_dots(dots.iter().copied());
-    Coordinated {
-        record: held.clone(),
-        delta: Record { clock: context.clone(), siblings: known },
-        context,
-        dots,
-    }
+fn repeated(held: &Record, known: Record) -> Coordinated {
+    let dots: Vec<Dot> = known.siblings.iter().map(|s| s.dot).collect();
+    Coordinated { record: held.clone(), context: known.clock.clone(), delta: known, dots }
 }
 
 /// What a change will remove and add.
@@ -149,6 +142,10 @@ struct Draft {
     gone: BTreeSet<Dot>,
     add: Vec<Content>,
     spent: BTreeSet<Op>,
+    /// What is here already of what was asked for: it travels with the rest.
+    known: Record,
+    /// Whether the others need the whole record.
+    whole: bool,
 }
 
 impl Draft {
@@ -160,14 +157,31 @@ impl Draft {
         self.add.push(Content::CartAttributes { sku: of.clone(), json });
     }
 
+    /// A quantity replaces what was seen of it. What the shop says about the item stays unless it says something new.
+    fn set(&mut self, held: &Record, sku: Bytes, quantity: i64, seen: &Context, json: Option<Bytes>) {
+        self.remove(held, &Target::Sku(sku.clone()), seen);
+        if quantity == 0 {
+            return;
+        }
+        if json.is_none() {
+            let old = held.siblings.iter().filter(|s| self.gone.contains(&s.dot)).map(|s| &s.content);
+            self.add.extend(old.filter(|c| matches!(c, Content::CartAttributes { .. })).cloned());
+        }
+        self.attributes(held, &sku, json);
+        self.add.push(Content::CartAdd { sku, quantity, op: None });
+    }
+
     /// Removes what of the target was seen and is here. What was seen and is not here yet is named by a marker.
     fn remove(&mut self, held: &Record, target: &Target, seen: &Context) {
+        self.whole = true;
         let sku = match target {
             Target::Sku(sku) => Some(sku.clone()),
             Target::Everything => None,
         };
         self.remove_here(held, sku.as_ref(), seen);
-        if !held.clock.covers(seen) {
+        // A repeated removal needs no marker of its own.
+        let marked = removals(held).any(|(of, marked)| *of == sku && marked.covers(seen));
+        if !marked && !held.clock.covers(seen) {
             self.add.push(Content::CartRemoved { sku, seen: seen.clone() });
         }
     }
@@ -193,6 +207,7 @@ impl Draft {
             if held.clock.covers(seen) {
                 self.remove_here(held, sku.as_ref(), seen);
                 self.gone.insert(sibling.dot);
+                self.whole = true;
             }
         }
     }
@@ -202,8 +217,14 @@ impl Draft {
         if self.spent.is_empty() {
             return;
         }
-        let young = spent(held).filter(|(_, at)| at.plus(OP_MEMORY) > now);
-        let mut ops: BTreeMap<Op, Wall> = young.collect();
+        // Other replicas' adds of a spent operation go now: nothing would hide them once it is forgotten.
+        let over: BTreeSet<Op> = spent(held).map(|(op, _)| op).chain(self.spent.iter().copied()).collect();
+        let twins = adds(held).filter(|(.., op)| op.is_some_and(|op| over.contains(&op)));
+        self.gone.extend(twins.map(|(dot, ..)| dot));
+        let mut young: Vec<(Op, Wall)> = spent(held).filter(|(_, at)| at.plus(OP_MEMORY) > now).collect();
+        young.sort_by_key(|(op, at)| (std::cmp::Reverse(*at), *op));
+        young.truncate(OP_MEMORY_COUNT.saturating_sub(self.spent.len()));
+        let mut ops: BTreeMap<Op, Wall> = young.into_iter().rev().collect();
         ops.extend(std::mem::take(&mut self.spent).into_iter().map(|op| (op, now)));
         let old = held.siblings.iter().filter(|s| matches!(s.content, Content::CartSpent { .. }));
         self.gone.extend(old.map(|s| s.dot));

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// How long the names of removed operations are remembered: longer than any client retries.
 pub const OP_MEMORY: Duration = Duration::from_secs(3600);
+/// How many of them at most; the oldest go first. At 24 bytes each that is 240 KiB.
+pub const OP_MEMORY_COUNT: usize = 10_000;
 /// The most of one item that one operation may add or take away.
 pub const QUANTITY_MAX: i64 = 1_000_000_000;
 /// The longest item name, in bytes.

@@ -24,16 +24,21 @@ pub struct Cart {
 /// The adds that count: not removed, not spent, each named operation once.
 pub(crate) fn live_adds(record: &Record) -> impl Iterator<Item = (Dot, &Bytes, i64, Option<Op>)> {
     let removed: Vec<(&Option<Bytes>, &Context)> = removals(record).collect();
-    let spent: BTreeSet<Op> = spent(record).map(|(op, _)| op).collect();
-    let mut counted = BTreeSet::new();
-    record.siblings.iter().filter_map(move |s| match &s.content {
-        Content::CartAdd { sku, quantity, op } => {
-            let gone =
-                removed.iter().any(|(of, seen)| of.as_ref().is_none_or(|of| of == sku) && seen.has(&s.dot));
-            // The smallest dot of an operation counts; siblings come in the order of their dots.
-            let again = op.is_some_and(|op| spent.contains(&op) || !counted.insert(op));
-            if gone || again { None } else { Some((s.dot, sku, *quantity, *op)) }
-        }
+    let is_removed = move |dot: Dot, sku: &Bytes| {
+        removed.iter().any(|(of, seen)| of.as_ref().is_none_or(|of| of == sku) && seen.has(&dot))
+    };
+    // An operation that was removed once is over, also where another replica has taken it too.
+    let mut over: BTreeSet<Op> = spent(record).map(|(op, _)| op).collect();
+    over.extend(adds(record).filter(|(dot, sku, ..)| is_removed(*dot, sku)).filter_map(|(.., op)| op));
+    // The smallest dot of an operation counts; siblings come in the order of their dots.
+    adds(record)
+        .filter(move |(dot, sku, _, op)| !is_removed(*dot, sku) && op.is_none_or(|op| over.insert(op)))
+}
+
+/// Every add that is there, counted or not.
+pub(crate) fn adds(record: &Record) -> impl Iterator<Item = (Dot, &Bytes, i64, Option<Op>)> {
+    record.siblings.iter().filter_map(|s| match &s.content {
+        Content::CartAdd { sku, quantity, op } => Some((s.dot, sku, *quantity, *op)),
         _ => None,
     })
 }

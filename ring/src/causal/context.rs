@@ -32,9 +32,10 @@ impl Context {
         for (actor, count) in vector {
             context.raise(actor, count);
         }
-        for dot in cloud {
-            context.insert(dot);
-        }
+        context.cloud = cloud;
+        context.cloud.sort_unstable();
+        context.cloud.dedup();
+        context.fold();
         context
     }
 

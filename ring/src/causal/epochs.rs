@@ -8,6 +8,10 @@
 //!
 //! A start skips the rest of the old lease, so an epoch is issued once even when the process dies between use and any
 //! later write.
+//!
+//! Beside the lease stands the `boot` epoch: own actors below it are never used again, because a start since then may have
+//! taken copies back in time. It is durable too: a key that nobody has written since is as old after the next clean start
+//! as it was before.
 
 /// How many epochs one synced write leases.
 pub const LEASE_COUNT: u64 = 10_000;
@@ -21,12 +25,14 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// At a start. `leased` is what the disk says was leased before (0 on a new one). The caller makes
-    /// [`Epochs::lease_end`] durable before it uses the value. After a start that `may_have_lost` data, no actor of an
-    /// earlier start is ever used again: this copy may be older than what others have seen of it.
-    pub fn at_start(leased: u64, may_have_lost: bool) -> Self {
-        let next = leased.max(1);
-        Epochs { next, lease_end: next + LEASE_COUNT, boot: if may_have_lost { next } else { 0 } }
+    /// At a start. `leased` and `boot` are what the disk says of the starts before (0 on a new one). The caller makes
+    /// [`Epochs::lease_end`] and [`Epochs::boot`] durable before it uses the value. After a start that `may_have_lost`
+    /// data, no actor of an earlier start is ever used again, in later starts neither: any copy may be older than what
+    /// others have seen of it.
+    pub fn at_start(leased: u64, boot: u64, may_have_lost: bool) -> Self {
+        // The boot epoch was issued as little as anything above the lease, should the two rows disagree.
+        let next = leased.max(boot).max(1);
+        Epochs { next, lease_end: next + LEASE_COUNT, boot: if may_have_lost { next } else { boot } }
     }
 
     /// No epoch at or above this is ever issued before [`Epochs::renewed`].
@@ -45,7 +51,7 @@ impl Epochs {
         self.lease_end = lease_end;
     }
 
-    /// Own actors with an epoch below this must not be used again.
+    /// Own actors with an epoch below this must not be used again. The same from start to start until data may be lost.
     pub fn boot(&self) -> u64 {
         self.boot
     }

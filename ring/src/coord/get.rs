@@ -11,6 +11,9 @@
 //! repaired *before* the answer, so that a later quorum read can't go back behind it; a repair that fails delays the
 //! answer no longer than the deadline. Late answers still lead to repairs. Fallbacks are read but never repaired: their
 //! copies are on their way elsewhere.
+//!
+//! A read that can't succeed any more is answered at once. A replica that is asked for a record it has just named may hang
+//! as well as any other: after [`HEDGE_AFTER`] somebody else with the same digest is asked.
 
 use super::Plan;
 use super::quorum::ReadQuorum;
@@ -19,7 +22,7 @@ use crate::ids::NodeId;
 use crate::record::{Record, merge};
 use crate::time::Time;
 use crate::wire::record::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,9 +101,9 @@ pub enum Reply {
     Merged(Option<Arc<Record>>),
     /// Too few answered.
     TooFew {
-        /// How many were needed.
+        /// How many were needed: replicas, or owners if it is them who lack.
         need: usize,
-        /// How many answered.
+        /// How many of those answered.
         have: usize,
         /// Whether the time was up.
         timed_out: bool,
@@ -146,11 +149,15 @@ pub struct Get {
     /// Whom to ask next, in order.
     queue: Vec<NodeId>,
     asked: BTreeMap<NodeId, Asked>,
+    /// Those of them who were asked for the record.
+    whole: BTreeSet<NodeId>,
     held: BTreeMap<NodeId, Held>,
+    /// Which replica has been asked for the record that others have only named.
+    fetching: BTreeMap<Digest, NodeId>,
     merged: Option<Arc<Record>>,
     merged_digest: Option<Digest>,
     repairing: Vec<NodeId>,
-    hedge_at: Option<Time>,
+    hedge_at: Time,
     deadline: Time,
 }
 
@@ -165,15 +172,17 @@ impl Get {
             phase: Phase::AwaitingAnswers,
             queue,
             asked: BTreeMap::new(),
+            whole: BTreeSet::new(),
             held: BTreeMap::new(),
+            fetching: BTreeMap::new(),
             merged: None,
             merged_digest: None,
             repairing: Vec::new(),
-            hedge_at: Some(now + HEDGE_AFTER),
+            hedge_at: now + HEDGE_AFTER,
             deadline,
         };
         let first = if get.want.ask_all { get.plan.owners.len() } else { 0 };
-        for _ in 0..first.max(get.want.quorum.r).max(get.want.quorum.pr) {
+        for _ in 0..first.max(get.want.quorum.r) {
             get.ask_next(out);
         }
         get.conclude(out);
@@ -198,25 +207,39 @@ impl Get {
     pub fn deadline(&self) -> Option<Time> {
         match self.phase {
             Phase::Answered => None,
-            _ => Some(self.hedge_at.unwrap_or(self.deadline).min(self.deadline)),
+            Phase::AwaitingAnswers => Some(self.hedge_at.min(self.deadline)),
+            Phase::AwaitingRepairs => Some(self.deadline),
         }
     }
 
     /// Takes an event. A repeated or unexpected one changes nothing.
     pub fn on(&mut self, event: Event, out: &mut Vec<Effect>) {
         match event {
+            // It named the record and can't produce it.
+            Event::Found { by, held: Held::Digest(_) } if self.whole.contains(&by) => self.failed(by, out),
             Event::Found { by, held } if self.asked.get(&by) == Some(&Asked::Waiting) => {
                 self.asked.insert(by, Asked::Answered);
                 self.held.insert(by, held);
-                if self.phase == Phase::Answered { self.repair_late(by, out) } else { self.conclude(out) }
+                self.fetching.retain(|_, from| *from != by);
+                match self.phase {
+                    Phase::AwaitingAnswers => self.conclude(out),
+                    Phase::AwaitingRepairs | Phase::Answered => self.repair_late(by, out),
+                }
             }
+            Event::Repaired { by } => self.repaired(by, out),
+            Event::Failed { by } if self.repairing.contains(&by) => self.repaired(by, out),
             Event::Failed { by } => self.failed(by, out),
-            Event::Repaired { by } => {
-                self.repairing.retain(|n| *n != by);
-                self.conclude(out);
-            }
             Event::Tick { now } => self.tick(now, out),
             Event::Found { .. } => {}
+        }
+    }
+
+    /// One repair less to wait for, whether it was done or not: the next read finds who is still behind.
+    fn repaired(&mut self, by: NodeId, out: &mut Vec<Effect>) {
+        let before = self.repairing.len();
+        self.repairing.retain(|n| *n != by);
+        if self.repairing.len() < before {
+            self.conclude(out);
         }
     }
 
@@ -229,27 +252,31 @@ impl Get {
         if self.queue.is_empty() {
             return false;
         }
-        let from = self.queue.remove(0);
-        let record = self.asked.is_empty() || self.want.at_least.is_some();
-        self.ask(from, record, out);
+        // Where owners lack, a fallback's answer would be of no use.
+        let owner = self.queue.iter().position(|n| self.plan.owns(*n));
+        let at = owner.filter(|_| self.owners_possible() < self.want.quorum.pr).unwrap_or(0);
+        let from = self.queue.remove(at);
+        // One record is enough where all agree, as long as the one who was asked for it has not failed.
+        let one = self.whole.iter().any(|n| self.asked.get(n) != Some(&Asked::Failed));
+        self.ask(from, !one || self.want.at_least.is_some(), out);
         true
     }
 
     fn ask(&mut self, from: NodeId, record: bool, out: &mut Vec<Effect>) {
         self.asked.insert(from, Asked::Waiting);
+        if record {
+            self.whole.insert(from);
+        }
         out.push(Effect::Read { from, record });
     }
 
     fn failed(&mut self, by: NodeId, out: &mut Vec<Effect>) {
-        if self.repairing.contains(&by) {
-            self.repairing.retain(|n| *n != by);
-            return self.conclude(out);
-        }
         if self.asked.get(&by) != Some(&Asked::Waiting) {
             return;
         }
         self.asked.insert(by, Asked::Failed);
         self.held.remove(&by);
+        self.fetching.retain(|_, from| *from != by);
         if self.phase == Phase::AwaitingAnswers {
             self.ask_next(out);
             self.conclude(out);
@@ -263,26 +290,51 @@ impl Get {
         if now >= self.deadline {
             match self.phase {
                 Phase::AwaitingRepairs => self.reply(Reply::Merged(self.merged.clone()), out),
-                _ => {
-                    let (need, have) = (self.want.quorum.r, self.held.len());
-                    self.reply(Reply::TooFew { need, have, timed_out: true }, out);
-                }
+                _ if self.want.at_least.is_some() && self.enough() => self.reply(Reply::NotReached, out),
+                _ => self.too_few(true, out),
             }
-        } else if self.hedge_at.is_some_and(|at| now >= at) {
-            self.hedge_at = if self.queue.is_empty() { None } else { Some(now + HEDGE_AFTER) };
+        } else if now >= self.hedge_at {
+            self.hedge_at = now + HEDGE_AFTER;
             if self.phase == Phase::AwaitingAnswers {
-                self.ask_next(out);
+                // The quorum may have formed without the one whose record it waits for; else one more may complete it.
+                let before = out.len();
+                self.fetching.clear();
+                self.conclude(out);
+                if out.len() == before {
+                    self.ask_next(out);
+                }
             }
         }
     }
 
     fn enough(&self) -> bool {
-        let owners = self.held.keys().filter(|n| self.plan.owns(**n)).count();
-        self.held.len() >= self.want.quorum.r && owners >= self.want.quorum.pr
+        self.held.len() >= self.want.quorum.r && self.owners_held() >= self.want.quorum.pr
+    }
+
+    /// Whether it would be enough if everybody who is being waited for answered.
+    fn possible(&self) -> bool {
+        self.held.len() + self.waiting() >= self.want.quorum.r
+            && self.owners_possible() >= self.want.quorum.pr
+    }
+
+    fn owners_held(&self) -> usize {
+        self.held.keys().filter(|n| self.plan.owns(**n)).count()
+    }
+
+    fn owners_possible(&self) -> usize {
+        let waiting = |n: &&NodeId| self.asked.get(n) == Some(&Asked::Waiting);
+        self.owners_held() + self.plan.owners.iter().filter(waiting).count()
     }
 
     fn waiting(&self) -> usize {
         self.asked.values().filter(|a| **a == Asked::Waiting).count()
+    }
+
+    fn too_few(&mut self, timed_out: bool, out: &mut Vec<Effect>) {
+        let ReadQuorum { r, pr, .. } = self.want.quorum;
+        let (all, owners) = (self.held.len(), self.owners_held());
+        let (need, have) = if all < r || owners >= pr { (r, all) } else { (pr, owners) };
+        self.reply(Reply::TooFew { need, have, timed_out }, out);
     }
 
     fn conclude(&mut self, out: &mut Vec<Effect>) {
@@ -297,13 +349,10 @@ impl Get {
 
     fn conclude_answers(&mut self, out: &mut Vec<Effect>) {
         if !self.enough() {
-            let mut more = true;
-            while more && self.waiting() == 0 {
-                more = self.ask_next(out);
-            }
-            if self.waiting() == 0 {
-                let (need, have) = (self.want.quorum.r.max(self.want.quorum.pr), self.held.len());
-                self.reply(Reply::TooFew { need, have, timed_out: false }, out);
+            while !self.possible() {
+                if !self.ask_next(out) {
+                    return self.too_few(false, out);
+                }
             }
             return;
         }
@@ -332,19 +381,19 @@ impl Get {
                 _ => None,
             })
             .collect();
-        let mut wanted: BTreeMap<Digest, NodeId> = BTreeMap::new();
-        for (node, held) in &self.held {
-            if let Held::Digest(digest) = held
-                && !known.contains(digest)
-            {
-                wanted.entry(*digest).or_insert(*node);
+        let named = self.held.iter().filter_map(|(node, held)| match held {
+            Held::Digest(digest) if !known.contains(digest) => Some((*digest, *node)),
+            _ => None,
+        });
+        let missing: Vec<(Digest, NodeId)> = named.collect();
+        for (digest, from) in &missing {
+            if !self.fetching.contains_key(digest) {
+                self.fetching.insert(*digest, *from);
+                self.held.remove(from);
+                self.ask(*from, true, out);
             }
         }
-        for from in wanted.values() {
-            self.held.remove(from);
-            self.ask(*from, true, out);
-        }
-        !wanted.is_empty()
+        !missing.is_empty()
     }
 
     fn merge_all(&mut self) {

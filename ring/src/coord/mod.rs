@@ -49,10 +49,6 @@ impl Plan {
         self.doubted.contains(&node)
     }
 
-    fn counts(&self, node: NodeId) -> bool {
-        !self.pending.contains(&node)
-    }
-
     fn owns(&self, node: NodeId) -> bool {
         self.owners.contains(&node)
     }

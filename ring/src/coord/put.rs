@@ -7,12 +7,13 @@
 //! Nothing leaves before the own record is synced: a dot that others have and a crash takes back here would be issued
 //! twice. An owner that fails is replaced by the next fallback, which keeps a durable hint and counts towards W; where no
 //! other node is left the coordinator keeps the hint itself, and that does not count: it is the same disk. The reply is not
-//! the end: later failures still leave hints.
+//! the end: later failures still leave hints, and an own record that becomes durable after the time was up is sent out all
+//! the same, since it is there and may be read.
 
 use super::quorum::{Tally, WriteQuorum};
 use super::{Outcome, Plan};
 use crate::ids::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,11 +104,12 @@ pub struct Put {
     asked: BTreeMap<NodeId, Asked>,
     /// Fallback → the owner for whom it keeps a hint.
     stands_for: BTreeMap<NodeId, NodeId>,
+    /// For whom this node keeps a hint that does not count.
+    kept: BTreeSet<NodeId>,
     /// Owners that were not asked because they are believed to be down.
     passed_over: Vec<NodeId>,
     tally: Tally,
     fallbacks: usize,
-    hints: usize,
 }
 
 impl Put {
@@ -120,10 +122,10 @@ impl Put {
             quorum,
             phase: Phase::StoringHere,
             stands_for: BTreeMap::new(),
+            kept: BTreeSet::new(),
             passed_over: Vec::new(),
             tally: Tally::default(),
             fallbacks: 0,
-            hints: 0,
         };
         let hint_for = if put.plan.owns(put.plan.me) { None } else { put.stand_in_here() };
         out.push(Effect::StoreHere { hint_for });
@@ -135,32 +137,31 @@ impl Put {
         let doubted = self.plan.owners.iter().copied().find(|o| self.plan.doubts(*o));
         let owner = doubted.or_else(|| self.plan.owners.first().copied())?;
         self.stands_for.insert(self.plan.me, owner);
-        self.hints += 1;
         Some(owner)
     }
 
     /// Takes an event. A repeated or unexpected one changes nothing.
     pub fn on(&mut self, event: Event, out: &mut Vec<Effect>) {
         match event {
-            Event::StoredHere { durable } if self.phase == Phase::StoringHere => {
-                self.stored_here(durable, out)
-            }
-            Event::FailedHere if self.phase == Phase::StoringHere => {
-                self.asked.insert(self.plan.me, Asked::No);
-                self.reply(Outcome::NotApplied, false, out);
-            }
-            Event::Stored { by, durable } if self.asked.get(&by) == Some(&Asked::Waiting) => {
+            Event::StoredHere { durable } if self.waits_for(self.plan.me) => self.stored_here(durable, out),
+            Event::FailedHere if self.waits_for(self.plan.me) => self.failed_here(out),
+            Event::Stored { by, durable } if by != self.plan.me && self.waits_for(by) => {
                 self.yes(by, durable);
                 self.conclude(out);
             }
-            Event::Failed { by } if self.asked.get(&by) == Some(&Asked::Waiting) => {
+            Event::Failed { by } if by != self.plan.me && self.waits_for(by) => {
                 self.asked.insert(by, Asked::No);
                 self.replace(by, out);
                 self.conclude(out);
             }
-            Event::TimedOut => self.timed_out(out),
+            // The own store may still succeed after this: indeterminate, whatever it waits for.
+            Event::TimedOut if self.phase != Phase::Answered => self.reply(Outcome::Indeterminate, true, out),
             _ => {}
         }
+    }
+
+    fn waits_for(&self, node: NodeId) -> bool {
+        self.asked.get(&node) == Some(&Asked::Waiting)
     }
 
     /// Whether nothing more is expected, so that the driver may forget it.
@@ -169,7 +170,9 @@ impl Put {
     }
 
     fn stored_here(&mut self, durable: bool, out: &mut Vec<Effect>) {
-        self.phase = Phase::AwaitingReplicas;
+        if self.phase == Phase::StoringHere {
+            self.phase = Phase::AwaitingReplicas;
+        }
         self.yes(self.plan.me, durable);
         for owner in self.plan.owners.clone() {
             // The own hint already stands for an owner that could not take the write itself.
@@ -178,9 +181,7 @@ impl Put {
             }
             if self.plan.doubts(owner) {
                 self.passed_over.push(owner);
-                if self.stands_for.values().all(|o| *o != owner) {
-                    self.stand_in(owner, out);
-                }
+                self.stand_in(owner, out);
             } else {
                 self.ask(owner, None, out);
             }
@@ -193,6 +194,14 @@ impl Put {
         self.conclude(out);
     }
 
+    fn failed_here(&mut self, out: &mut Vec<Effect>) {
+        self.asked.insert(self.plan.me, Asked::No);
+        self.stands_for.remove(&self.plan.me);
+        if self.phase != Phase::Answered {
+            self.reply(Outcome::NotApplied, false, out);
+        }
+    }
+
     fn ask(&mut self, to: NodeId, hint_for: Option<NodeId>, out: &mut Vec<Effect>) {
         self.asked.insert(to, Asked::Waiting);
         out.push(Effect::Store { to, hint_for });
@@ -200,7 +209,7 @@ impl Put {
 
     fn yes(&mut self, by: NodeId, durable: bool) {
         self.asked.insert(by, Asked::Yes);
-        if !self.plan.counts(by) {
+        if !self.counts(by) {
             return;
         }
         let owner = self.plan.owns(by);
@@ -208,36 +217,41 @@ impl Put {
         self.fallbacks += usize::from(!owner);
     }
 
+    /// Whether a yes of this node counts: an owner's, and a fallback's where the quorum is sloppy.
+    fn counts(&self, node: NodeId) -> bool {
+        self.plan.owns(node) || (self.quorum.sloppy && !self.plan.pending.contains(&node))
+    }
+
     /// Somebody failed: an owner, or the fallback that stood for one.
     fn replace(&mut self, failed: NodeId, out: &mut Vec<Effect>) {
         match self.stands_for.remove(&failed) {
-            Some(owner) => {
-                self.hints -= 1;
-                self.stand_in(owner, out);
-            }
-            None if self.plan.owns(failed) => {
-                if self.stands_for.values().all(|o| *o != failed) {
-                    self.stand_in(failed, out);
-                }
-            }
+            // An owner that was doubted and asked in the end may have taken it after all.
+            Some(owner) if self.asked.get(&owner) == Some(&Asked::Yes) => {}
+            Some(owner) => self.stand_in(owner, out),
+            None if self.plan.owns(failed) => self.stand_in(failed, out),
             // A node that is being filled must not miss a write that came after its filling began.
-            None if !self.plan.counts(failed) => {
-                self.hints += 1;
-                out.push(Effect::KeepHint { owner: failed });
-            }
-            None => {}
+            None => self.keep_hint(failed, out),
         }
     }
 
+    /// Sees to it that somebody keeps a hint for this owner.
     fn stand_in(&mut self, owner: NodeId, out: &mut Vec<Effect>) {
-        self.hints += 1;
+        if self.stands_for.values().any(|o| *o == owner) {
+            return;
+        }
         let free = |n: &&NodeId| !self.asked.contains_key(n) && !self.plan.doubts(**n);
         match self.plan.fallbacks.iter().find(free).copied().filter(|_| self.quorum.sloppy) {
             Some(fallback) => {
                 self.stands_for.insert(fallback, owner);
                 self.ask(fallback, Some(owner), out);
             }
-            None => out.push(Effect::KeepHint { owner }),
+            None => self.keep_hint(owner, out),
+        }
+    }
+
+    fn keep_hint(&mut self, owner: NodeId, out: &mut Vec<Effect>) {
+        if self.kept.insert(owner) {
+            out.push(Effect::KeepHint { owner });
         }
     }
 
@@ -249,42 +263,47 @@ impl Put {
         if self.tally.reaches(&self.quorum) {
             return self.reply(Outcome::Applied, false, out);
         }
-        if self.may_still_reach() {
-            return;
-        }
-        for owner in std::mem::take(&mut self.passed_over) {
-            if !self.asked.contains_key(&owner) {
-                self.ask(owner, None, out);
+        while !self.may_still_reach() {
+            if !self.ask_doubted(out) {
+                return self.reply(Outcome::Indeterminate, false, out);
             }
         }
-        if !self.may_still_reach() {
-            self.reply(Outcome::Indeterminate, false, out);
+    }
+
+    /// Asks whom it has spared so far: the owners together, then the fallbacks one by one. False if nobody is left.
+    fn ask_doubted(&mut self, out: &mut Vec<Effect>) -> bool {
+        if !self.passed_over.is_empty() {
+            for owner in std::mem::take(&mut self.passed_over) {
+                self.ask(owner, None, out);
+            }
+            return true;
         }
+        // Everybody who can be asked without doubt has been asked by now: each owner that failed took the next one.
+        let spared = |n: &&NodeId| !self.asked.contains_key(n);
+        let lacks = |o: &&NodeId| {
+            self.asked.get(o) == Some(&Asked::No) && self.stands_for.values().all(|stood| stood != *o)
+        };
+        let fallback = self.plan.fallbacks.iter().find(spared).copied().filter(|_| self.quorum.sloppy);
+        let (Some(fallback), Some(owner)) = (fallback, self.plan.owners.iter().find(lacks).copied()) else {
+            return false;
+        };
+        self.stands_for.insert(fallback, owner);
+        self.ask(fallback, Some(owner), out);
+        true
     }
 
     fn may_still_reach(&self) -> bool {
-        let waiting = self
-            .asked
-            .iter()
-            .filter(|(n, a)| **a == Asked::Waiting && self.plan.counts(**n))
-            .map(|(n, _)| *n);
+        let waiting =
+            self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.counts(**n)).map(|(n, _)| *n);
         let (owners, others): (Vec<NodeId>, Vec<NodeId>) = waiting.partition(|n| self.plan.owns(*n));
         self.tally.may_reach(&self.quorum, owners.len(), others.len())
-    }
-
-    fn timed_out(&mut self, out: &mut Vec<Effect>) {
-        match self.phase {
-            // The own store may still succeed after this: say so.
-            Phase::StoringHere => self.reply(Outcome::Indeterminate, true, out),
-            Phase::AwaitingReplicas => self.reply(Outcome::Indeterminate, true, out),
-            Phase::Answered => {}
-        }
     }
 
     fn reply(&mut self, outcome: Outcome, timed_out: bool, out: &mut Vec<Effect>) {
         assert!(self.phase != Phase::Answered, "the reply is said once");
         self.phase = Phase::Answered;
-        let (tally, fallbacks, hints) = (self.tally, self.fallbacks, self.hints);
+        let (tally, fallbacks) = (self.tally, self.fallbacks);
+        let hints = self.stands_for.len() + self.kept.len();
         out.push(Effect::Reply(Reply { outcome, timed_out, tally, fallbacks, hints }));
     }
 }

@@ -31,7 +31,8 @@ pub struct Me<'a> {
 pub struct Coordinated {
     /// The copy to store here.
     pub record: Record,
-    /// What the other replicas need: the new siblings, under a clock of just the new and the removed dots.
+    /// What the other replicas need: the new siblings, under a clock of just the new and the removed dots (and the mark
+    /// of a fresh epoch, which has no value).
     pub delta: Record,
     /// What the writer knows now: what it had seen, and its own writes. Nothing else.
     pub context: Context,
@@ -56,9 +57,14 @@ pub fn coordinate(
     let mut dots = Vec::with_capacity(contents.len());
     if !contents.is_empty() {
         let actor = actor_for(held, seen, me);
-        let mut count = clock.top(actor);
-        for content in contents {
-            count += 1;
+        let top = clock.top(actor);
+        let first = Dot { actor, count: 1 };
+        if top == 1 && !siblings.iter().any(|s| s.dot == first) {
+            // A fresh epoch's mark carries no value, so no other delta brings it: without it here, the dots of this actor
+            // would stay in the other replicas' clouds until they see the whole record.
+            delta.clock.insert(first);
+        }
+        for (count, content) in (top + 1..).zip(contents) {
             let dot = Dot { actor, count };
             assert!(!clock.has(&dot), "a dot is issued once: {dot:?}");
             clock.insert(dot);

@@ -51,5 +51,5 @@ pub fn receive(local: Option<&Record>, incoming: &Record, me: &mut Me<'_>) -> Op
     if forgot {
         merged.clock.insert(Dot { actor: Actor { node: me.node, epoch: me.epochs.fresh() }, count: 1 });
     }
-    if local == Some(&merged) { None } else { Some(merged) }
+    if merged == *held { None } else { Some(merged) }
 }

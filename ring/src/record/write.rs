@@ -83,6 +83,7 @@ fn take_cart(
     if local.is_some_and(|r| r.versions(now).next().is_some()) {
         return Err(Refusal::WrongType { holds: "object".into() });
     }
+    let told = write.seen.clone();
     // What a caller that names no context has seen is what this copy holds.
     let seen = write.seen.unwrap_or_else(|| local.map(|r| r.clock.clone()).unwrap_or_default());
     let change = match write.action {
@@ -96,5 +97,9 @@ fn take_cart(
         Action::CartRemove(target) => CartChange::Remove { target, seen },
         Action::Put { .. } | Action::Delete => unreachable!("take() sends objects elsewhere"),
     };
-    cart::change(local, change, now, me).map_err(|_| Refusal::CartFull)
+    let mut done = cart::change(local, change, now, me).map_err(|_| Refusal::CartFull)?;
+    if let Some(told) = told {
+        done.context.join(&told);
+    }
+    Ok(done)
 }

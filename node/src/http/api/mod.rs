@@ -1,29 +1,40 @@
-//! The handlers.
-
-mod buckets;
-mod cart_body;
-mod cart_view;
-mod carts;
-mod cluster;
-mod directory;
-mod failure;
-mod health;
-mod metrics_text;
-mod reply;
-
+//! stub
 use crate::node::Node;
 use crate::world::World;
-use ring::time::Time;
 use std::time::Duration;
-
-/// What handlers stand on.
-pub struct Api<W: World> {
-    /// The node.
-    pub node: Node<W>,
-    /// The largest value.
+/// x
+pub struct Options {
+    /// x
+    pub boot_id: u64,
+    /// x
     pub value_bytes: u64,
-    /// How long a request may take that does not say so itself.
-    pub timeout: Duration,
-    /// When this process began to serve.
-    pub started: Time,
+    /// x
+    pub in_flight: usize,
+    /// x
+    pub request: Duration,
+    /// x
+    pub body: Duration,
+}
+/// x
+pub struct Api<W: World> {
+    #[allow(dead_code)]
+    node: Node<W>,
+}
+impl<W: World> Clone for Api<W> {
+    fn clone(&self) -> Self {
+        Api { node: self.node.clone() }
+    }
+}
+impl<W: World> Api<W> {
+    /// x
+    pub fn new(node: Node<W>, _o: Options) -> Self {
+        Api { node }
+    }
+    /// x
+    pub async fn handle(
+        &self,
+        _r: hyper::Request<hyper::body::Incoming>,
+    ) -> hyper::Response<crate::http::body::ReplyBody> {
+        hyper::Response::new(crate::http::body::ReplyBody::empty())
+    }
 }

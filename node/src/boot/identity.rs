@@ -1,0 +1,130 @@
+//! Who a data directory is, and which cluster it belongs to.
+//!
+//! All of it is one row, so that it can't be half there. The cluster's key stands in it: contexts that it signed must open
+//! after a restart.
+
+use super::BootError;
+use crate::config::Config;
+use crate::duty::join;
+use crate::peer::{Local, Pool, Secret};
+use crate::store::{Batch, Family, Store, StoreError, keys};
+use crate::world::World;
+use rand::RngExt;
+use ring::ids::{ClusterId, NodeId};
+use ring::members::{Description, Status, View};
+use ring::place::PARTITIONS_DEFAULT;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What a data directory knows of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Identity {
+    node: NodeId,
+    /// The cluster and its key, once it has one.
+    cluster: Option<(ClusterId, [u8; 32])>,
+    pub(super) starts: u64,
+}
+
+impl Identity {
+    /// Reads or makes the identity, and counts this start durably.
+    pub(super) fn load<W: World>(
+        world: &W,
+        store: &W::Store,
+        config: &Config,
+    ) -> Result<Identity, BootError> {
+        let found = store.get(Family::Meta, keys::IDENTITY)?;
+        let mut identity = match found {
+            Some(bytes) => {
+                postcard::from_bytes(&bytes).map_err(|_| error(config, "its identity can't be read"))?
+            }
+            None => {
+                let node = config.node_id.unwrap_or_else(|| NodeId(world.rng("identity").random()));
+                Identity { node, cluster: None, starts: 0 }
+            }
+        };
+        if let Some(wanted) = config.node_id.filter(|id| *id != identity.node) {
+            return Err(error(config, format!("it belongs to node {}, not to {wanted}", identity.node)));
+        }
+        identity.starts += 1;
+        save(store, &identity, None)?;
+        Ok(identity)
+    }
+
+    /// What this node says of itself to peers.
+    pub(super) fn introduce(&self, config: &Config, description: &Description) -> Arc<Local> {
+        let secret = config.cluster_secret.as_ref().map(|s| s.expose().as_bytes()).unwrap_or_default();
+        let cluster = self.cluster.map(|(id, _)| id);
+        Local::new(self.node, description.boot_id, description.peer.clone(), Secret::new(secret), cluster)
+    }
+
+    /// Finds the cluster: the one on the disk, the one of the seeds, or a new one.
+    pub(super) async fn enter<W: World>(
+        mut self,
+        world: &W,
+        store: &W::Store,
+        config: &Config,
+        description: &Description,
+        pool: &Pool<W>,
+        local: &Local,
+    ) -> Result<Entered, BootError> {
+        let stored = store.get(Family::Meta, keys::VIEW)?;
+        let view = match (self.cluster, stored) {
+            (Some(_), Some(bytes)) => View::decode(&bytes).map_err(|e| error(config, e.to_string()))?,
+            (Some(_), None) => return Err(error(config, "its view of the cluster is missing")),
+            (None, _) if config.seeds.is_empty() => {
+                found(world, config, &mut self, description).map_err(|e| error(config, e.to_string()))?
+            }
+            (None, _) => {
+                let welcome = join::enter(pool, &config.seeds, description).await;
+                self.cluster = Some((welcome.view.cluster, welcome.cluster_key));
+                welcome.view
+            }
+        };
+        save(store, &self, Some(&view))?;
+        let (cluster, cluster_key) = self.cluster.expect("every branch has set it");
+        local.set_cluster(cluster);
+        Ok(Entered { node: self.node, starts: self.starts, cluster, cluster_key, view })
+    }
+}
+
+fn save<S: Store>(store: &S, identity: &Identity, view: Option<&View>) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    batch.put(
+        Family::Meta,
+        keys::IDENTITY,
+        postcard::to_stdvec(identity).expect("an identity is plain data"),
+    );
+    if let Some(view) = view {
+        batch.put(Family::Meta, keys::VIEW, view.encode());
+    }
+    store.write(batch, true)
+}
+
+pub(super) fn error(config: &Config, why: impl Into<String>) -> BootError {
+    BootError::Identity { dir: config.data_dir.display().to_string(), why: why.into() }
+}
+
+/// A node that knows its cluster.
+pub(super) struct Entered {
+    pub(super) node: NodeId,
+    pub(super) starts: u64,
+    pub(super) cluster: ClusterId,
+    pub(super) cluster_key: [u8; 32],
+    pub(super) view: View,
+}
+
+/// Makes a cluster of one.
+fn found<W: World>(
+    world: &W,
+    config: &Config,
+    identity: &mut Identity,
+    description: &Description,
+) -> Result<View, ring::members::ViewError> {
+    let mut rng = world.rng("cluster");
+    let cluster = ClusterId(rng.random());
+    identity.cluster = Some((cluster, rng.random()));
+    let mut view = View::new(cluster, config.partitions.unwrap_or(PARTITIONS_DEFAULT));
+    view.admit(identity.node, description.clone())?;
+    view.set_status(identity.node, Status::Up)?;
+    Ok(view)
+}

@@ -1,0 +1,250 @@
+//! From a configuration to a serving node, and back: open, load, start in order, stop in reverse.
+//!
+//! `main` and a simulated host call the very same [`run`].
+
+mod identity;
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::duty::{gossip, hints, join, swim};
+use crate::http::api::{Api, Options};
+use crate::http::{listen, metrics};
+use crate::lane::{Core, Lane};
+use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
+use crate::node::{Inner, Node};
+use crate::peer::{self, Pool};
+use crate::serve::Peers;
+use crate::store::{Batch, Family, OpenError, Store, StoreError, keys};
+use crate::world::{Listener, World};
+use bytes::Bytes;
+use identity::{Entered, Identity};
+use rand::RngExt;
+use ring::bucket::BucketSettings;
+use ring::causal::Epochs;
+use ring::causal::token::TokenKey;
+use ring::members::Description;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Why a node did not start, or had to leave.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address can't be bound.
+    #[error("{key}: {address} can't be bound: {why}")]
+    Bind {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's word.
+        why: std::io::Error,
+    },
+    /// The data directory holds something that does not fit.
+    #[error("the data directory {dir} can't be used: {why}")]
+    Identity {
+        /// The directory.
+        dir: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// The disk failed while the node ran: what it has said so far holds, and it says nothing more.
+    #[error("the disk failed, the node leaves: {0}")]
+    Failed(String),
+}
+
+/// Tells the caller the addresses that were bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Where clients are served.
+    pub http: std::net::SocketAddr,
+    /// Where peers are served.
+    pub peer: std::net::SocketAddr,
+}
+
+/// Runs a node until `shutdown` turns true.
+pub async fn run<W: World>(
+    world: W,
+    config: Config,
+    defaults: BucketSettings,
+    mut shutdown: watch::Receiver<bool>,
+    bound: Option<oneshot::Sender<Bound>>,
+) -> Result<(), BootError> {
+    let store = world.open_store(&config.data_dir)?;
+    let identity = Identity::load(&world, &store, &config)?;
+    let http_listener = bind(&world, "http", config.http).await?;
+    let peer_listener = bind(&world, "peer", config.peer).await?;
+    let addresses = Bound { http: local_addr(&http_listener), peer: local_addr(&peer_listener) };
+    if let Some(bound) = bound {
+        let _ = bound.send(addresses);
+    }
+    let boot_id = world.rng("boot").random();
+    let description = describe(&config, &addresses, &identity, boot_id);
+    let local = identity.introduce(&config, &description);
+    let pool = Pool::new(world.clone(), Arc::clone(&local));
+    let (stop, stopping) = watch::channel(false);
+    let (swim_in, swim_inbox) = mpsc::channel(SWIM_QUEUE_MAX);
+    let peers = Peers::<W>::new(swim_in);
+    let peer_port = peer::serve(world.clone(), peer_listener, local.clone(), peers.clone(), stopping.clone());
+    let mut tasks = vec![tokio::spawn(peer_port)];
+    let entered = tokio::select! {
+        biased;
+        _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+        entered = identity.enter(&world, &store, &config, &description, &pool, &local) => entered?,
+    };
+    let starts = entered.starts;
+    let (failed, failure) = watch::channel(None);
+    let (node, lane_done) = start(&world, &store, entered, &config, defaults, &pool, failed)?;
+    node.cluster
+        .update(|view| view.admit(node.id(), description).map(drop))
+        .map_err(|e| identity::error(&config, e.to_string()))?;
+    gossip::introduce(&node);
+    peers.serve(node.clone());
+    tasks.push(tokio::spawn(gossip::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
+    tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(join::fill(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
+    tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
+    serve_clients(&node, &config, boot_id, http_listener, shutdown, failure).await?;
+    let _ = stop.send(true);
+    for task in tasks {
+        let _ = task.await;
+    }
+    drop((peers, pool, node));
+    stop_clean(store, lane_done).await
+}
+
+/// Serves clients until the shutdown, and drains; or until the disk fails, and leaves at once.
+async fn serve_clients<W: World>(
+    node: &Node<W>,
+    config: &Config,
+    boot_id: u64,
+    listener: W::Listener,
+    mut shutdown: watch::Receiver<bool>,
+    mut failure: watch::Receiver<Option<String>>,
+) -> Result<(), BootError> {
+    let options = Options {
+        boot_id,
+        value_bytes: config.limits.value_bytes,
+        in_flight: config.limits.in_flight,
+        request: config.timeouts.request,
+        body: config.timeouts.body,
+    };
+    let api = Api::new(node.clone(), options);
+    let bounds = listen::Bounds {
+        head: config.timeouts.header,
+        idle: config.timeouts.idle,
+        head_bytes: config.limits.header_bytes,
+        connections: config.limits.connections,
+        drain: DRAIN_MAX,
+    };
+    let (stop, stopping) = watch::channel(false);
+    let handler = move |request| {
+        let api = api.clone();
+        async move { api.handle(request).await }
+    };
+    let mut serving = tokio::spawn(listen::serve(listener, bounds, stopping, handler));
+    tokio::select! {
+        biased;
+        failed = failure.wait_for(Option::is_some) => {
+            // Nobody knows what the failed sync left behind: no more answers, no flush.
+            let why = failed.ok().and_then(|why| why.clone());
+            return Err(BootError::Failed(why.unwrap_or_default()));
+        }
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        _ = &mut serving => return Ok(()),
+    }
+    node.draining.store(true, Ordering::Relaxed);
+    let _ = stop.send(true);
+    let _ = serving.await;
+    Ok(())
+}
+
+async fn bind<W: World>(
+    world: &W,
+    key: &'static str,
+    address: std::net::SocketAddr,
+) -> Result<W::Listener, BootError> {
+    world.bind(address).await.map_err(|why| BootError::Bind { key, address, why })
+}
+
+fn local_addr<L: Listener>(listener: &L) -> std::net::SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+fn describe(config: &Config, bound: &Bound, identity: &Identity, boot_id: u64) -> Description {
+    Description {
+        http: config.advertise_http.clone().unwrap_or_else(|| bound.http.to_string()),
+        peer: config.advertise_peer.clone().unwrap_or_else(|| bound.peer.to_string()),
+        zone: config.zone.clone(),
+        weight: config.weight,
+        starts: identity.starts,
+        boot_id,
+    }
+}
+
+/// A number of the meta family; 0 if it was never written.
+fn number<S: Store>(store: &S, config: &Config, key: &[u8]) -> Result<u64, BootError> {
+    let Some(bytes) = store.get(Family::Meta, key)? else { return Ok(0) };
+    let bytes = bytes.as_ref().try_into();
+    bytes.map(u64::from_be_bytes).map_err(|_| identity::error(config, "its epochs can't be read"))
+}
+
+/// Leases epochs, starts the lane, puts the node together.
+fn start<W: World>(
+    world: &W,
+    store: &W::Store,
+    entered: Entered,
+    config: &Config,
+    defaults: BucketSettings,
+    pool: &Pool<W>,
+    failed: watch::Sender<Option<String>>,
+) -> Result<(Node<W>, oneshot::Receiver<()>), BootError> {
+    let leased = number(store, config, keys::EPOCH_LEASE)?;
+    let boot = number(store, config, keys::EPOCH_BOOT)?;
+    // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
+    let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some();
+    let epochs = Epochs::at_start(leased, boot, may_have_lost);
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease_end().to_be_bytes()));
+    batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&epochs.boot().to_be_bytes()));
+    batch.delete(Family::Meta, keys::UNSYNCED);
+    store.write(batch, true)?;
+    let core = Core::new(store.clone(), entered.node, epochs, entered.view.partitions, failed);
+    let (lane, lane_done) = Lane::start(core, world.threads());
+    let node = Node::new(Inner {
+        world: world.clone(),
+        cluster: Arc::new(Cluster::new(entered.node, entered.view, defaults)),
+        cluster_id: entered.cluster,
+        tokens: TokenKey::new(&entered.cluster_key),
+        cluster_key: entered.cluster_key,
+        pool: pool.clone(),
+        lane,
+        store: store.clone(),
+        heard: arc_swap::ArcSwap::default(),
+        in_flight: 0.into(),
+        draining: false.into(),
+        hints_written: 0.into(),
+        hints_delivered: 0.into(),
+        read_repairs: 0.into(),
+        rng: Mutex::new(world.rng("node")),
+    });
+    Ok((node, lane_done))
+}
+
+/// Flushes everything; after this nothing can have been lost, whatever durability a bucket had.
+async fn stop_clean<S: Store>(store: S, lane_done: oneshot::Receiver<()>) -> Result<(), BootError> {
+    let _ = tokio::time::timeout(DRAIN_MAX, lane_done).await;
+    store.flush()?;
+    let mut batch = Batch::default();
+    batch.delete(Family::Meta, keys::UNSYNCED);
+    store.write(batch, true)?;
+    Ok(())
+}
