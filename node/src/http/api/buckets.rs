@@ -292,7 +292,7 @@ fn type_is_kept() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Batch, mem::MemStore};
+    use crate::store::{Batch, mem::MemDisk};
     use ring::bucket::Level;
     use ring::ids::{ClusterId, ObjectId};
     use ring::members::View;
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn buckets_that_hold_data_are_found_in_every_partition() {
-        let store = MemStore::default();
+        let store = MemDisk::new().open().unwrap();
         let mut batch = Batch::default();
         for (partition, bucket) in [(0, "b"), (0, "aa"), (0, "b"), (7, "c"), (7, "b")] {
             for key in ["1", "2", "3"] {

@@ -234,7 +234,7 @@ fn version_json(dot: Dot, deleted: bool, size: u64) -> Value {
 mod tests {
     use super::*;
     use crate::node::write::context_bytes;
-    use crate::store::{Batch, mem::MemStore};
+    use crate::store::{Batch, mem::MemDisk};
     use ring::bucket::BucketSettings;
     use ring::causal::{Actor, Context};
     use ring::ids::{ClusterId, Zone};
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn hints_are_counted_page_by_page() {
-        let store = MemStore::default();
+        let store = MemDisk::new().open().unwrap();
         let mut batch = Batch::default();
         for number in 0..HINT_SCAN_ROWS * 2 + 3 {
             let id = ObjectId::new("b", number.to_string()).unwrap();
