@@ -46,7 +46,7 @@ pub(super) struct Set {
 pub(super) fn change(body: &[u8]) -> Result<Change, Problem> {
     let mut fields = Fields::read(body)?;
     let sku = fields.name("sku")?;
-    check_sku(&sku, "/sku")?;
+    check_sku(&sku).map_err(|wrong| invalid("/sku", &wrong))?;
     let change = Change {
         sku,
         quantity: fields.quantity(-QUANTITY_MAX..=QUANTITY_MAX)?,
@@ -77,12 +77,12 @@ pub(super) fn merge(body: &[u8]) -> Result<Bytes, Problem> {
     Ok(from)
 }
 
-/// Whether these bytes may name an item.
-pub(super) fn check_sku(sku: &[u8], pointer: &str) -> Result<(), Problem> {
+/// Whether these bytes may name an item; if not, why.
+pub(super) fn check_sku(sku: &[u8]) -> Result<(), String> {
     if (1..=SKU_BYTES_MAX).contains(&sku.len()) {
         return Ok(());
     }
-    Err(invalid(pointer, &format!("a sku has 1 to {SKU_BYTES_MAX} bytes, this one has {}", sku.len())))
+    Err(format!("a sku has 1 to {SKU_BYTES_MAX} bytes, this one has {}", sku.len()))
 }
 
 /// `400 invalid_body` with a JSON pointer.

@@ -45,7 +45,7 @@ const TOKEN_BYTES_MAX: usize = 4 << 10;
 const MOVES_IN_FLIGHT: usize = 16;
 
 const READ_PARAMS: &[&str] = &["r", "pr", "sloppy", "timeout_ms"];
-const WRITE_PARAMS: &[&str] = &["w", "dw", "pw", "sloppy", "timeout_ms"];
+const WRITE_PARAMS: &[&str] = &["w", "pw", "dw", "sloppy", "timeout_ms"];
 
 /// Answers a request for a cart.
 pub(super) async fn handle<W: World, B>(
@@ -73,7 +73,7 @@ where
         }
         Route::CartItem { bucket, id, sku } => {
             let door = Door::open(api, &head, &bucket, &id)?;
-            cart_body::check_sku(&sku, "").map_err(|p| Problem::parameter("sku", "", p.detail()))?;
+            cart_body::check_sku(&sku).map_err(|wrong| refused(Code::InvalidParameter, wrong))?;
             let sku = Bytes::copy_from_slice(&sku);
             if head.method == Method::DELETE {
                 return door.remove(Target::Sku(sku)).await;
@@ -288,11 +288,7 @@ impl<'a, W: World> Door<'a, W> {
     fn token(&self, name: &'static str) -> Result<Option<Context>, Problem> {
         let Some(token) = one(&self.head.headers, name)? else { return Ok(None) };
         let opened = self.api.node.tokens.open(&self.id, token);
-        opened.map(Some).map_err(|error| {
-            Problem::new(Code::InvalidContext, format!("{name}: {error}"))
-                .outcome(Outcome::NotApplied)
-                .retry(Retry::No)
-        })
+        opened.map(Some).map_err(|error| refused(Code::InvalidContext, format!("{name}: {error}")))
     }
 
     fn how(&self) -> Result<How, Problem> {
@@ -320,11 +316,8 @@ impl<'a, W: World> Door<'a, W> {
             params::Level::Count(count) => Level::Count(u8::try_from(count).unwrap_or(u8::MAX)),
         };
         let checked = self.settings.check_level(name, level, least as usize);
-        checked.map(|()| Some(level)).map_err(|invalid| {
-            Problem::new(Code::InvalidParameter, format!("{name}: {}", invalid.detail))
-                .outcome(Outcome::NotApplied)
-                .retry(Retry::No)
-        })
+        let wrong = |detail| refused(Code::InvalidParameter, format!("{name}: {detail}"));
+        checked.map(|()| Some(level)).map_err(|invalid| wrong(invalid.detail))
     }
 }
 
@@ -352,7 +345,12 @@ fn receipt(written: &WriteAnswer) -> String {
 }
 
 fn wrong_type(detail: &str) -> Problem {
-    Problem::new(Code::WrongType, detail).outcome(Outcome::NotApplied).retry(Retry::No)
+    refused(Code::WrongType, detail)
+}
+
+/// Nothing was done, and nothing would be another time.
+fn refused(code: Code, detail: impl Into<String>) -> Problem {
+    Problem::new(code, detail).outcome(Outcome::NotApplied).retry(Retry::No)
 }
 
 #[cfg(test)]
