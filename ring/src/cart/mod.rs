@@ -15,9 +15,11 @@
 //! A quantity is the sum of its adds, shown as 0 at least; items that sum to nothing are not shown.
 
 mod change;
+mod moving;
 mod value;
 
 pub use change::{CartChange, CartError, Target, change};
+pub use moving::moved;
 pub use value::{Cart, Item};
 
 use std::time::Duration;

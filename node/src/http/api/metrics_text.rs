@@ -1,0 +1,51 @@
+//! `/metrics`: what is counted as it happens, and what is only looked at when somebody asks.
+//!
+//! Gauges that would be wrong a moment later anyway (members, hints that wait) are set at each scrape; nobody pays for
+//! them in between. Every name is listed in `docs/metrics.md`.
+
+use super::{Api, cluster, reply};
+use crate::http::body::ReplyBody;
+use crate::node::Node;
+use crate::store::{Family, Store, StoreError};
+use crate::world::World;
+use http::Response;
+use metrics::{counter, gauge};
+use ring::members::Status;
+use std::sync::atomic::Ordering;
+
+/// What Prometheus expects of the text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
+
+/// The answer to a scrape.
+pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, StoreError> {
+    // The recorder has to be there before the first gauge is set.
+    crate::http::metrics::install();
+    set_hints(&api.node)?;
+    set_members(&api.node);
+    let node = &api.node;
+    counter!("cartwheel_read_repairs_total").absolute(node.read_repairs.load(Ordering::Relaxed));
+    gauge!("cartwheel_requests_in_flight").set(node.in_flight.load(Ordering::Relaxed) as f64);
+    gauge!("cartwheel_uptime_seconds").set((node.now() - api.started).as_secs_f64());
+    gauge!("cartwheel_records_estimated").set(node.store.estimate_keys(Family::Records) as f64);
+    gauge!("cartwheel_disk_bytes").set(node.store.disk_bytes() as f64);
+    Ok(reply::typed(crate::http::metrics::render().into_bytes(), TEXT_FORMAT))
+}
+
+fn set_hints<W: World>(node: &Node<W>) -> Result<(), StoreError> {
+    let waiting: usize = cluster::waiting_hints(node)?.values().map(|(count, _)| count).sum();
+    gauge!("cartwheel_hints_waiting").set(waiting as f64);
+    counter!("cartwheel_hints_written_total").absolute(node.hints_written.load(Ordering::Relaxed));
+    counter!("cartwheel_hints_delivered_total").absolute(node.hints_delivered.load(Ordering::Relaxed));
+    Ok(())
+}
+
+fn set_members<W: World>(node: &Node<W>) {
+    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+    for status in [Status::Joining, Status::Up, Status::Leaving] {
+        let count = snapshot.view.living().filter(|(_, member)| member.status == status).count();
+        gauge!("cartwheel_members", "status" => status.name()).set(count as f64);
+    }
+    let doubted = snapshot.view.living().filter(|(id, _)| doubted.contains(id)).count();
+    gauge!("cartwheel_members_doubted").set(doubted as f64);
+    gauge!("cartwheel_ring_version").set(snapshot.table.name().counter as f64);
+}
