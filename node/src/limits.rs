@@ -152,3 +152,31 @@ pub const SWIM_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a joiner waits for members that can't be reached before it fills itself without them.
 pub const JOIN_UNREACHABLE_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of request bodies that clients may have here at once; a body of unknown length counts as the largest.
+/// 256 MiB are 64 values of the default limit of 4 MiB, or 4 of the ceiling.
+pub const BODY_BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;
+
+/// Long polls at once. Each reads its key every [`POLL_PAUSE_MAX`]: 256 × 4 = 1,024 reads a second at worst.
+pub const POLLERS_MAX: usize = 256;
+
+/// The first pause of a long poll, or of a read that waits for its context; each is half as long again as the last.
+pub const POLL_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest pause between two reads of a long poll: so late is its answer at worst.
+pub const POLL_PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// The longest `wait_ms`.
+pub const WAIT_MAX_MS: u64 = 300_000;
+
+/// What a long poll waits that does not say how long.
+pub const WAIT_DEFAULT_MS: u64 = 30_000;
+
+/// The longest `timeout_ms`.
+pub const TIMEOUT_MAX_MS: u64 = 300_000;
+
+/// Pages of [`KEYS_PAGE_MAX`] keys that one reversed listing reads: a million keys, and 1 MiB of them in memory.
+pub const REVERSE_PAGES_MAX: usize = 1000;
+
+/// Pages that one answer looks through for visible keys before it gives a short page: 64,000 deleted keys in a row.
+pub const LIST_ROUNDS_MAX: usize = 64;

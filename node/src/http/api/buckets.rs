@@ -143,7 +143,7 @@ async fn fields<W: World, B>(body: B, api: &Api<W>, bucket: &[u8]) -> Result<Map
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut fields = object(&read_body(body, BODY_BYTES_MAX, api.timeout).await?)?;
+    let mut fields = object(&read_body(body, BODY_BYTES_MAX, api.limits.body).await?)?;
     let mut own = Map::new();
     put_name(&mut own, "bucket", bucket);
     for (name, value) in own {

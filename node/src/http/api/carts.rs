@@ -69,7 +69,7 @@ where
         }
         Route::CartItems { bucket, id } => {
             let door = Door::open(api, &head, &bucket, &id)?;
-            door.add(&read_body(body, BODY_BYTES_MAX, api.timeout).await?).await
+            door.add(&read_body(body, BODY_BYTES_MAX, api.limits.body).await?).await
         }
         Route::CartItem { bucket, id, sku } => {
             let door = Door::open(api, &head, &bucket, &id)?;
@@ -78,11 +78,11 @@ where
             if head.method == Method::DELETE {
                 return door.remove(Target::Sku(sku)).await;
             }
-            door.set(sku, &read_body(body, BODY_BYTES_MAX, api.timeout).await?).await
+            door.set(sku, &read_body(body, BODY_BYTES_MAX, api.limits.body).await?).await
         }
         Route::CartMerge { bucket, id } => {
             let door = Door::open(api, &head, &bucket, &id)?;
-            door.merge(&read_body(body, BODY_BYTES_MAX, api.timeout).await?).await
+            door.merge(&read_body(body, BODY_BYTES_MAX, api.limits.body).await?).await
         }
         _ => Err(Problem::no_route()),
     }
@@ -248,7 +248,13 @@ impl<'a, W: World> Door<'a, W> {
             timeout_ms: u32::try_from(how.timeout.as_millis()).unwrap_or(u32::MAX),
             return_record: false,
         };
-        let written = self.api.node.write(ask, Bytes::new()).await.map_err(failure::write)?.head;
+        let written = self
+            .api
+            .node
+            .write(ask, Bytes::new())
+            .await
+            .map_err(|fail| failure::write_failed(&fail, 0))?
+            .head;
         match failure::decided(&written) {
             Some(problem) => Err(problem),
             None => Ok(written),
@@ -304,7 +310,7 @@ impl<'a, W: World> Door<'a, W> {
 
     fn timeout(&self, params: &Params<'_>) -> Result<Duration, Problem> {
         let asked = params.number("timeout_ms", 1..=TIMEOUT_MS_MAX)?;
-        Ok(asked.map_or(self.api.timeout, Duration::from_millis))
+        Ok(asked.map_or(self.api.limits.request, Duration::from_millis))
     }
 
     fn level(&self, params: &Params<'_>, name: &str, least: u32) -> Result<Option<Level>, Problem> {

@@ -1,4 +1,13 @@
-//! The handlers.
+//! The HTTP API: from a route to its handler, with what holds for all of them.
+//!
+//! ```text
+//!   request ─► route ─► method? ─► draining? overloaded? ─► objects · buckets · carts · cluster ─► response
+//!                └────────── a Problem at any step is the response ──────────────┘
+//! ```
+//!
+//! Every handler answers `Result<Response, Problem>`; here the problem gets its request's id, a panic becomes a `500`,
+//! and what happened is measured. Requests for data are counted and refused above a bound; what tells of the node's
+//! health is not, because it matters most when everything else is refused.
 
 mod buckets;
 mod cart_body;
@@ -6,88 +15,215 @@ mod cart_view;
 mod carts;
 mod cluster;
 mod directory;
+mod envelope;
 mod failure;
+mod get;
 mod health;
+mod listing;
 mod metrics_text;
+mod objects;
+mod put;
 mod reply;
 
-use crate::http::body::ReplyBody;
-use crate::http::path::{Route, route};
-use crate::http::problem::{Ctx, Problem, Scope};
+use super::body::{ReplyBody, read_body};
+use super::metrics::Requests;
+use super::path::{Kind, Route, route};
+use super::problem::{Code, Ctx, Outcome, Problem, Retry, Scope, X_REQUEST_ID, catch_panic};
+use crate::limits::{BODY_BYTES_IN_FLIGHT_MAX, POLLERS_MAX};
 use crate::node::Node;
 use crate::world::World;
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use ring::time::Time;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What handlers stand on.
-pub struct Api<W: World> {
-    node: Node<W>,
-    scope: Arc<Scope>,
-    timeout: Duration,
-    started: Time,
-}
+/// What every handler answers.
+type Answer = Result<Response<ReplyBody>, Problem>;
 
-/// The bounds of handlers.
+/// After so long an overloaded or stopping node may be asked again.
+const RETRY_AFTER_MS: u64 = 1000;
+
+/// What the API is told at the start.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Of this start.
+    /// A random number: request ids of two runs of one node must differ.
     pub boot_id: u64,
     /// The largest value.
     pub value_bytes: u64,
-    /// Requests at once.
+    /// The most requests for data at once.
     pub in_flight: usize,
-    /// How long a request may take.
+    /// How long a request may take that does not say.
     pub request: Duration,
-    /// How long a body may take.
+    /// How long a request's body may take.
     pub body: Duration,
+}
+
+/// The API of one node.
+pub struct Api<W: World> {
+    node: Node<W>,
+    limits: Options,
+    /// When it began to serve.
+    started: Time,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    scope: Arc<Scope>,
+    requests: Requests,
+    pollers: Semaphore,
+    /// Room for bodies, in KiB.
+    bodies: Semaphore,
 }
 
 impl<W: World> Clone for Api<W> {
     fn clone(&self) -> Self {
-        Api { node: self.node.clone(), scope: self.scope.clone(), timeout: self.timeout, started: self.started }
+        Api {
+            node: self.node.clone(),
+            limits: self.limits,
+            started: self.started,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
 impl<W: World> Api<W> {
-    /// Puts it together.
+    /// The API of this node.
     pub fn new(node: Node<W>, options: Options) -> Self {
-        let scope = Scope::new(node.id().to_string(), options.boot_id);
+        let shared = Shared {
+            scope: Scope::new(node.id().to_string(), options.boot_id),
+            requests: Requests::default(),
+            pollers: Semaphore::new(POLLERS_MAX),
+            bodies: Semaphore::new((BODY_BYTES_IN_FLIGHT_MAX >> 10) as usize),
+        };
         let started = node.now();
-        Api { node, scope, timeout: options.request, started }
+        Api { node, limits: options, started, shared: Arc::new(shared) }
     }
 
-    /// Answers a request.
-    pub async fn handle(&self, req: Request<Incoming>) -> Response<ReplyBody> {
-        let ctx = self.scope.ctx(req.headers());
-        let uri = req.uri().clone();
-        let answer = match route(uri.path()) {
-            Ok(route) => self.dispatch(&ctx, route, req).await,
+    /// Answers a request; whatever goes wrong is an answer too.
+    pub async fn handle<B>(&self, req: Request<B>) -> Response<ReplyBody>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let ctx = self.shared.scope.ctx(req.headers());
+        let (began, method, uri) = (self.node.now(), req.method().clone(), req.uri().clone());
+        let (kind, mut response) = match route(uri.path()) {
+            Ok(route) => (route.kind(), catch_panic(&ctx, self.answer(&ctx, route, req)).await),
+            Err(problem) => (Kind::Unknown, problem.respond(&ctx)),
+        };
+        if let Some(id) = ctx.given_id() {
+            response.headers_mut().insert(X_REQUEST_ID, id.clone());
+        }
+        self.shared.requests.record(kind, &method, response.status(), self.node.now() - began);
+        response
+    }
+
+    async fn answer<B>(&self, ctx: &Ctx, route: Route<'_>, req: Request<B>) -> Response<ReplyBody>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let admitted = route.check_method(req.method()).and_then(|()| self.admit(route.kind()));
+        let answer = match admitted {
+            Ok(_in_flight) => self.dispatch(ctx, route, req).await,
             Err(problem) => Err(problem),
         };
-        answer.unwrap_or_else(|problem| problem.respond(&ctx))
+        answer.unwrap_or_else(|problem| problem.respond(ctx))
     }
 
-    async fn dispatch(
-        &self,
-        ctx: &Ctx,
-        route: Route<'_>,
-        req: Request<Incoming>,
-    ) -> Result<Response<ReplyBody>, Problem> {
-        route.check_method(req.method())?;
-        match route {
-            Route::Object { .. }
-            | Route::ObjectUpdate { .. }
-            | Route::Keys { .. }
-            | Route::Batch { .. }
-            | Route::Watch { .. } => Err(Problem::no_route()),
-            Route::Buckets | Route::Bucket { .. } => buckets::handle(self, ctx, route, req).await,
-            Route::Cart { .. }
-            | Route::CartItems { .. }
-            | Route::CartItem { .. }
-            | Route::CartMerge { .. } => carts::handle(self, ctx, route, req).await,
+    async fn dispatch<B>(&self, ctx: &Ctx, route: Route<'_>, req: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        match route.kind() {
+            Kind::Object | Kind::Keys => objects::handle(self, ctx, route, req).await,
+            Kind::Buckets | Kind::Bucket => buckets::handle(self, ctx, route, req).await,
+            Kind::Cart | Kind::CartItems | Kind::CartItem | Kind::CartMerge => {
+                carts::handle(self, ctx, route, req).await
+            }
+            Kind::ObjectUpdate | Kind::Batch | Kind::Watch => Err(not_implemented(route.kind())),
             _ => cluster::handle(self, ctx, route, req).await,
         }
     }
+
+    /// Counts a request for data in, unless the node stops or has too many.
+    fn admit(&self, kind: Kind) -> Result<InFlight<'_, W>, Problem> {
+        // Counted first, so that many at once can't all find the last place free.
+        let before = self.node.in_flight.fetch_add(1, Ordering::Relaxed);
+        let admitted = InFlight(&self.node);
+        if !is_data(kind) {
+            return Ok(admitted);
+        }
+        if self.node.is_draining() {
+            return Err(draining());
+        }
+        if before >= self.limits.in_flight {
+            return Err(overloaded(format!("{before} requests are in flight already")));
+        }
+        Ok(admitted)
+    }
+
+    /// Reserves room for a body; a length that is not told counts as the limit.
+    fn room<B: Body>(&self, body: &B, limit: u64) -> Result<SemaphorePermit<'_>, Problem> {
+        let bytes = body.size_hint().exact().unwrap_or(limit).min(limit);
+        let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX);
+        let full = |_| overloaded("the bodies in flight fill the room that they have".to_owned());
+        self.shared.bodies.try_acquire_many(kib).map_err(full)
+    }
+
+    /// Reads a body of at most `limit` bytes.
+    async fn body<B>(&self, body: B, limit: u64) -> Result<Bytes, Problem>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        read_body(body, limit, self.limits.body).await
+    }
+}
+
+/// A request that is being answered.
+struct InFlight<'a, W: World>(&'a Node<W>);
+
+impl<W: World> Drop for InFlight<'_, W> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn is_data(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Object
+            | Kind::ObjectUpdate
+            | Kind::Keys
+            | Kind::Batch
+            | Kind::Watch
+            | Kind::Buckets
+            | Kind::Bucket
+            | Kind::Cart
+            | Kind::CartItems
+            | Kind::CartItem
+            | Kind::CartMerge
+    )
+}
+
+fn draining() -> Problem {
+    Problem::new(Code::Draining, "this node is stopping; another one serves")
+        .outcome(Outcome::NotApplied)
+        .retry(Retry::Safe)
+        .retry_after_ms(RETRY_AFTER_MS)
+}
+
+fn overloaded(detail: String) -> Problem {
+    Problem::new(Code::Overloaded, detail)
+        .outcome(Outcome::NotApplied)
+        .retry(Retry::Safe)
+        .retry_after_ms(RETRY_AFTER_MS)
+}
+
+fn not_implemented(kind: Kind) -> Problem {
+    Problem::new(Code::NotImplemented, format!("{} is not supported", kind.name()))
+        .outcome(Outcome::NotApplied)
+        .retry(Retry::No)
 }
