@@ -143,3 +143,6 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

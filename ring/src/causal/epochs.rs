@@ -63,3 +63,6 @@ impl Epochs {
         self.next - 1
     }
 }
+
+#[cfg(test)]
+mod tests;

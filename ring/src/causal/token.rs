@@ -89,3 +89,6 @@ impl TokenKey {
         Ok(context)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -447,3 +447,6 @@ impl Get {
         out.push(Effect::Reply(reply));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -307,3 +307,6 @@ impl Put {
         out.push(Effect::Reply(Reply { outcome, timed_out, tally, fallbacks, hints }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! A token opens for the key that it was sealed for, and whatever was done to it is refused.
+
+use super::*;
+use crate::causal::{Actor, Dot};
+use crate::ids::NodeId;
+use proptest::prelude::*;
+
+fn key() -> TokenKey {
+    TokenKey::new(&[7; 32])
+}
+
+fn id() -> ObjectId {
+    ObjectId::new("carts", "anna").unwrap()
+}
+
+fn context() -> Context {
+    let dot = |node, count| Dot { actor: Actor { node: NodeId(node), epoch: 3 }, count };
+    Context::of_dots([dot(1, 1), dot(1, 2), dot(2, 1), dot(2, 9)])
+}
+
+#[test]
+fn it_opens_what_it_sealed() {
+    let token = key().seal(&id(), &context());
+    assert_eq!(key().open(&id(), &token), Ok(context()));
+    assert_eq!(key().open(&id(), &key().seal(&id(), &Context::new())), Ok(Context::new()));
+}
+
+#[test]
+fn its_bytes_are_pinned() {
+    assert_eq!(
+        key().seal(&id(), &context()),
+        "AQIAAAAAAAAAAAAAAAAAAAABAwAAAAAAAAAAAAAAAAAAAAIDAgACAQEBAQnaP8uoV_QJwjJBnf1MF1-1"
+    );
+}
+
+#[test]
+fn another_key_bucket_or_cluster_does_not_open_it() {
+    let token = key().seal(&id(), &context());
+    for (bucket, name) in [("carts", "ann"), ("cart", "sanna"), ("cart", "anna"), ("cartsa", "nna")] {
+        let other = ObjectId::new(bucket, name).unwrap();
+        assert_eq!(key().open(&other, &token), Err(TokenError), "{other:?}");
+    }
+    assert_eq!(TokenKey::new(&[8; 32]).open(&id(), &token), Err(TokenError));
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_refused() {
+    let token = key().seal(&id(), &context());
+    let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut forged = bytes.clone();
+        forged[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(key().open(&id(), &URL_SAFE_NO_PAD.encode(forged)), Err(TokenError), "bit {bit}");
+    }
+    for length in 0..token.len() {
+        assert_eq!(key().open(&id(), &token[..length]), Err(TokenError), "{length} characters");
+    }
+    for (at, _) in token.char_indices() {
+        for other in ["A", "_", "=", " ", "+", "ä"] {
+            let forged = format!("{}{other}{}", &token[..at], &token[at + 1..]);
+            assert!(forged == token || key().open(&id(), &forged) == Err(TokenError), "{forged}");
+        }
+    }
+    assert_eq!(key().open(&id(), &format!("{token}A")), Err(TokenError));
+    assert_eq!(key().open(&id(), &"A".repeat(TOKEN_BYTES_MAX + 1)), Err(TokenError));
+}
+
+#[test]
+fn a_true_seal_on_nonsense_is_refused_too() {
+    let sealed = |payload: &[u8]| {
+        let mac = key().mac(&id(), payload);
+        URL_SAFE_NO_PAD.encode([payload, &mac[..]].concat())
+    };
+    let mut good = vec![VERSION];
+    put_context(&mut good, &context());
+    assert_eq!(key().open(&id(), &sealed(&good)), Ok(context()));
+    assert_eq!(key().open(&id(), &sealed(&[])), Err(TokenError));
+    assert_eq!(key().open(&id(), &sealed(&[&good[..], &[0]].concat())), Err(TokenError), "something follows");
+    good[0] = 2;
+    assert_eq!(key().open(&id(), &sealed(&good)), Err(TokenError), "another version");
+}
+
+proptest! {
+    #[test]
+    fn random_text_is_refused(text in "[A-Za-z0-9_-]{0,120}") {
+        prop_assert_eq!(key().open(&id(), &text), Err(TokenError));
+    }
+
+    #[test]
+    fn random_payloads_never_panic(payload in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let mac = key().mac(&id(), &payload);
+        let _ = key().open(&id(), &URL_SAFE_NO_PAD.encode([&payload[..], &mac[..]].concat()));
+    }
+}

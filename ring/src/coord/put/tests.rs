@@ -1,0 +1,341 @@
+//! The PUT machine: a few scripts to read, and every history of a small cluster.
+//!
+//! A script is what happens, and what the machine says to it. Owners are 1 2 3, fallbacks 4 5, a node that is being filled
+//! 9; `+2` is node 2's durable yes, `~2` a yes that is not synced, `-2` its failure, `T` the end of the time. On the other side
+//! `>2` is a store, `>4/2` a store with a hint for 2, `h2` a hint that the coordinator keeps itself, and a reply is
+//! `applied`, `unsure` or `refused`.
+
+use super::*;
+
+fn id(n: u128) -> NodeId {
+    NodeId(n)
+}
+
+fn ids(ns: &[u128]) -> Vec<NodeId> {
+    ns.iter().copied().map(NodeId).collect()
+}
+
+fn plan(me: u128, fallbacks: &[u128], pending: &[u128], doubted: &[u128]) -> Plan {
+    let (fallbacks, pending, doubted) = (ids(fallbacks), ids(pending), ids(doubted));
+    Plan { me: id(me), owners: ids(&[1, 2, 3]), fallbacks, pending, doubted }
+}
+
+fn quorum(w: usize) -> WriteQuorum {
+    WriteQuorum { w, pw: 0, dw: 0, sloppy: true }
+}
+
+fn said(effects: &[Effect]) -> String {
+    let one = |effect: &Effect| match effect {
+        Effect::StoreHere { hint_for: None } => "here".into(),
+        Effect::StoreHere { hint_for: Some(owner) } => format!("here/{}", owner.0),
+        Effect::Store { to, hint_for: None } => format!(">{}", to.0),
+        Effect::Store { to, hint_for: Some(owner) } => format!(">{}/{}", to.0, owner.0),
+        Effect::KeepHint { owner } => format!("h{}", owner.0),
+        Effect::Reply(reply) => match reply.outcome {
+            Outcome::Applied => "applied".into(),
+            Outcome::Indeterminate => "unsure".into(),
+            Outcome::NotApplied => "refused".into(),
+        },
+    };
+    effects.iter().map(one).collect::<Vec<String>>().join(" ")
+}
+
+fn event(me: NodeId, word: &str) -> Event {
+    let node = || NodeId(word[1..].parse().unwrap());
+    match &word[..1] {
+        "T" => Event::TimedOut,
+        "-" if node() == me => Event::FailedHere,
+        "-" => Event::Failed { by: node() },
+        sign if node() == me => Event::StoredHere { durable: sign == "+" },
+        sign => Event::Stored { by: node(), durable: sign == "+" },
+    }
+}
+
+#[track_caller]
+fn check(plan: Plan, quorum: WriteQuorum, script: &str, expected: &str) {
+    let me = plan.me;
+    let mut effects = Vec::new();
+    let mut put = Put::start(plan, quorum, &mut effects);
+    for word in script.split_whitespace() {
+        put.on(event(me, word), &mut effects);
+    }
+    assert_eq!(said(&effects), expected);
+}
+
+#[test]
+fn two_of_three_are_enough() {
+    check(plan(1, &[4, 5], &[], &[]), quorum(2), "+1 +2 +3", "here >2 >3 applied");
+}
+
+#[test]
+fn nothing_leaves_before_the_own_record_is_stored() {
+    check(plan(1, &[4, 5], &[], &[]), quorum(2), "+2 -3", "here");
+    check(plan(1, &[4, 5], &[], &[]), quorum(2), "-1 +2", "here refused");
+}
+
+#[test]
+fn a_failed_owner_is_replaced() {
+    check(plan(1, &[4, 5], &[], &[]), quorum(3), "+1 -2 +4 +3", "here >2 >3 >4/2 applied");
+}
+
+#[test]
+fn a_failed_fallback_is_replaced_too() {
+    check(plan(1, &[4, 5], &[], &[]), quorum(3), "+1 -2 -4 +5 +3", "here >2 >3 >4/2 >5/2 applied");
+}
+
+#[test]
+fn a_failure_after_the_reply_still_leaves_a_hint() {
+    check(plan(1, &[4], &[], &[]), quorum(2), "+1 +2 -3 -4", "here >2 >3 applied >4/3 h3");
+}
+
+#[test]
+fn the_own_hint_does_not_count() {
+    check(plan(1, &[], &[], &[]), quorum(2), "+1 -2 -3", "here >2 >3 h2 h3 unsure");
+}
+
+#[test]
+fn a_doubted_owner_is_asked_before_giving_up() {
+    check(plan(1, &[], &[], &[2, 3]), quorum(2), "+1 +2", "here h2 h3 >2 >3 applied");
+    check(plan(1, &[], &[], &[2, 3]), quorum(2), "+1 -2 -3", "here h2 h3 >2 >3 unsure");
+}
+
+#[test]
+fn a_doubted_fallback_is_asked_before_giving_up() {
+    check(plan(1, &[4], &[], &[4]), quorum(3), "+1 -2 +4 +3", "here >2 >3 h2 >4/2 applied");
+}
+
+#[test]
+fn a_fallback_that_coordinates_stands_in_for_one_owner_and_counts_once() {
+    check(plan(4, &[4, 5], &[], &[1, 2, 3]), quorum(2), "+4 +5", "here/1 >5/2 h3 applied");
+    check(plan(4, &[4], &[], &[1, 2, 3]), quorum(2), "+4 +4 -1 -2 -3", "here/1 h2 h3 >1 >2 >3 unsure");
+}
+
+#[test]
+fn a_strict_quorum_counts_no_fallback_not_even_the_coordinator() {
+    let strict = WriteQuorum { w: 2, pw: 0, dw: 0, sloppy: false };
+    check(plan(4, &[4, 5], &[], &[]), strict, "+4 +1 -2 -3", "here/1 >1 >2 >3 h2 h3 unsure");
+    check(plan(4, &[4, 5], &[], &[]), strict, "+4 +1 +2", "here/1 >1 >2 >3 applied");
+}
+
+#[test]
+fn a_node_that_is_being_filled_is_sent_everything_and_counts_for_nothing() {
+    check(plan(1, &[], &[9], &[]), quorum(2), "+1 +9 -2 -3", "here >2 >3 >9 h2 h3 unsure");
+    check(plan(1, &[], &[9], &[]), quorum(2), "+1 +2 -9 +3", "here >2 >3 >9 applied h9");
+}
+
+#[test]
+fn what_is_not_synced_counts_for_w_and_not_for_dw() {
+    let durable = WriteQuorum { w: 1, pw: 0, dw: 2, sloppy: true };
+    check(plan(1, &[], &[], &[]), durable, "+1 ~2 +3", "here >2 >3 applied");
+    check(plan(1, &[], &[], &[]), durable, "~1 ~2 +3", "here >2 >3 unsure");
+}
+
+#[test]
+fn a_record_that_is_stored_after_the_time_was_up_is_sent_out_all_the_same() {
+    check(plan(1, &[4], &[], &[]), quorum(2), "T +1 -2 +3 +4", "here unsure >2 >3 >4/2");
+    check(plan(1, &[4], &[], &[]), quorum(2), "T -1", "here unsure");
+}
+
+/// What an onlooker knows, reckoned from events and effects alone.
+#[derive(Clone, Default)]
+struct Onlooker {
+    sent: BTreeMap<NodeId, Option<NodeId>>,
+    waiting: BTreeSet<NodeId>,
+    yes: BTreeMap<NodeId, bool>,
+    failed: BTreeSet<NodeId>,
+    own_hint: Option<NodeId>,
+    kept: BTreeSet<NodeId>,
+    stored_here: Option<bool>,
+    reply: Option<Reply>,
+}
+
+impl Onlooker {
+    fn count(
+        &self,
+        plan: &Plan,
+        quorum: &WriteQuorum,
+        of: impl Iterator<Item = NodeId>,
+    ) -> (usize, usize, usize) {
+        let (mut all, mut owners, mut durable) = (0, 0, 0);
+        for node in of {
+            let owner = plan.owners.contains(&node);
+            if owner || (quorum.sloppy && !plan.pending.contains(&node)) {
+                all += 1;
+                owners += usize::from(owner);
+                durable += usize::from(self.yes.get(&node).copied().unwrap_or(true));
+            }
+        }
+        (all, owners, durable)
+    }
+
+    fn sees(&mut self, plan: &Plan, quorum: &WriteQuorum, event: Option<Event>, effects: &[Effect]) {
+        match event {
+            Some(Event::StoredHere { durable }) => {
+                self.stored_here = Some(true);
+                self.yes.insert(plan.me, durable);
+            }
+            Some(Event::FailedHere) => self.stored_here = Some(false),
+            Some(Event::Stored { by, durable }) => {
+                self.waiting.remove(&by);
+                self.yes.insert(by, durable);
+            }
+            Some(Event::Failed { by }) => {
+                self.waiting.remove(&by);
+                self.failed.insert(by);
+            }
+            Some(Event::TimedOut) | None => {}
+        }
+        for effect in effects {
+            match effect {
+                Effect::StoreHere { hint_for } => self.own_hint = *hint_for,
+                Effect::Store { to, hint_for } => {
+                    assert_eq!(
+                        self.stored_here,
+                        Some(true),
+                        "nothing leaves before the own record is stored"
+                    );
+                    assert!(*to != plan.me, "nobody sends to itself");
+                    assert!(self.sent.insert(*to, *hint_for).is_none(), "{to:?} is sent it once");
+                    assert_eq!(hint_for.is_some(), plan.fallbacks.contains(to), "fallbacks keep hints");
+                    assert!(
+                        hint_for.is_none_or(|owner| plan.owners.contains(&owner)),
+                        "hints are for owners"
+                    );
+                    assert!(quorum.sloppy || hint_for.is_none(), "a strict quorum asks no fallback");
+                    self.waiting.insert(*to);
+                }
+                Effect::KeepHint { owner } => {
+                    assert!(*owner != plan.me, "nobody keeps a hint for itself");
+                    assert!(self.kept.insert(*owner), "a hint for {owner:?} is kept once");
+                }
+                Effect::Reply(reply) => {
+                    assert!(self.reply.is_none(), "the reply is said once");
+                    self.reply = Some(*reply);
+                    self.judge(plan, quorum, event, *reply);
+                }
+            }
+        }
+        assert!(
+            self.reply.is_some() || !self.waiting.is_empty() || self.stored_here.is_none(),
+            "somebody hangs"
+        );
+    }
+
+    fn judge(&self, plan: &Plan, quorum: &WriteQuorum, event: Option<Event>, reply: Reply) {
+        let (all, owners, durable) = self.count(plan, quorum, self.yes.keys().copied());
+        assert_eq!(reply.tally, Tally { all, owners, durable }, "the receipt is true");
+        assert_eq!(reply.fallbacks, all - owners, "the receipt is true");
+        assert_eq!(reply.timed_out, event == Some(Event::TimedOut));
+        match reply.outcome {
+            Outcome::Applied => {
+                assert!(
+                    all >= quorum.w && owners >= quorum.pw && durable >= quorum.dw,
+                    "{all} {owners} {durable}"
+                );
+            }
+            Outcome::NotApplied => assert_eq!(event, Some(Event::FailedHere)),
+            Outcome::Indeterminate if reply.timed_out => {}
+            Outcome::Indeterminate => {
+                let hoped = self.yes.keys().chain(&self.waiting).copied();
+                let (all, owners, durable) = self.count(plan, quorum, hoped);
+                let hopeless = all < quorum.w || owners < quorum.pw || durable < quorum.dw;
+                assert!(hopeless, "gave up with {:?} still to answer", self.waiting);
+                let asked = |n: &NodeId| *n == plan.me || self.sent.contains_key(n);
+                assert!(plan.owners.iter().all(asked), "gave up without asking every owner");
+            }
+        }
+    }
+
+    /// Once everybody has answered.
+    fn ends(&self, plan: &Plan, put: &Put) {
+        assert!(self.reply.is_some() && put.is_done(), "nothing is left to wait for");
+        if self.stored_here != Some(true) {
+            return assert!(self.sent.is_empty(), "what is not stored here is sent nowhere");
+        }
+        for owner in plan.owners.iter().chain(&plan.pending).filter(|o| !self.yes.contains_key(o)) {
+            let by_fallback = self.sent.iter().any(|(n, of)| *of == Some(*owner) && self.yes.contains_key(n));
+            let here = self.own_hint == Some(*owner) || self.kept.contains(owner);
+            assert!(by_fallback || here, "nobody keeps a hint for {owner:?}");
+        }
+    }
+}
+
+/// Walks every history from here and counts them.
+fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left: usize, timed: bool) -> u64 {
+    let mut next: Vec<Event> = Vec::new();
+    if onlooker.stored_here.is_none() {
+        next.extend([Event::StoredHere { durable: true }, Event::FailedHere]);
+        if quorum.dw > 0 {
+            next.push(Event::StoredHere { durable: false });
+        }
+    }
+    for by in onlooker.waiting.iter().copied() {
+        next.extend([Event::Stored { by, durable: true }, Event::Failed { by }]);
+        if quorum.dw > 0 {
+            next.push(Event::Stored { by, durable: false });
+        }
+    }
+    if next.is_empty() {
+        onlooker.ends(plan, put);
+        return 1;
+    }
+    assert!(!put.is_done(), "somebody is still to answer");
+    if left == 0 {
+        return 1;
+    }
+    if !timed && onlooker.reply.is_none() {
+        next.push(Event::TimedOut);
+    }
+    let mut histories = 0;
+    for event in next {
+        let (mut put, mut onlooker, mut effects) = (put.clone(), onlooker.clone(), Vec::new());
+        put.on(event, &mut effects);
+        onlooker.sees(plan, quorum, Some(event), &effects);
+        let (before, said) = (put.clone(), effects.len());
+        put.on(event, &mut effects);
+        if event != Event::TimedOut || onlooker.reply.is_some() {
+            assert!(effects.len() == said && put == before, "{event:?} again changes nothing");
+        }
+        histories += walk(plan, quorum, &put, &onlooker, left - 1, timed || event == Event::TimedOut);
+    }
+    histories
+}
+
+fn every_history(me: u128, length: usize) -> u64 {
+    let mut histories = 0;
+    let fallbacks: &[&[u128]] = if me == 1 { &[&[], &[4], &[4, 5]] } else { &[&[4], &[4, 5]] };
+    for (fallbacks, pending) in fallbacks.iter().flat_map(|f| [(*f, &[][..]), (*f, &[9][..])]) {
+        for doubted in [&[][..], &[2], &[2, 3], &[1, 2, 3], &[4], &[2, 5], &[3, 4, 5], &[1, 2, 3, 4, 5]] {
+            for (w, pw, dw, sloppy) in [
+                (1, 0, 0, true),
+                (2, 0, 0, true),
+                (3, 0, 0, true),
+                (2, 2, 0, true),
+                (3, 1, 0, true),
+                (2, 0, 0, false),
+                (3, 3, 0, false),
+                (2, 0, 2, true),
+            ] {
+                let plan = plan(me, fallbacks, pending, doubted);
+                let quorum = WriteQuorum { w, pw, dw, sloppy };
+                let (mut effects, mut onlooker) = (Vec::new(), Onlooker::default());
+                let put = Put::start(plan.clone(), quorum, &mut effects);
+                onlooker.sees(&plan, &quorum, None, &effects);
+                histories += walk(&plan, &quorum, &put, &onlooker, length, false);
+            }
+        }
+    }
+    histories
+}
+
+#[test]
+fn every_short_history_of_an_owner_ends_well() {
+    let histories = every_history(1, 7);
+    assert!(histories > 100_000, "{histories}");
+}
+
+#[test]
+fn every_short_history_of_a_fallback_that_coordinates_ends_well() {
+    let histories = every_history(4, 7);
+    assert!(histories > 100_000, "{histories}");
+}
