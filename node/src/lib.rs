@@ -9,6 +9,11 @@
 //! | [`http`] | the outside |
 //! | [`limits`] | every bound, with its arithmetic |
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests stand outside the world that the node lives in")
+)]
+
 pub mod boot;
 pub mod cluster;
 pub mod config;

@@ -135,5 +135,6 @@ async fn signals(stop: watch::Sender<bool>) {
             let _ = stop.send(true);
         }
     }
+    #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait for anything")]
     std::process::exit(130);
 }

@@ -95,8 +95,11 @@ pub enum CartCommand {
         #[command(flatten)]
         cart: CartName,
         /// The cart that is moved, such as a guest's
-        #[arg(long, value_name = "ID")]
-        from: String,
+        #[arg(value_name = "FROM", required_unless_present = "from_flag")]
+        from: Option<String>,
+        /// The same, by name
+        #[arg(long = "from", value_name = "ID", id = "from_flag", conflicts_with = "from")]
+        from_flag: Option<String>,
     },
     /// Remove everything
     Empty {
@@ -138,7 +141,8 @@ pub(crate) async fn run(args: CartArgs, client: &Client, terminal: &mut Terminal
         CartCommand::Remove { cart, sku, context } => {
             return remove(cart, sku, context, client, terminal).await;
         }
-        CartCommand::Merge { cart, from } => {
+        CartCommand::Merge { cart, from, from_flag } => {
+            let from = from.or(from_flag).expect("clap asks for one of them");
             let (bucket, id) = cart.bytes();
             print_written(&client.cart_merge(&bucket, &id, &from).await?, terminal);
         }

@@ -146,11 +146,12 @@ async fn serve_clients<W: World>(
         drain: DRAIN_MAX,
     };
     let (stop, stopping) = watch::channel(false);
+    let scope = Some(api.scope());
     let handler = move |request| {
         let api = api.clone();
         async move { api.handle(request).await }
     };
-    let mut serving = tokio::spawn(listen::serve(listener, bounds, stopping, handler));
+    let mut serving = tokio::spawn(listen::serve(listener, bounds, stopping, scope, handler));
     tokio::select! {
         biased;
         failed = failure.wait_for(Option::is_some) => {

@@ -330,6 +330,7 @@ fn is_host_port(text: &str) -> bool {
     (host_good || text.parse::<SocketAddr>().is_ok()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the configuration is read before there is a world")]
 fn read_text(key: &'static str, path: &Path, allowed: &'static str) -> Result<String, ConfigError> {
     let fail = |reason: String| ConfigError::File { key, path: path.display().to_string(), reason, allowed };
     let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;

@@ -90,6 +90,7 @@ impl Body for ReplyBody {
 /// hyper gives a request with a `Content-Length` an exact size hint, so a claim that is too large is refused before
 /// a byte is read. A body shorter than its claim, or one with broken chunks, is `400 invalid_body`; one that stalls
 /// is `504 timeout`.
+#[expect(clippy::disallowed_methods, reason = "tokio's clock, which a simulation pauses and advances")]
 pub async fn read_body<B>(mut body: B, limit: u64, deadline: Duration) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes> + Unpin,

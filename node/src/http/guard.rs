@@ -15,8 +15,9 @@
 //! reset overtakes the answer: a client that sends 5 MiB would see a broken pipe and no `413`. So after such an
 //! answer the close lingers: our side is shut, and what still comes is read and thrown away, within bounds.
 
-use super::problem::{Code, Outcome, Problem, Retry};
+use super::problem::{Code, Outcome, Problem, Retry, Scope};
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ impl Pulse {
 pub(super) struct Guard<S> {
     inner: S,
     pulse: Arc<Pulse>,
+    scope: Option<Arc<Scope>>,
     refusal: Refusal,
     /// The client has shut its side.
     ended: bool,
@@ -98,8 +100,8 @@ enum Refusal {
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(inner: S, pulse: Arc<Pulse>) -> Guard<S> {
-        Guard { inner, pulse, refusal: Refusal::None, ended: false, linger_bytes: LINGER_BYTES_MAX }
+    pub(super) fn new(inner: S, pulse: Arc<Pulse>, scope: Option<Arc<Scope>>) -> Guard<S> {
+        Guard { inner, pulse, scope, refusal: Refusal::None, ended: false, linger_bytes: LINGER_BYTES_MAX }
     }
 
     /// Whether these bytes are an answer that hyper wrote by itself. A handler's answer with such a status has a
@@ -126,9 +128,10 @@ fn refused(buf: &[u8]) -> Option<(Code, &'static str)> {
     }
 }
 
-fn refusal(code: Code, detail: &str) -> Bytes {
+fn refusal(code: Code, detail: &str, scope: Option<&Arc<Scope>>) -> Bytes {
     let problem = Problem::new(code, detail).outcome(Outcome::NotApplied).retry(Retry::No);
-    let (status, body) = (code.status(), problem.into_json());
+    // Nothing of the request is known; it still gets a number, so that a person can ask about it.
+    let (status, body) = (code.status(), problem.into_json(scope.map(|s| s.ctx(&HeaderMap::new())).as_ref()));
     let mut all = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\nx-content-type-options: nosniff\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
@@ -184,7 +187,7 @@ impl<S: AsyncWrite + Unpin> Guard<S> {
             return None;
         }
         if let (Refusal::None, Some((code, detail))) = (&self.refusal, refused(buf)) {
-            self.refusal = Refusal::Sending(refusal(code, detail));
+            self.refusal = Refusal::Sending(refusal(code, detail, self.scope.as_ref()));
         }
         Some(self.poll_refusal(cx))
     }

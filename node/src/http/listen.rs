@@ -14,6 +14,7 @@
 
 use super::body::ReplyBody;
 use super::guard::{Guard, Pulse};
+use super::problem::Scope;
 use crate::world::Listener;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -65,11 +66,12 @@ impl Default for Bounds {
 }
 
 /// Serves until `shutdown` turns true (or its sender is gone), then drains. Returns how many connections were cut
-/// because they did not finish in time.
+/// because they did not finish in time. `scope` numbers the refusals of what could not be parsed.
 pub async fn serve<L, H, F>(
     mut listener: L,
     bounds: Bounds,
     shutdown: watch::Receiver<bool>,
+    scope: Option<Arc<Scope>>,
     handler: H,
 ) -> usize
 where
@@ -96,7 +98,7 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, bounds, shutdown.clone(), handler.clone());
+                let connection = connection(stream, bounds, shutdown.clone(), scope.clone(), handler.clone());
                 let mut cut = cut_seen.clone();
                 tokio::spawn(async move {
                     tokio::select! {
@@ -130,8 +132,13 @@ async fn drain(permits: &Semaphore, bounds: Bounds, cut: &watch::Sender<bool>) -
 }
 
 /// One connection, from its first byte to its last.
-async fn connection<S, H, F>(stream: S, bounds: Bounds, mut shutdown: watch::Receiver<bool>, handler: H)
-where
+async fn connection<S, H, F>(
+    stream: S,
+    bounds: Bounds,
+    mut shutdown: watch::Receiver<bool>,
+    scope: Option<Arc<Scope>>,
+    handler: H,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<ReplyBody>> + Send,
@@ -150,7 +157,7 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
-    let io = TokioIo::new(Guard::new(stream, Arc::clone(&pulse)));
+    let io = TokioIo::new(Guard::new(stream, Arc::clone(&pulse), scope));
     let mut http = pin!(
         http1::Builder::new()
             .header_read_timeout(None)

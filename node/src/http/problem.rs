@@ -250,8 +250,9 @@ impl Problem {
     }
 
     /// The body alone, for an answer that is written without hyper.
-    pub(super) fn into_json(self) -> Vec<u8> {
-        self.json(None, None)
+    pub(super) fn into_json(self, ctx: Option<&Ctx>) -> Vec<u8> {
+        let id = ctx.map(Ctx::request_id);
+        self.json(id.as_ref().and_then(|id| id.to_str().ok()), ctx.map(Ctx::node))
     }
 
     fn json(&self, request_id: Option<&str>, node: Option<&str>) -> Vec<u8> {

@@ -164,7 +164,20 @@ async fn fill(c: &Cluster, bucket: &str, count: usize) -> Result<Vec<String>> {
         put_blind(&key_url(&c.url(index), bucket, key), "v").await?;
     }
     keys.sort();
+    await_listed(c, bucket, &keys).await?;
     Ok(keys)
+}
+
+/// A listing reads one replica of each partition, which may have a write a moment after its quorum.
+async fn await_listed(c: &Cluster, bucket: &str, keys: &[String]) -> Result<()> {
+    eventually(SPREAD_TIME_MAX, || async move {
+        for index in 0..3 {
+            let (found, _) = page(c, index, bucket, "limit=1000").await?;
+            ensure!(found == keys, "node {index} lists {found:?}, not {keys:?}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn keys_in_order(c: &Cluster) -> Result<()> {
@@ -229,33 +242,35 @@ async fn deleted_keys_are_not_listed(c: &Cluster) -> Result<()> {
         http::delete(key_url(&c.url(0), "thinned", key)).send().await?.expect(204)?;
     }
     let left: Vec<String> = keys.into_iter().skip(1).step_by(2).collect();
-    for index in 0..3 {
-        let (found, _) = page(c, index, "thinned", "").await?;
-        ensure!(found == left, "node {index} lists {found:?}, not {left:?}");
-    }
-    Ok(())
+    await_listed(c, "thinned", &left).await
 }
 
 async fn strange_keys_are_listed(c: &Cluster) -> Result<()> {
     put_blind(&key_url(&c.url(0), "strange", b"\xff\xfe"), "v").await?;
-    let url = format!("{}/keys", bucket_url(&c.url(1), "strange"));
-    let page = http::get(url).send().await?.expect(200)?.json()?;
-    let encoded =
-        page["items"][0]["key_base64"].as_str().with_context(|| format!("no key_base64 in {page}"))?;
-    ensure!(http::from_base64(encoded)? == b"\xff\xfe", "{page}");
-    Ok(())
+    eventually(SPREAD_TIME_MAX, || async move {
+        let url = format!("{}/keys", bucket_url(&c.url(1), "strange"));
+        let page = http::get(url).send().await?.expect(200)?.json()?;
+        let encoded =
+            page["items"][0]["key_base64"].as_str().with_context(|| format!("no key_base64 in {page}"))?;
+        ensure!(http::from_base64(encoded)? == b"\xff\xfe", "{page}");
+        Ok(())
+    })
+    .await
 }
 
 async fn buckets_are_listed(c: &Cluster) -> Result<()> {
     for bucket in ["listed one", "listed two"] {
         put_blind(&key_url(&c.url(0), bucket, "k"), "v").await?;
     }
-    for index in 0..3 {
-        let list =
-            http::get(format!("{}/v1/buckets", c.url(index))).send().await?.expect(200)?.json()?.to_string();
-        for bucket in ["\"listed one\"", "\"listed two\""] {
-            ensure!(list.contains(bucket), "node {index} does not list {bucket}: {list}");
+    eventually(SPREAD_TIME_MAX, || async move {
+        for index in 0..3 {
+            let url = format!("{}/v1/buckets", c.url(index));
+            let list = http::get(url).send().await?.expect(200)?.json()?.to_string();
+            for bucket in ["\"listed one\"", "\"listed two\""] {
+                ensure!(list.contains(bucket), "node {index} does not list {bucket}: {list}");
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }

@@ -128,7 +128,7 @@ mod tests {
     use ring::coord::{self, WriteQuorum};
 
     fn json(problem: Problem) -> serde_json::Value {
-        serde_json::from_slice(&problem.into_json()).unwrap()
+        serde_json::from_slice(&problem.into_json(None)).unwrap()
     }
 
     fn short(acked: usize, owners: usize, durable: usize, timed_out: bool) -> serde_json::Value {

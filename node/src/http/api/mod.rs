@@ -103,6 +103,11 @@ impl<W: World> Api<W> {
         Api { node, limits: options, started, shared: Arc::new(shared) }
     }
 
+    /// Who answers, and how requests are numbered.
+    pub fn scope(&self) -> Arc<Scope> {
+        Arc::clone(&self.shared.scope)
+    }
+
     /// Answers a request; whatever goes wrong is an answer too.
     pub async fn handle<B>(&self, req: Request<B>) -> Response<ReplyBody>
     where

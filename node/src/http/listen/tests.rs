@@ -69,7 +69,7 @@ async fn start(bounds: Bounds) -> Server {
             .await
         }
     };
-    let done = tokio::spawn(serve(listener, bounds, stopped, handler));
+    let done = tokio::spawn(serve(listener, bounds, stopped, None, handler));
     Server { addr, stop, held, release, done }
 }
 

@@ -9,6 +9,8 @@
 //!
 //! The marker comes first, so a crash at any point leaves either an empty directory or one of ours.
 
+#![expect(clippy::disallowed_methods, reason = "this is the disk of the real world")]
+
 use crate::store::OpenError;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
