@@ -158,7 +158,7 @@ pub(super) async fn delete<W: World>(api: &Api<W>, id: ObjectId, head: &Parts) -
         if asked.seen.is_none() {
             let empty = Context::new();
             let clock = found.map_or(&empty, |record| &record.clock);
-            if !found.is_some_and(|record| record.versions(api.node.wall()).next().is_some()) {
+            if found.is_none_or(|record| record.versions(api.node.wall()).next().is_none()) {
                 return Ok(nothing_to_delete(api, &id, clock));
             }
             asked.seen = Some(clock.clone());
