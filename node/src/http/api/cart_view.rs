@@ -28,7 +28,6 @@ pub(super) fn whole(id: &[u8], cart: &Cart, token: &str) -> Vec<u8> {
 }
 
 /// The answer to `GET /v1/buckets/{b}/keys/{k}` where the key holds a cart.
-#[allow(dead_code, reason = "the handler of objects answers with it")]
 pub(super) fn typed_value(record: &Record, token: &str) -> Vec<u8> {
     let cart = Cart::of(record);
     let mut out = Vec::with_capacity(cart.items.len() * ITEM_BYTES + token.len() + 128);

@@ -8,6 +8,7 @@
 //! would lose digits and its names their order. What is passed on raw is parsed first by [`Checked`], which refuses all
 //! that a reader might refuse (lone surrogates, numbers out of range, deep nesting); such a value comes as base64.
 
+use super::reply::{write_name, write_text};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -38,11 +39,11 @@ pub(super) fn envelope(id: &ObjectId, context: &str, record: &Record, now: Wall,
     let size: usize = record.versions(now).map(|v| v.object.body.len() * 4 / 3 + 512).sum();
     let mut out = Vec::with_capacity(size + 512);
     out.push(b'{');
-    put_bytes(&mut out, "bucket", id.bucket());
+    write_name(&mut out, "bucket", id.bucket());
     out.push(b',');
-    put_bytes(&mut out, "key", id.key());
+    write_name(&mut out, "key", id.key());
     out.extend_from_slice(b",\"context\":");
-    put_text(&mut out, context);
+    write_text(&mut out, context);
     out.extend_from_slice(b",\"versions\":");
     put_versions(&mut out, record, now, show);
     out.push(b'}');
@@ -87,14 +88,14 @@ fn put_object(out: &mut Vec<u8>, dot: Dot, object: &Object) {
         out.extend_from_slice(&object.body);
     } else {
         out.extend_from_slice(b"{\"value_base64\":");
-        put_text(out, &STANDARD.encode(&object.body));
+        write_text(out, &STANDARD.encode(&object.body));
     }
     out.extend_from_slice(b",\"content_type\":");
-    put_text(out, &object.content_type);
+    write_text(out, &object.content_type);
     put_facts(out, false, object.modified, dot);
     out.extend_from_slice(b",\"expires_at\":");
     match object.expires_at {
-        Some(at) => put_text(out, &rfc3339(at)),
+        Some(at) => write_text(out, &rfc3339(at)),
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"meta\":{");
@@ -102,9 +103,9 @@ fn put_object(out: &mut Vec<u8>, dot: Dot, object: &Object) {
         if index > 0 {
             out.push(b',');
         }
-        put_text(out, name);
+        write_text(out, name);
         out.push(b':');
-        put_text(out, &String::from_utf8_lossy(value));
+        write_text(out, &String::from_utf8_lossy(value));
     }
     out.extend_from_slice(b"}}");
 }
@@ -119,30 +120,9 @@ fn put_tombstone(out: &mut Vec<u8>, dot: Dot, deleted: Wall) {
 fn put_facts(out: &mut Vec<u8>, deleted: bool, modified: Wall, dot: Dot) {
     out.extend_from_slice(if deleted { b",\"deleted\":true" } else { b",\"deleted\":false" });
     out.extend_from_slice(b",\"modified\":");
-    put_text(out, &rfc3339(modified));
+    write_text(out, &rfc3339(modified));
     out.extend_from_slice(b",\"etag\":");
-    put_text(out, &etag([dot]));
-}
-
-/// `"key":"text"`, or `"key_base64":"…"` where the bytes are no text.
-pub(super) fn put_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            put_text(out, name);
-            out.push(b':');
-            put_text(out, text);
-        }
-        Err(_) => {
-            put_text(out, &format!("{name}_base64"));
-            out.push(b':');
-            put_text(out, &STANDARD.encode(bytes));
-        }
-    }
-}
-
-/// A JSON string.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("text always serializes into memory");
+    write_text(out, &etag([dot]));
 }
 
 /// A point in time for people and programs.

@@ -13,7 +13,7 @@ use super::objects::{
     CONTEXT, DELETED, EXPIRES_AT, MIN_CONTEXT, SIBLINGS, context_header, level, opaque, open, seal,
     tag_value, timeout,
 };
-use super::{Answer, Api, draining, failure, overloaded};
+use super::{Answer, Api, cart_view, draining, failure, overloaded, reply};
 use crate::http::body::ReplyBody;
 use crate::http::headers::{Condition, Form, META_PREFIX, VERSIONS_JSON, accept};
 use crate::http::params::Params;
@@ -27,6 +27,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use rand::RngExt;
+use ring::bucket::DataType;
 use ring::causal::Context;
 use ring::coord::get::Reply;
 use ring::ids::ObjectId;
@@ -158,8 +159,8 @@ fn is_news(record: &Record, since: &Context) -> bool {
 /// The answer to what was found.
 fn show<W: World>(api: &Api<W>, id: &ObjectId, found: Found, form: Form, headers: &HeaderMap) -> Answer {
     let Some(record) = found else { return Err(not_found("there is nothing at this key")) };
-    if record.is_cart() {
-        return Err(failure::wrong_type("cart"));
+    if !record.is_object() && (record.is_cart() || holds_carts(api, id)) {
+        return cart(api, id, &record);
     }
     let now = api.node.wall();
     let token = seal(api, id, &record.clock);
@@ -191,6 +192,23 @@ fn show<W: World>(api: &Api<W>, id: &ObjectId, found: Found, form: Form, headers
         map.insert(ETAG, tag_value(tag));
     }
     map.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
+
+fn holds_carts<W: World>(api: &Api<W>, id: &ObjectId) -> bool {
+    api.node.cluster.snapshot().settings(id.bucket()).kind == Some(DataType::Cart)
+}
+
+/// A cart is shown here only where the bucket was declared to hold carts: elsewhere a reader of objects meant something
+/// else.
+fn cart<W: World>(api: &Api<W>, id: &ObjectId, record: &Record) -> Answer {
+    if !holds_carts(api, id) {
+        return Err(failure::wrong_type("cart"));
+    }
+    let token = seal(api, id, &record.clock);
+    let text = token.to_str().expect("a token is visible ascii");
+    let mut response = reply::json(cart_view::typed_value(record, text));
+    response.headers_mut().insert(CONTEXT, token);
     Ok(response)
 }
 
@@ -273,7 +291,7 @@ fn not_found(detail: &str) -> Problem {
 /// Nothing is visible, but the key has a past: its context lets the next writer go on from there.
 fn gone(record: &Record, token: HeaderValue) -> Problem {
     if record.tombstones().next().is_none() {
-        return not_found("the value has expired").header(CONTEXT, token);
+        return not_found("nothing is left at this key").header(CONTEXT, token);
     }
     not_found("the value was deleted")
         .header(CONTEXT, token)

@@ -8,7 +8,7 @@
 //! after [`LIST_ROUNDS_MAX`] of them it gets what there is, and a cursor. The other way round the store can't be read, so
 //! a reversed page reads its whole range and keeps the last keys: bounded memory, at the cost of time.
 
-use super::envelope::put_bytes;
+use super::reply::write_name;
 use super::{Answer, Api};
 use crate::http::body::ReplyBody;
 use crate::http::params::Params;
@@ -176,7 +176,7 @@ fn reply(body: ReplyBody, kind: &'static str) -> Response<ReplyBody> {
 
 fn put_item(out: &mut Vec<u8>, key: &[u8]) {
     out.push(b'{');
-    put_bytes(out, "key", key);
+    write_name(out, "key", key);
     out.push(b'}');
 }
 
