@@ -148,7 +148,9 @@ impl<S: Store> Core<S> {
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         let done = take(local.as_deref(), write, now, &mut me)?;
         let record = Arc::new(done.record);
-        if local.as_deref() != Some(&*record) {
+        // Removing from a cart that is not there leaves nothing to store: an empty record here and none elsewhere would differ
+        // for ever.
+        if local.as_deref().unwrap_or(&Record::default()) != &*record {
             draft.set(&key, Some(Arc::clone(&record)));
         }
         if let Some(owner) = hint_for {
