@@ -6,13 +6,15 @@
 use super::BootError;
 use crate::config::Config;
 use crate::duty::join;
-use crate::peer::{Local, Pool, Secret};
+use crate::limits::JOIN_TIMEOUT;
+use crate::peer::{CallError, Local, Pool, Refusal, Secret};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::world::World;
 use rand::RngExt;
 use ring::ids::{ClusterId, NodeId};
 use ring::members::{Description, Status, View};
 use ring::place::PARTITIONS_DEFAULT;
+use ring::wire::peer::{Ask, Message};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -57,6 +59,18 @@ impl Identity {
         Local::new(self.node, description.boot_id, description.peer.clone(), Secret::new(secret), cluster)
     }
 
+    /// A directory of one cluster and the seeds of another are a mistake that somebody should hear of.
+    async fn check_seeds<W: World>(&self, config: &Config, pool: &Pool<W>) -> Result<(), BootError> {
+        let ask = Message::of(Ask::Gossip { digest: 0 }).encode();
+        for seed in &config.seeds {
+            let answer = pool.call_address(seed, ask.clone(), JOIN_TIMEOUT).await;
+            if let Err(CallError::Refused(Refusal::WrongCluster { .. })) = answer {
+                return Err(error(config, format!("it belongs to another cluster than the seed {seed}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Finds the cluster: the one on the disk, the one of the seeds, or a new one.
     pub(super) async fn enter<W: World>(
         mut self,
@@ -69,7 +83,10 @@ impl Identity {
     ) -> Result<Entered, BootError> {
         let stored = store.get(Family::Meta, keys::VIEW)?;
         let view = match (self.cluster, stored) {
-            (Some(_), Some(bytes)) => View::decode(&bytes).map_err(|e| error(config, e.to_string()))?,
+            (Some(_), Some(bytes)) => {
+                self.check_seeds(config, pool).await?;
+                View::decode(&bytes).map_err(|e| error(config, e.to_string()))?
+            }
             (Some(_), None) => return Err(error(config, "its view of the cluster is missing")),
             (None, _) if config.seeds.is_empty() => {
                 found(world, config, &mut self, description).map_err(|e| error(config, e.to_string()))?

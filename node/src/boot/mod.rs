@@ -106,7 +106,7 @@ pub async fn run<W: World>(
         .map_err(|e| identity::error(&config, e.to_string()))?;
     gossip::introduce(&node);
     peers.serve(node.clone());
-    tasks.push(tokio::spawn(gossip::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(join::fill(node.clone(), stopping.clone())));

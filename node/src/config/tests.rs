@@ -1,3 +1,5 @@
+//! The configuration from all of its sources, and the words in which a bad one is refused.
+
 use super::keys::{KEYS, docs_table};
 use super::*;
 use std::io::Write;

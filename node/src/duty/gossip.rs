@@ -1,7 +1,8 @@
 //! Spreads the view: at every change to everybody, and every half second to one node drawn at random.
 //!
 //! Push-pull: the digest goes out, a view comes back only where it differs, and goes out again if that taught the other
-//! side nothing new of ours. Nodes that are believed to be dead are asked as well, or a long partition would never heal.
+//! side nothing new of ours. Nodes that are believed to be dead are asked as well, or a long partition would never heal;
+//! a node that hears nobody goes back to its seeds.
 
 use crate::limits::{GOSSIP_EVERY, GOSSIP_FANOUT, GOSSIP_TIMEOUT};
 use crate::node::Node;
@@ -15,7 +16,7 @@ use ring::wire::peer::{Answer, Ask, Message};
 use tokio::sync::watch;
 
 /// Runs until the shutdown.
-pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
+pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watch::Receiver<bool>) {
     let mut rng = node.world.rng("gossip");
     let mut changes = node.cluster.changes();
     let mut tick = tokio::time::interval(GOSSIP_EVERY);
@@ -31,6 +32,9 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         introduce(&node);
         persisted = persist(&node, persisted).await;
         join_all(told.iter().take(GOSSIP_FANOUT).map(|to| exchange(&node, *to))).await;
+        if node.heard.load().is_empty() {
+            ask_seeds(&node, &seeds).await;
+        }
     }
 }
 
@@ -66,6 +70,22 @@ async fn persist<W: World>(node: &Node<W>, persisted: u64) -> u64 {
         Err(refusal) => {
             tracing::warn!(%refusal, "the view could not be kept");
             persisted
+        }
+    }
+}
+
+/// A node that hears nobody asks its seeds by address: everybody may have moved while it was away, or it may.
+async fn ask_seeds<W: World>(node: &Node<W>, seeds: &[String]) {
+    for seed in seeds {
+        let view = node.cluster.snapshot().view.clone();
+        let ask = Message { head: Ask::Gossip { digest: view.digest() }, body: view.encode() };
+        let Ok((_, answer)) = node.pool.call_address(seed, ask.encode(), GOSSIP_TIMEOUT).await else {
+            continue;
+        };
+        if let Ok(Message { head: Answer::View, body }) = Message::<Answer>::decode(&answer)
+            && let Ok(theirs) = View::decode(&body)
+        {
+            node.take_view(&theirs);
         }
     }
 }

@@ -60,12 +60,10 @@ impl<W: World> Node<W> {
     /// A client's read.
     pub async fn read(&self, ask: ReadAsk) -> Reply {
         let (answer, wait) = oneshot::channel();
-        let need = 1;
         let node = self.clone();
-        // The quorum of the healthy case is reached without a task of its own only if nothing is left to wait for; the
-        // driver goes on after the answer where late replicas may need repair.
+        // A task of its own: the driver goes on after the answer, where late replicas may need repair.
         tokio::spawn(async move { node.drive_read(ask, answer).await });
-        wait.await.unwrap_or(Reply::TooFew { need, have: 0, timed_out: false })
+        wait.await.unwrap_or(Reply::TooFew { need: 1, have: 0, timed_out: false })
     }
 
     async fn drive_read(&self, ask: ReadAsk, answer: oneshot::Sender<Reply>) {

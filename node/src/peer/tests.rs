@@ -320,6 +320,7 @@ async fn too_many_calls_in_flight_are_refused_at_once() {
     let pool = server.pool();
     let mut stuck: FuturesUnordered<_> = (0..IN_FLIGHT_MAX).map(|_| ask(&pool, "stuck")).collect();
     tokio::select! {
+        biased;
         ended = stuck.next() => panic!("a stuck call ended: {ended:?}"),
         () = server.handled(IN_FLIGHT_MAX) => {}
     }

@@ -1,3 +1,5 @@
+//! The envelope's bytes: what stands as JSON, what as base64, and what is left out.
+
 use super::*;
 use ring::causal::{Actor, Context};
 use ring::ids::NodeId;

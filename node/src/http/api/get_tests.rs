@@ -1,3 +1,5 @@
+//! What a reader is shown: forms, conditions, headers.
+
 use super::*;
 use bytes::Bytes;
 use ring::causal::{Actor, Dot};

@@ -1,3 +1,5 @@
+//! Ranges, cursors and bounds of a listing.
+
 use super::*;
 
 fn want(query: &str) -> Want {

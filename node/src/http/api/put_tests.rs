@@ -1,3 +1,5 @@
+//! What a writer is told: conditions, receipts, contexts.
+
 use super::*;
 use http::header::HeaderName;
 use ring::coord::{Outcome as Left, WriteQuorum};

@@ -1,3 +1,5 @@
+//! Bodies that are too large, too slow, or cut short.
+
 use super::*;
 use crate::http::problem::Problem;
 use futures_util::stream;

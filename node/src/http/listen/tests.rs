@@ -1,3 +1,5 @@
+//! The accept loop over real sockets: half requests, large heads, slow bodies, the drain.
+
 use super::*;
 use crate::http::body::read_body;
 use crate::http::problem::{Scope, catch_panic};

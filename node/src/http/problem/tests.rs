@@ -1,3 +1,5 @@
+//! Every problem says what the contract asks of it.
+
 use super::*;
 use http_body_util::BodyExt;
 

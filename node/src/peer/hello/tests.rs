@@ -1,3 +1,5 @@
+//! The handshake byte by byte, and against strangers, replays and impostors.
+
 use super::*;
 use proptest::prelude::*;
 use tokio::io::duplex;
