@@ -1,3 +1,5 @@
+//! The envelope as a reader gets it: parsed back, or compared to the byte where bytes are the promise.
+
 use super::*;
 use ring::causal::{Actor, Context};
 use ring::ids::NodeId;

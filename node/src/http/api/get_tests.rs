@@ -1,3 +1,5 @@
+//! What a read shows without a node: which clients take siblings, what counts as news, and a value's headers.
+
 use super::*;
 use bytes::Bytes;
 use ring::causal::{Actor, Dot};

@@ -1,3 +1,5 @@
+//! Queries of a listing and the ranges that they mean; pages themselves need a node.
+
 use super::*;
 
 fn want(query: &str) -> Want {

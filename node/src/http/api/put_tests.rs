@@ -1,3 +1,5 @@
+//! What a write's headers mean, and what its receipt says.
+
 use super::*;
 use http::header::HeaderName;
 use ring::coord::{Outcome as Left, WriteQuorum};
