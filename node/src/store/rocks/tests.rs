@@ -289,6 +289,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "what was not tested is said aloud")]
 fn a_full_disk_refuses_writes_and_takes_them_again_once_there_is_room() {
     let Some(mounted) = SmallDisk::mount() else {
         return eprintln!("NOT TESTED: a full disk, for want of the right to mount one");
