@@ -246,9 +246,11 @@ async fn dev_brings_up_a_cluster_and_takes_it_down() -> Result<()> {
     let started = Instant::now();
     let mut dev = command.spawn()?;
     let mut lines = BufReader::new(dev.stdout.take().context("stdout is a pipe")?).lines();
+    let (told, mut said_curl) = tokio::sync::watch::channel(false);
     let reading = tokio::spawn(async move {
         let mut text = String::new();
         while let Ok(Some(line)) = lines.next_line().await {
+            told.send_if_modified(|said| line.contains("curl") && !std::mem::replace(said, true));
             text += &format!("{line}\n");
         }
         text
@@ -266,6 +268,10 @@ async fn dev_brings_up_a_cluster_and_takes_it_down() -> Result<()> {
         Ok(())
     });
     ready.await?;
+    // The nodes may be ready a moment before dev has seen it and printed its first curl.
+    tokio::time::timeout(Duration::from_secs(15), said_curl.wait_for(|said| *said))
+        .await
+        .context("no curl is printed")??;
     kill(Pid::from_raw(dev.id().context("dev runs")?.try_into()?), Signal::SIGINT)?;
     let status = tokio::time::timeout(Duration::from_secs(25), dev.wait())
         .await
