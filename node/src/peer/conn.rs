@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A request is known to be unsent as long as it is in the outbox, so a broken connection leaves the outbox alone: its
-//! requests go out over the next one. Whatever was taken out is [`CallError::Lost`](super::CallError::Lost), and its
+//! requests go out over the next one. Whatever was taken out is [`CallError::Lost`], and its
 //! callers hear so at once, because dropping the table of callers closes their channels.
 
 use super::CallError;

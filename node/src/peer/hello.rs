@@ -15,7 +15,7 @@
 //! from being played back as the other's. Without a configured secret both prove the empty one, so a node that has a
 //! secret and one that has none refuse each other.
 //!
-//! A message is `"CTWL"`, a length of two bytes (at most [`HELLO_BYTES_MAX`]) and a postcard [`Step`]. These steps
+//! A message is `"CTWL"`, a length of two bytes (at most [`HELLO_BYTES_MAX`]) and a postcard `Step`. These steps
 //! must stay readable by every future version: it is here that versions are agreed on.
 
 use super::frame::PROTOCOL;
