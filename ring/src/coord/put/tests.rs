@@ -187,7 +187,10 @@ impl Onlooker {
         }
         for effect in effects {
             match effect {
-                Effect::StoreHere { hint_for } => self.own_hint = *hint_for,
+                Effect::StoreHere { hint_for } => {
+                    assert!(event.is_none(), "storing here draws the dot: once, at the start");
+                    self.own_hint = *hint_for;
+                }
                 Effect::Store { to, hint_for } => {
                     assert_eq!(
                         self.stored_here,
