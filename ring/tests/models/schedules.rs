@@ -212,6 +212,26 @@ fn a_disk_that_went_back_in_time_issues_no_dot_twice() {
     check(&steps, &[1, 2, 3], Scheme::BootForgotten);
 }
 
+/// The copy went back and no start noticed. A writer who has read further than the copy goes gives it away.
+#[test]
+fn a_writer_who_knows_more_of_me_than_i_do_shows_that_i_forgot() {
+    let last_written_by = |seen| {
+        vec![
+            blind(P1, &[P2, P3]),
+            blind(P1, &[P2]),
+            read(&[P2], 1),
+            blind(P1, &[P3]),
+            Step::RollBack { at: P1, back: 2, held_by: P2 },
+            write(P1, &[P3], seen, BLIND),
+        ]
+    };
+    let (outcome, left) = end(Scheme::NoBootRule, &last_written_by(1));
+    assert!(outcome.is_sound(), "{outcome:?}");
+    assert_eq!(left, [3, 4].into());
+    let (outcome, _) = end(Scheme::NoBootRule, &last_written_by(BLIND));
+    assert!(!outcome.lost.is_empty(), "a blind writer can't know");
+}
+
 /// Two writers who have not read each other. The second goes on from what it was told and must leave the first alone.
 #[test]
 fn what_a_writer_never_saw_it_does_not_supersede() {
