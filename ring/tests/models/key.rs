@@ -9,7 +9,7 @@ use ring::bucket::BlindWrites;
 use ring::causal::{Context, Epochs};
 use ring::ids::NodeId;
 use ring::record::write::{Write, take};
-use ring::record::{Me, Record, merge, receive};
+use ring::record::{Coordinated, Me, Record, merge, receive};
 use ring::time::Wall;
 use ring::wire::peer::Action;
 use std::collections::BTreeSet;
@@ -160,7 +160,7 @@ impl Key {
             Step::Push { from, to, drop } => {
                 self.push(*from, *to);
                 if *drop {
-                    self.become_(*from, None);
+                    self.set_copy(*from, None);
                 }
             }
             Step::Arrive { which, lost } => {
@@ -173,7 +173,7 @@ impl Key {
             }
             Step::Forget { at, held_by } => {
                 self.push(*at, *held_by);
-                self.become_(*at, None);
+                self.set_copy(*at, None);
             }
             Step::Wipe { at, held_by } => self.wipe(*at, *held_by),
             Step::RollBack { at, back, held_by } => self.roll_back(*at, *back, *held_by),
@@ -209,7 +209,7 @@ impl Key {
     }
 
     /// One write through the crate's own door, entered in the ledger.
-    pub(crate) fn write(&mut self, at: usize, seen: Seen, delete: bool) -> (ring::record::Coordinated, Seen) {
+    pub(crate) fn write(&mut self, at: usize, seen: Seen, delete: bool) -> (Coordinated, Seen) {
         self.superseded.extend(&seen.values);
         let mut values = seen.values;
         let (action, body) = if delete {
@@ -220,19 +220,14 @@ impl Key {
             let put = Action::Put { content_type: String::new(), meta: Vec::new(), ttl_ms: None };
             (put, Bytes::copy_from_slice(&self.written.to_be_bytes()))
         };
-        let write = Write {
-            action,
-            body,
-            seen: Some(seen.context).filter(|c| !c.is_empty()),
-            ttl_default: None,
-            blind: BlindWrites::Siblings,
-            siblings_max: usize::MAX,
-        };
+        let seen = Some(seen.context).filter(|c| !c.is_empty());
+        let (blind, siblings_max) = (BlindWrites::Siblings, usize::MAX);
+        let write = Write { action, body, seen, ttl_default: None, blind, siblings_max };
         self.forget_epochs(at);
         let node = &mut self.nodes[at];
         let mut me = Me { node: node.name, epochs: &mut node.epochs };
         let done = take(node.copy.as_ref(), write, Wall(1), &mut me).expect("no limit is set");
-        self.become_(at, Some(done.record.clone()));
+        self.set_copy(at, Some(done.record.clone()));
         let context = match self.scheme {
             Scheme::WholeClock => done.record.clock.clone(),
             Scheme::VectorOnly => pressed(&done.context),
@@ -265,12 +260,12 @@ impl Key {
         };
         let changed = merged.is_some();
         if changed {
-            self.become_(at, merged);
+            self.set_copy(at, merged);
         }
         changed
     }
 
-    fn become_(&mut self, at: usize, copy: Option<Record>) {
+    fn set_copy(&mut self, at: usize, copy: Option<Record>) {
         self.longest = self.longest.max(copy.as_ref().map_or(0, |c| actors(&c.clock)));
         let node = &mut self.nodes[at];
         let before = std::mem::replace(&mut node.copy, copy);
@@ -285,7 +280,7 @@ impl Key {
 
     fn wipe(&mut self, at: usize, held_by: usize) {
         self.push(at, held_by);
-        self.become_(at, None);
+        self.set_copy(at, None);
         let node = &mut self.nodes[at];
         node.past.clear();
         node.epochs = Epochs::at_start(0, 0, false);
@@ -294,11 +289,12 @@ impl Key {
         }
     }
 
+    /// The lease stays: it is durable before the first epoch of it is used, so no cut of a log's end reaches behind it.
     fn roll_back(&mut self, at: usize, back: usize, held_by: usize) {
         let past = &self.nodes[at].past;
         let Some(earlier) = past.len().checked_sub(back).map(|n| past[n].clone()) else { return };
         self.push(at, held_by);
-        self.become_(at, earlier);
+        self.set_copy(at, earlier);
         self.restart(at, self.scheme != Scheme::NoBootRule);
     }
 
@@ -310,8 +306,8 @@ impl Key {
 
     /// Everybody hears from everybody until nothing changes. False if that never comes.
     pub(crate) fn converge(&mut self) -> bool {
-        // Twice spreads everything; a mark that is drawn on the way needs once more, and once is for finding nothing to do.
-        (0..4).any(|_| {
+        // Once spreads everything, once more the marks that were drawn then; the last finds nothing to do.
+        (0..3).any(|_| {
             let everything = self.read(&(0..self.nodes.len()).collect::<Vec<_>>());
             let changed = (0..self.nodes.len()).filter(|at| self.hear(*at, &everything)).count();
             changed == 0
