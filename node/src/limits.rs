@@ -180,3 +180,6 @@ pub const REVERSE_PAGES_MAX: usize = 1000;
 
 /// Pages that one answer looks through for visible keys before it gives a short page: 64,000 deleted keys in a row.
 pub const LIST_ROUNDS_MAX: usize = 64;
+
+/// How long a start waits for what the others remember of it: a round trip, and room for a dial that fails slowly.
+pub const GREET_TIMEOUT: Duration = Duration::from_millis(1500);

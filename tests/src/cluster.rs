@@ -75,6 +75,20 @@ impl Cluster {
         Ok(Cluster { nodes, dir })
     }
 
+    /// One node more, on this data directory and with the first node as its seed. It is not started.
+    pub fn adopt(&mut self, data_dir: PathBuf) -> Result<usize> {
+        let index = self.nodes.len();
+        self.nodes.push(Node {
+            http_port: free_port()?,
+            peer_port: free_port()?,
+            seeds: self.nodes.first().map(|first| first.peer_port).into_iter().collect(),
+            data_dir,
+            log: self.dir.path().join(format!("node-{index}.log")),
+            child: None,
+        });
+        Ok(index)
+    }
+
     /// How many nodes there are, running or not.
     pub fn count(&self) -> usize {
         self.nodes.len()

@@ -11,6 +11,7 @@ use crate::peer::{CallError, Local, Pool, Refusal, Secret};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::world::World;
 use rand::RngExt;
+use ring::causal::epochs::LEASE_MAX;
 use ring::ids::{ClusterId, NodeId};
 use ring::members::{Description, Status, View};
 use ring::place::PARTITIONS_DEFAULT;
@@ -28,7 +29,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads or makes the identity, and counts this start durably.
+    /// Reads or makes the identity, and counts this start durably. Its number is also the lease of its epochs: above every
+    /// lease that was ever taken here.
     pub(super) fn load<W: World>(
         world: &W,
         store: &W::Store,
@@ -47,7 +49,11 @@ impl Identity {
         if let Some(wanted) = config.node_id.filter(|id| *id != identity.node) {
             return Err(error(config, format!("it belongs to node {}, not to {wanted}", identity.node)));
         }
-        identity.starts += 1;
+        let leased = number(store, config, keys::EPOCH_LEASE)?;
+        identity.starts = identity.starts.max(leased) + 1;
+        if identity.starts > LEASE_MAX {
+            return Err(error(config, "it was started more often than there are leases of epochs"));
+        }
         save(store, &identity, None)?;
         Ok(identity)
     }
@@ -100,7 +106,8 @@ impl Identity {
         save(store, &self, Some(&view))?;
         let (cluster, cluster_key) = self.cluster.expect("every branch has set it");
         local.set_cluster(cluster);
-        Ok(Entered { node: self.node, starts: self.starts, cluster, cluster_key, view })
+        let description = description.clone();
+        Ok(Entered { node: self.node, description, cluster, cluster_key, view })
     }
 }
 
@@ -117,6 +124,13 @@ fn save<S: Store>(store: &S, identity: &Identity, view: Option<&View>) -> Result
     store.write(batch, true)
 }
 
+/// A number of the meta family; 0 if it was never written.
+pub(super) fn number<S: Store>(store: &S, config: &Config, key: &[u8]) -> Result<u64, BootError> {
+    let Some(bytes) = store.get(Family::Meta, key)? else { return Ok(0) };
+    let bytes = bytes.as_ref().try_into();
+    bytes.map(u64::from_be_bytes).map_err(|_| error(config, "its epochs can't be read"))
+}
+
 pub(super) fn error(config: &Config, why: impl Into<String>) -> BootError {
     BootError::Identity { dir: config.data_dir.display().to_string(), why: why.into() }
 }
@@ -124,7 +138,7 @@ pub(super) fn error(config: &Config, why: impl Into<String>) -> BootError {
 /// A node that knows its cluster.
 pub(super) struct Entered {
     pub(super) node: NodeId,
-    pub(super) starts: u64,
+    pub(super) description: Description,
     pub(super) cluster: ClusterId,
     pub(super) cluster_key: [u8; 32],
     pub(super) view: View,

@@ -6,11 +6,12 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::duty::{gossip, hints, join, swim};
+use crate::duty::{gossip, hints, join, past, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
 use crate::lane::{Core, Lane};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
+use crate::node::past::Past;
 use crate::node::{Inner, Node};
 use crate::peer::{self, Pool};
 use crate::serve::Peers;
@@ -98,7 +99,7 @@ pub async fn run<W: World>(
         _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
         entered = identity.enter(&world, &store, &config, &description, &pool, &local) => entered?,
     };
-    let starts = entered.starts;
+    let starts = entered.description.starts;
     let (failed, failure) = watch::channel(None);
     let (node, lane_done) = start(&world, &store, entered, &config, defaults, &pool, failed)?;
     node.cluster
@@ -106,6 +107,11 @@ pub async fn run<W: World>(
         .map_err(|e| identity::error(&config, e.to_string()))?;
     gossip::introduce(&node);
     peers.serve(node.clone());
+    tokio::select! {
+        biased;
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        () = past::greet(&node) => {}
+    }
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
@@ -191,14 +197,7 @@ fn describe(config: &Config, bound: &Bound, identity: &Identity, boot_id: u64) -
     }
 }
 
-/// A number of the meta family; 0 if it was never written.
-fn number<S: Store>(store: &S, config: &Config, key: &[u8]) -> Result<u64, BootError> {
-    let Some(bytes) = store.get(Family::Meta, key)? else { return Ok(0) };
-    let bytes = bytes.as_ref().try_into();
-    bytes.map(u64::from_be_bytes).map_err(|_| identity::error(config, "its epochs can't be read"))
-}
-
-/// Leases epochs, starts the lane, puts the node together.
+/// Takes this start's lease of epochs, starts the lane, puts the node together.
 fn start<W: World>(
     world: &W,
     store: &W::Store,
@@ -208,13 +207,12 @@ fn start<W: World>(
     pool: &Pool<W>,
     failed: watch::Sender<Option<String>>,
 ) -> Result<(Node<W>, oneshot::Receiver<()>), BootError> {
-    let leased = number(store, config, keys::EPOCH_LEASE)?;
-    let boot = number(store, config, keys::EPOCH_BOOT)?;
+    let boot = identity::number(store, config, keys::EPOCH_BOOT)?;
     // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
-    let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some();
-    let epochs = Epochs::at_start(leased, boot, may_have_lost);
+    let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some() || store.has_lost_writes();
+    let epochs = Epochs::at_start(entered.description.starts, boot, may_have_lost);
     let mut batch = Batch::default();
-    batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease_end().to_be_bytes()));
+    batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease().to_be_bytes()));
     batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&epochs.boot().to_be_bytes()));
     batch.delete(Family::Meta, keys::UNSYNCED);
     store.write(batch, true)?;
@@ -222,6 +220,7 @@ fn start<W: World>(
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
+        past: Past::new(entered.description),
         cluster: Arc::new(Cluster::new(entered.node, entered.view, defaults)),
         cluster_id: entered.cluster,
         tokens: TokenKey::new(&entered.cluster_key),

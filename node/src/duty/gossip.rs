@@ -29,6 +29,7 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
             Ok(()) = changes.changed() => others(&node),
             _ = tick.tick() => others(&node).choose(&mut rng).copied().into_iter().collect(),
         };
+        super::past::act(&node).await;
         introduce(&node);
         persisted = persist(&node, persisted).await;
         join_all(told.iter().take(GOSSIP_FANOUT).map(|to| exchange(&node, *to))).await;
@@ -38,7 +39,7 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
     }
 }
 
-fn others<W: World>(node: &Node<W>) -> Vec<NodeId> {
+pub(super) fn others<W: World>(node: &Node<W>) -> Vec<NodeId> {
     let snapshot = node.cluster.snapshot();
     let alive = snapshot.view.members.iter().filter(|(_, m)| m.status != Status::Removed);
     alive.map(|(id, _)| *id).filter(|id| *id != node.id()).collect()

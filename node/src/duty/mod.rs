@@ -3,4 +3,5 @@
 pub mod gossip;
 pub mod hints;
 pub mod join;
+pub mod past;
 pub mod swim;

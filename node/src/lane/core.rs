@@ -4,7 +4,7 @@ use super::job::{Job, Reply, Taken};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use bytes::Bytes;
 use ring::causal::Epochs;
-use ring::causal::epochs::LEASE_COUNT;
+use ring::causal::epochs::first_of;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
 use ring::record::write::{Write, take};
@@ -79,11 +79,25 @@ impl<S: Store> Core<S> {
         if self.epochs.left() > jobs as u64 {
             return Ok(());
         }
-        let end = self.epochs.lease_end() + LEASE_COUNT;
+        let lease = self.epochs.lease() + 1;
         let mut batch = Batch::default();
-        batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&end.to_be_bytes()));
+        batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&lease.to_be_bytes()));
         self.store.write(batch, true)?;
-        self.epochs.renewed(end);
+        self.epochs.renewed(lease);
+        Ok(())
+    }
+
+    /// Others remember starts that this directory has forgotten: no epoch from before is used again. Synced at once, and
+    /// before anything that follows in this batch. A lease that is no news changes nothing.
+    fn jump(&mut self, lease: u64) -> Result<(), Refusal> {
+        if lease <= self.epochs.lease() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&lease.to_be_bytes()));
+        batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&first_of(lease).to_be_bytes()));
+        self.store.write(batch, true).map_err(|e| self.refusal(e))?;
+        self.epochs.jump(lease);
         Ok(())
     }
 
@@ -108,6 +122,10 @@ impl<S: Store> Core<S> {
             Job::DropHint { id, owner, delivered, drop_copy_unless, reply } => {
                 let dropped = self.drop_hint(&id, owner, delivered, drop_copy_unless, draft);
                 draft.answer(reply, dropped, |dropped, _| dropped);
+            }
+            Job::Jump { lease, reply } => {
+                let jumped = self.jump(lease);
+                draft.answer(reply, jumped, |(), _| true);
             }
             Job::Raw { batch, sync, reply } => {
                 draft.batch.changes.extend(batch.changes);
@@ -293,6 +311,7 @@ fn refuse(job: Job, refusal: Refusal) {
         Job::Merge { reply, .. }
         | Job::KeepHint { reply, .. }
         | Job::DropHint { reply, .. }
+        | Job::Jump { reply, .. }
         | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
     }
 }

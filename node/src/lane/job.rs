@@ -72,6 +72,14 @@ pub enum Job {
         /// The answer: whether the hint is gone.
         reply: Reply<bool>,
     },
+    /// Others remember a start that this directory has forgotten: go on under a lease beyond it, and never again under an
+    /// actor of before.
+    Jump {
+        /// The lease.
+        lease: u64,
+        /// The answer.
+        reply: Reply<bool>,
+    },
     /// Write rows that are not records.
     Raw {
         /// The rows.

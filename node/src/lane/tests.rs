@@ -30,9 +30,9 @@ impl Bench {
         let store = disk.open().unwrap();
         let leased = store.get(Family::Meta, keys::EPOCH_LEASE).unwrap();
         let leased = leased.map_or(0, |b| u64::from_be_bytes(b.as_ref().try_into().unwrap()));
-        let epochs = Epochs::at_start(leased, 0, false);
+        let epochs = Epochs::at_start(leased + 1, 0, false);
         let mut lease = Batch::default();
-        lease.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease_end().to_be_bytes()));
+        lease.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease().to_be_bytes()));
         store.write(lease, true).unwrap();
         let (tell, failed) = watch::channel(None);
         let core = Core::new(store.clone(), ME, epochs, PARTITIONS, tell);

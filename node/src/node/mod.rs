@@ -4,6 +4,7 @@
 
 pub mod explain;
 pub mod keys;
+pub mod past;
 pub mod read;
 pub mod serve;
 pub mod write;
@@ -29,6 +30,8 @@ use std::sync::{Arc, Mutex};
 pub struct Inner<W: World> {
     /// Network, clock, entropy, disk.
     pub world: W,
+    /// What this node says of itself, and whether others remember it otherwise.
+    pub past: past::Past,
     /// Members, settings, table.
     pub cluster: Arc<Cluster>,
     /// The cluster's identity.

@@ -81,6 +81,9 @@ impl<W: World> Node<W> {
         if self.is_joining() {
             return Message::of(Answer::Refused(Refusal::Unavailable("this node is being filled".into())));
         }
+        if let Some(objection) = self.past.standing().objection() {
+            return Message::of(Answer::Refused(Refusal::Unavailable(objection.into())));
+        }
         match self.coordinate(ask, body).await {
             Ok(written) => Message { head: Answer::Written(written.head), body: written.body },
             Err(super::write::WriteFail::Refused(refusal)) => Message::of(Answer::Refused(refusal)),
@@ -107,6 +110,9 @@ impl<W: World> Node<W> {
         let changed = self.cluster.update(|view| view.merge(theirs).map(drop));
         if let Err(error) = changed {
             tracing::error!(%error, "a view was refused");
+        }
+        if let Some(me) = self.cluster.snapshot().view.members.get(&self.id()) {
+            self.past.hear(&me.description);
         }
     }
 

@@ -69,7 +69,8 @@ impl<W: World> Node<W> {
     pub async fn write(&self, ask: WriteAsk, body: Bytes) -> Written {
         let snapshot = self.cluster.snapshot();
         let plan = self.cluster.plan(&snapshot, &ask.id);
-        if plan.owners.contains(&self.id()) && !self.is_joining() {
+        let may_coordinate = !self.is_joining() && self.past.standing().objection().is_none();
+        if plan.owners.contains(&self.id()) && may_coordinate {
             return self.coordinate(ask, body).await;
         }
         let (trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
@@ -80,7 +81,7 @@ impl<W: World> Node<W> {
             }
         }
         let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
-        if quorum.sloppy && !self.is_joining() {
+        if quorum.sloppy && may_coordinate {
             return self.coordinate(ask, body).await;
         }
         for owner in doubted {

@@ -52,6 +52,9 @@ impl Store for NoStore {
     fn disk_bytes(&self) -> u64 {
         0
     }
+    fn has_lost_writes(&self) -> bool {
+        false
+    }
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -22,7 +22,7 @@ use ring::ids::{BUCKET_BYTES_MAX, NameError, NodeId, ObjectId, Partition, check_
 pub const IDENTITY: &[u8] = b"identity";
 /// The last view of the membership that was seen.
 pub const VIEW: &[u8] = b"view";
-/// Up to where this epoch's counters are leased.
+/// The number of the last lease of epochs that was taken, eight bytes big-endian; at least one for each start.
 pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
 /// Present only between a clean stop and the next start.
 pub const CLEAN_STOP: &[u8] = b"clean_stop";

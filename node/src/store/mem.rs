@@ -218,6 +218,11 @@ impl Store for MemStore {
         self.disk.state().bytes
     }
 
+    fn has_lost_writes(&self) -> bool {
+        // A crash takes what was not synced, and nothing else goes.
+        false
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         let mut state = self.disk.state_mut();
         self.check_writable(&mut state)?;

@@ -133,6 +133,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Bytes that the store takes on disk; for people, not for decisions.
     fn disk_bytes(&self) -> u64;
 
+    /// Whether the open found that acknowledged writes are missing: the disk has gone back in time.
+    fn has_lost_writes(&self) -> bool;
+
     /// Makes everything durable that was written, before a clean stop.
     fn flush(&self) -> Result<(), StoreError>;
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   DIR/            0700, locked (flock) while a process has it open
 //!     CARTWHEEL     text: "format = 1", read before anything else is touched
+//!     SYNCED        how far the log was at the last sync (`synced.rs`)
 //!     db/           RocksDB: column families records, leaves, hints, meta
 //! ```
 //!
@@ -28,9 +29,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use synced::Synced;
 
 mod directory;
 mod settings;
+mod synced;
 
 // The set of families is fixed at open, so handles need no lock: `SingleThreaded` means just that, and is `Sync`.
 type Db = DBWithThreadMode<SingleThreaded>;
@@ -46,6 +49,8 @@ struct Inner {
     db: Db,
     dir: PathBuf,
     fenced: AtomicBool,
+    mark: Synced,
+    has_lost_writes: bool,
     synced: WriteOptions,
     unsynced: WriteOptions,
     _lock: File,
@@ -58,6 +63,12 @@ impl RocksStore {
         let (options, families) = settings::tuned();
         let db = Db::open_cf_descriptors(&options, directory::database(dir), families)
             .map_err(|error| directory::refused_by_engine(dir, &error))?;
+        let mark = Synced::open(dir).map_err(|error| directory::refused(dir, &error))?;
+        let (was, is) = (mark.read(), db.latest_sequence_number());
+        let has_lost_writes = is < was;
+        if has_lost_writes {
+            tracing::error!(dir = %dir.display(), was, is, "the log ends before its last synced write: acknowledged writes are missing here");
+        }
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(RocksStore {
@@ -65,6 +76,8 @@ impl RocksStore {
                 db,
                 dir: dir.to_path_buf(),
                 fenced: AtomicBool::new(false),
+                mark,
+                has_lost_writes,
                 synced,
                 unsynced: WriteOptions::default(),
                 _lock: lock,
@@ -95,7 +108,11 @@ impl Store for RocksStore {
             }
         }
         let options = if sync { &inner.synced } else { &inner.unsynced };
-        inner.db.write_opt(out, options).map_err(|error| inner.fence_on_failure(sort(error)))
+        inner.db.write_opt(out, options).map_err(|error| inner.fence_on_failure(sort(error)))?;
+        if sync {
+            inner.mark.note(inner.db.latest_sequence_number());
+        }
+        Ok(())
     }
 
     fn scan(
@@ -141,6 +158,10 @@ impl Store for RocksStore {
         // The directory is flat. Files may vanish while we count; those take no space any more.
         let Ok(files) = fs::read_dir(directory::database(&self.inner.dir)) else { return 0 };
         files.filter_map(|file| file.ok()?.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+
+    fn has_lost_writes(&self) -> bool {
+        self.inner.has_lost_writes
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -24,7 +24,7 @@ struct Copy {
 
 impl Copy {
     fn new(node: u128) -> Self {
-        Copy { node: NodeId(node), epochs: Epochs::at_start(0, 0, false), record: None }
+        Copy { node: NodeId(node), epochs: Epochs::at_start(1, 0, false), record: None }
     }
 
     fn run_at(&mut self, now: Wall, wanted: CartChange) -> Coordinated {

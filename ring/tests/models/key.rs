@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use ring::bucket::BlindWrites;
+use ring::causal::epochs::JUMP;
 use ring::causal::{Context, Epochs};
 use ring::ids::NodeId;
 use ring::record::write::{Write, take};
@@ -26,6 +27,8 @@ pub(crate) enum Scheme {
     NameOutlivesDisk,
     /// A start that may have lost data is taken for any other.
     NoBootRule,
+    /// The lease goes back with the disk, and nobody says so.
+    NobodyRemembers,
     /// The boot rule holds only until the next start.
     BootForgotten,
     /// A writer gets the whole clock of the copy back, siblings that it never saw included.
@@ -68,7 +71,8 @@ struct Node {
     name: NodeId,
     epochs: Epochs,
     copy: Option<Record>,
-    past: Vec<Option<Record>>,
+    /// Earlier states of the disk: the copy, and the lease that was in use.
+    past: Vec<(Option<Record>, u64)>,
 }
 
 /// The key, everywhere.
@@ -108,7 +112,7 @@ impl Key {
     pub(crate) fn new(scheme: Scheme, nodes: usize) -> Key {
         let node = |name| Node {
             name: NodeId(name),
-            epochs: Epochs::at_start(0, 0, false),
+            epochs: Epochs::at_start(1, 0, false),
             copy: None,
             past: Vec::new(),
         };
@@ -135,7 +139,7 @@ impl Key {
 
     /// Every state in which any copy ever was, the present ones excepted.
     pub(crate) fn past(&self) -> Vec<Record> {
-        self.nodes.iter().flat_map(|n| n.past.iter().flatten()).cloned().collect()
+        self.nodes.iter().flat_map(|n| n.past.iter().filter_map(|(copy, _)| copy.as_ref())).cloned().collect()
     }
 
     /// How many epochs the nodes have not used yet.
@@ -177,7 +181,7 @@ impl Key {
             }
             Step::Wipe { at, held_by } => self.wipe(*at, *held_by),
             Step::RollBack { at, back, held_by } => self.roll_back(*at, *back, *held_by),
-            Step::Restart { at } => self.restart(*at, false),
+            Step::Restart { at } => self.restart(*at),
         }
     }
 
@@ -269,12 +273,12 @@ impl Key {
         self.longest = self.longest.max(copy.as_ref().map_or(0, |c| actors(&c.clock)));
         let node = &mut self.nodes[at];
         let before = std::mem::replace(&mut node.copy, copy);
-        node.past.push(before);
+        node.past.push((before, node.epochs.lease()));
     }
 
     fn forget_epochs(&mut self, at: usize) {
         if self.scheme == Scheme::OneEpoch {
-            self.nodes[at].epochs = Epochs::at_start(0, 0, false);
+            self.nodes[at].epochs = Epochs::at_start(1, 0, false);
         }
     }
 
@@ -283,25 +287,35 @@ impl Key {
         self.set_copy(at, None);
         let node = &mut self.nodes[at];
         node.past.clear();
-        node.epochs = Epochs::at_start(0, 0, false);
+        node.epochs = Epochs::at_start(1, 0, false);
         if self.scheme != Scheme::NameOutlivesDisk {
             node.name = NodeId(node.name.0 + 100);
         }
     }
 
-    /// The lease stays: it is durable before the first epoch of it is used, so no cut of a log's end reaches behind it.
+    /// The lease goes back with the copy, as it does when a directory is put back; the others remember the last start.
     fn roll_back(&mut self, at: usize, back: usize, held_by: usize) {
         let past = &self.nodes[at].past;
-        let Some(earlier) = past.len().checked_sub(back).map(|n| past[n].clone()) else { return };
+        let Some((earlier, lease)) = past.len().checked_sub(back).map(|n| past[n].clone()) else { return };
         self.push(at, held_by);
         self.set_copy(at, earlier);
-        self.restart(at, self.scheme != Scheme::NoBootRule);
+        let remembered = self.nodes[at].epochs.lease();
+        let boot = self.nodes[at].epochs.boot();
+        let epochs = &mut self.nodes[at].epochs;
+        match self.scheme {
+            Scheme::NoBootRule => *epochs = Epochs::at_start(remembered + 1, boot, false),
+            Scheme::NobodyRemembers => *epochs = Epochs::at_start(lease + 1, boot, true),
+            _ => {
+                *epochs = Epochs::at_start(lease + 1, boot, false);
+                epochs.jump(remembered + JUMP);
+            }
+        }
     }
 
-    fn restart(&mut self, at: usize, may_have_lost: bool) {
+    fn restart(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         let boot = if self.scheme == Scheme::BootForgotten { 0 } else { node.epochs.boot() };
-        node.epochs = Epochs::at_start(node.epochs.lease_end(), boot, may_have_lost);
+        node.epochs = Epochs::at_start(node.epochs.lease() + 1, boot, false);
     }
 
     /// Everybody hears from everybody until nothing changes. False if that never comes.

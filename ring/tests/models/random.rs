@@ -187,6 +187,11 @@ fn without_the_boot_rule_writes_would_be_lost() {
 }
 
 #[test]
+fn a_lease_that_goes_back_unnoticed_would_lose_writes() {
+    assert_loses(Scheme::NobodyRemembers, backwards);
+}
+
+#[test]
 fn a_boot_rule_that_the_next_start_forgets_would_lose_writes() {
     assert_loses(Scheme::BootForgotten, backwards);
 }

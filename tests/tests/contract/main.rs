@@ -10,6 +10,7 @@
 //! | `buckets` | settings and listings |
 //! | `carts` | the cart |
 //! | `faults` | what still works while nodes are dead, paused, or were all killed |
+//! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
 //! | `cli` | the commands and their exit codes |
 //!
@@ -27,5 +28,6 @@ mod hostile;
 mod keys;
 mod objects;
 mod process;
+mod rollback;
 mod siblings;
 mod support;

@@ -24,6 +24,7 @@ pub(super) fn ready<W: World>(node: &Node<W>) -> Response<ReplyBody> {
     if node.is_joining() {
         reasons.push("this node is joining and not filled yet".to_owned());
     }
+    reasons.extend(node.past.standing().objection().map(str::to_owned));
     reasons.extend(out_of_reach(&node.cluster.snapshot(), &node.cluster.doubted()));
     answer(&reasons)
 }

@@ -60,7 +60,12 @@ pub(super) fn refused_by_engine(dir: &Path, error: &rocksdb::Error) -> OpenError
     if text.contains("While lock file") || text.contains("lock hold by current process") {
         return OpenError::InUse(dir.display().to_string());
     }
-    refused(dir, error)
+    refused(
+        dir,
+        &format!(
+            "{text}. If this can't be mended, set the directory aside and start with an empty one: a new node, which the others fill"
+        ),
+    )
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
@@ -143,6 +148,6 @@ fn write_marker(dir: &Path, dir_handle: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn refused(dir: &Path, why: &dyn ToString) -> OpenError {
+pub(super) fn refused(dir: &Path, why: &dyn ToString) -> OpenError {
     OpenError::Unusable { dir: dir.display().to_string(), why: why.to_string() }
 }

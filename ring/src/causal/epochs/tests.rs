@@ -11,39 +11,56 @@ proptest! {
         let mut issued = BTreeSet::new();
         for (draws, renewals, lost) in lives {
             let before = issued.last().copied().unwrap_or(0);
-            let mut epochs = Epochs::at_start(leased, boot, lost);
-            (leased, boot) = (epochs.lease_end(), epochs.boot());
-            for _ in 0..renewals {
-                leased = epochs.lease_end() + LEASE_COUNT;
-                epochs.renewed(leased);
+            let mut epochs = Epochs::at_start(leased + 1, boot, lost);
+            for _ in 0..=renewals {
+                for _ in 0..draws {
+                    let epoch = epochs.fresh();
+                    prop_assert!(epoch > 0 && epoch >= epochs.boot());
+                    prop_assert!(issued.insert(epoch), "{} twice", epoch);
+                }
+                epochs.renewed(epochs.lease() + 1);
             }
-            for _ in 0..draws {
-                let epoch = epochs.fresh();
-                prop_assert!(epoch > 0 && epoch < leased && epoch >= epochs.boot());
-                prop_assert!(issued.insert(epoch), "{} twice", epoch);
-            }
+            (leased, boot) = (epochs.lease(), epochs.boot());
             if lost {
                 prop_assert!(epochs.boot() > before, "what was issued before the loss is barred");
             }
         }
     }
+
+    /// A directory goes back to any earlier state of itself, and somebody remembers the last start before that.
+    #[test]
+    fn a_jump_leads_past_everything_that_was_ever_issued(starts in 1..40_u64, back in 1..40_u64, draws in 1..50_u64) {
+        let mut issued = BTreeSet::new();
+        for lease in 1..=starts {
+            let mut epochs = Epochs::at_start(lease, 0, false);
+            (0..draws).for_each(|_| { issued.insert(epochs.fresh()); });
+        }
+        let mut restored = Epochs::at_start(back.min(starts), 0, false);
+        restored.jump(starts + JUMP);
+        prop_assert!(issued.last().is_some_and(|last| *last < restored.boot()));
+        prop_assert!(!issued.contains(&restored.fresh()));
+    }
 }
 
 #[test]
 fn what_a_loss_has_barred_stays_barred_after_a_clean_start() {
-    let first = Epochs::at_start(0, 0, false);
-    let second = Epochs::at_start(first.lease_end(), first.boot(), true);
-    let third = Epochs::at_start(second.lease_end(), second.boot(), false);
+    let first = Epochs::at_start(1, 0, false);
+    let second = Epochs::at_start(2, first.boot(), true);
+    let third = Epochs::at_start(3, second.boot(), false);
     assert_eq!(first.boot(), 0);
-    assert_eq!(second.boot(), first.lease_end());
+    assert_eq!(second.boot(), first_of(2));
     assert_eq!(third.boot(), second.boot());
 }
 
 #[test]
-#[should_panic(expected = "renews the lease")]
 fn an_exhausted_lease_issues_nothing() {
-    let mut epochs = Epochs::at_start(0, 0, false);
-    (0..=LEASE_COUNT).for_each(|_| {
-        epochs.fresh();
-    });
+    let mut epochs = Epochs::at_start(1, 0, false);
+    epochs.next = first_of(2) - 1;
+    assert_eq!(epochs.left(), 1);
+    epochs.fresh();
+    assert_eq!(epochs.left(), 0);
+    let exhausted = epochs.clone();
+    assert!(std::panic::catch_unwind(move || exhausted.clone().fresh()).is_err());
+    epochs.renewed(2);
+    assert_eq!(epochs.fresh(), first_of(2));
 }

@@ -1,0 +1,65 @@
+//! Asks the others what they remember of this node, and acts on it before a dot is handed out that was handed out before.
+//!
+//! A start asks everybody once, in parallel and for a short while: who does not answer in that time is not waited for,
+//! since a node that comes up alone must take writes too. What comes in later by gossip has the same effect.
+
+use super::gossip;
+use crate::lane::Job;
+use crate::limits::GREET_TIMEOUT;
+use crate::node::Node;
+use crate::node::past::Standing;
+use crate::world::World;
+use futures_util::future::join_all;
+use ring::causal::epochs::JUMP;
+
+/// Asks everybody, and acts on what they say.
+pub async fn greet<W: World>(node: &Node<W>) {
+    let others = gossip::others(node);
+    let asked = join_all(others.iter().map(|to| gossip::exchange(node, *to)));
+    let _: Result<Vec<bool>, _> = tokio::time::timeout(GREET_TIMEOUT, asked).await;
+    node.past.asked();
+    act(node).await;
+}
+
+/// Takes a lease beyond what somebody remembers, if somebody does.
+pub async fn act<W: World>(node: &Node<W>) {
+    let (remembered, twin) = match node.past.standing() {
+        Standing::Unasked => return,
+        Standing::Clear => return repeat(node),
+        Standing::Behind { remembered } => (remembered, false),
+        // Said once, so that the other one finds out too.
+        Standing::Twin if node.past.has_answered_twin() => return,
+        Standing::Twin => (node.past.said().starts, true),
+    };
+    if twin {
+        tracing::error!(node = %node.id(), "another process runs under this node's identity; neither takes writes until one is stopped");
+    } else {
+        tracing::error!(
+            remembered,
+            "the data directory has gone back in time: own versions of before are not continued"
+        );
+    }
+    let lease = remembered + JUMP;
+    match node.lane.run(|reply| Job::Jump { lease, reply }).await {
+        Ok(_) => {
+            let said = node.past.jumped(lease);
+            if let Err(error) = node.cluster.update(|view| view.admit(node.id(), said).map(drop)) {
+                tracing::error!(%error, "this node's new description was refused");
+            }
+        }
+        // Tried again at the next round of gossip.
+        Err(refusal) => {
+            tracing::error!(%refusal, "a new lease could not be taken; writes go elsewhere until it can")
+        }
+    }
+}
+
+/// An older description of this node that came back from elsewhere is contradicted.
+fn repeat<W: World>(node: &Node<W>) {
+    let said = node.past.said();
+    if node.cluster.snapshot().view.members.get(&node.id()).is_some_and(|me| me.description != said)
+        && let Err(error) = node.cluster.update(|view| view.admit(node.id(), said).map(drop))
+    {
+        tracing::error!(%error, "this node's description was refused");
+    }
+}

@@ -1,0 +1,154 @@
+//! A data directory that has gone back in time: put back from a copy, its log cut or damaged, or copied and run twice.
+//!
+//! What it may never do is hand out a dot again that it handed out before: the new value would silently take the place of
+//! the old one. Entries 3b, 5 and 53 of the catalogue of known failures.
+
+use crate::support::{eventually, put_blind};
+use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tests::checks::Checks;
+use tests::cluster::Cluster;
+use tests::http::{self, key_url};
+
+const BUCKET: &str = "back";
+const KEYS: usize = 40;
+const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(20);
+
+fn key(number: usize) -> String {
+    format!("key {number}")
+}
+
+/// Every key through one node, blind: each value stands beside those before it.
+async fn write_all(cluster: &Cluster, node: usize, value: &str) -> Result<()> {
+    for number in 0..KEYS {
+        put_blind(&key_url(&cluster.url(node), BUCKET, key(number)), value).await?;
+    }
+    Ok(())
+}
+
+async fn expect_all(cluster: &Cluster, node: usize, values: &[&str]) -> Result<()> {
+    let expected: BTreeSet<String> = values.iter().map(|value| (*value).to_owned()).collect();
+    for number in 0..KEYS {
+        let reply = http::get(key_url(&cluster.url(node), BUCKET, key(number))).send().await?;
+        let found = reply.values()?;
+        ensure!(found == expected, "{}: expected {expected:?}, found {found:?}", key(number));
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn put_back(saved: &Path, dir: &Path) -> Result<()> {
+    std::fs::remove_dir_all(dir)?;
+    copy(saved, dir)
+}
+
+#[tokio::test]
+async fn entry_03b_an_old_directory_that_is_put_back_overwrites_nothing() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    write_all(&cluster, 1, "before").await?;
+    cluster.stop(1).await?;
+    let saved = cluster.dir().join("saved");
+    copy(cluster.data_dir(1), &saved)?;
+    cluster.restart(1).await?;
+    write_all(&cluster, 1, "between").await?;
+    cluster.kill(1).await?;
+    let dir = cluster.data_dir(1).to_owned();
+    put_back(&saved, &dir)?;
+    cluster.restart(1).await?;
+    let mut checks = Checks::new();
+    let c = &cluster;
+    checks.run("it takes writes", write_all(c, 1, "after")).await;
+    for node in 0..3 {
+        checks
+            .run(
+                &format!("all three values are there through node {node}"),
+                eventually(CATCH_UP_TIME_MAX, || expect_all(c, node, &["before", "between", "after"])),
+            )
+            .await;
+    }
+    checks.finish(&[&cluster])
+}
+
+/// The newest log of the database.
+fn log_of(dir: &Path) -> Result<PathBuf> {
+    let mut logs: Vec<PathBuf> = std::fs::read_dir(dir.join("db"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|kind| kind == "log"))
+        .filter(|path| path.metadata().is_ok_and(|meta| meta.len() > 0))
+        .collect();
+    logs.sort();
+    logs.pop().ok_or_else(|| anyhow::anyhow!("{} has no log", dir.display()))
+}
+
+#[tokio::test]
+async fn entry_53_a_log_that_was_cut_overwrites_nothing() -> Result<()> {
+    let mut checks = Checks::new();
+    for cut in [1, 300, 4096] {
+        let mut cluster = Cluster::start(3).await?;
+        write_all(&cluster, 1, "first").await?;
+        write_all(&cluster, 1, "second").await?;
+        cluster.kill(1).await?;
+        let file = std::fs::OpenOptions::new().write(true).open(log_of(cluster.data_dir(1))?)?;
+        file.set_len(file.metadata()?.len().saturating_sub(cut))?;
+        cluster.restart(1).await?;
+        let c = &cluster;
+        checks.run(&format!("{cut} bytes: it takes writes"), write_all(c, 1, "third")).await;
+        for node in 0..3 {
+            checks
+                .run(
+                    &format!("{cut} bytes: all is there through node {node}"),
+                    eventually(CATCH_UP_TIME_MAX, || expect_all(c, node, &["first", "second", "third"])),
+                )
+                .await;
+        }
+    }
+    checks.finish(&[])
+}
+
+#[tokio::test]
+async fn entry_05_a_directory_that_runs_twice_takes_no_writes() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    write_all(&cluster, 1, "before").await?;
+    cluster.stop(1).await?;
+    let twin = cluster.dir().join("twin");
+    copy(cluster.data_dir(1), &twin)?;
+    cluster.restart(1).await?;
+    let twin = cluster.adopt(twin)?;
+    cluster.spawn(twin)?;
+    let mut checks = Checks::new();
+    let c = &cluster;
+    for node in [1, twin] {
+        checks
+            .run(
+                &format!("node {node} says that it has a twin"),
+                eventually(CATCH_UP_TIME_MAX, || async {
+                    let reply = http::get(format!("{}/health/ready", c.url(node))).send().await?;
+                    ensure!(reply.status == 503, "{reply}");
+                    ensure!(
+                        reply.text().contains("another process runs under this node's identity"),
+                        "{reply}"
+                    );
+                    Ok(())
+                }),
+            )
+            .await;
+    }
+    checks.run("the cluster takes writes all the same", write_all(c, 0, "after")).await;
+    checks.run("and has all of them", expect_all(c, 2, &["before", "after"])).await;
+    checks.finish(&[&cluster])
+}
