@@ -107,12 +107,13 @@ impl<W: World> Node<W> {
 
     /// Merges what another knows. A view of another cluster is ignored, loudly.
     pub(crate) fn take_view(&self, theirs: &View) {
+        // Their word, and not what the merge makes of it: of two descriptions with one incarnation that keeps only one.
+        if let Some(me) = theirs.members.get(&self.id()).filter(|_| theirs.cluster == self.cluster_id) {
+            self.past.hear(&me.description);
+        }
         let changed = self.cluster.update(|view| view.merge(theirs).map(drop));
         if let Err(error) = changed {
             tracing::error!(%error, "a view was refused");
-        }
-        if let Some(me) = self.cluster.snapshot().view.members.get(&self.id()) {
-            self.past.hear(&me.description);
         }
     }
 
