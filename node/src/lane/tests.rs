@@ -8,7 +8,7 @@ use ring::bucket::BlindWrites;
 use ring::causal::{Context, Epochs};
 use ring::ids::{NodeId, ObjectId};
 use ring::place::{partition, position};
-use ring::record::write::Write;
+use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::Wall;
 use ring::wire::peer::{Action, Refusal};
 use ring::wire::record::{decode, digest};
@@ -55,6 +55,7 @@ impl Bench {
             ttl_default: None,
             blind: BlindWrites::Siblings,
             siblings_max: 100,
+            context_runs_max: CONTEXT_RUNS_MAX,
         };
         let (id, now) = (id.clone(), Wall(1));
         self.lane

@@ -17,7 +17,7 @@ use ring::causal::Context;
 use ring::coord::put::{Effect, Event, Put, Reply};
 use ring::coord::{Outcome, Plan, WriteQuorum};
 use ring::ids::{NodeId, ObjectId};
-use ring::record::write::Write;
+use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::wire::bytes::{Reader, put_context, read_context};
 use ring::wire::peer::{Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
 use ring::wire::record::encode;
@@ -143,6 +143,7 @@ impl<W: World> Node<W> {
             ttl_default: settings.ttl_seconds.map(Duration::from_secs),
             blind: settings.blind_writes,
             siblings_max: settings.max_siblings as usize,
+            context_runs_max: CONTEXT_RUNS_MAX,
         };
         let (answer, wait) = oneshot::channel();
         let drive = Drive {

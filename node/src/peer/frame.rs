@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The version of the frame and of the bodies in it, agreed on in the hello.
-pub const PROTOCOL: u8 = 1;
+pub const PROTOCOL: u8 = 2;
 /// Bytes in front of the body.
 pub const HEAD_BYTES: usize = 46;
 /// The largest body.

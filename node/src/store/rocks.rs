@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   DIR/            0700, locked (flock) while a process has it open
-//!     CARTWHEEL     text: "format = 1", read before anything else is touched
+//!     CARTWHEEL     text: "format = 2", read before anything else is touched
 //!     SYNCED        how far the log was at the last sync (`synced.rs`)
 //!     db/           RocksDB: column families records, leaves, hints, meta
 //! ```

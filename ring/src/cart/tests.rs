@@ -5,7 +5,7 @@
 use super::*;
 use crate::causal::{Context, Epochs};
 use crate::ids::NodeId;
-use crate::record::write::{Write, take};
+use crate::record::write::{CONTEXT_RUNS_MAX, Write, take};
 use crate::record::{Content, Coordinated, Me, Op, Record, merge, receive};
 use crate::time::Wall;
 use crate::wire::peer::Action;
@@ -283,6 +283,7 @@ fn the_writers_context_keeps_what_it_brought() {
         ttl_default: None,
         blind: crate::bucket::BlindWrites::Siblings,
         siblings_max: 100,
+        context_runs_max: CONTEXT_RUNS_MAX,
     };
     let mut epochs = b.epochs;
     let done = take(None, write, NOW, &mut Me { node: b.node, epochs: &mut epochs }).unwrap();

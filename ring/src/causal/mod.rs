@@ -5,6 +5,6 @@ pub mod dot;
 pub mod epochs;
 pub mod token;
 
-pub use context::Context;
+pub use context::{COUNT_MAX, Context, Run};
 pub use dot::{Actor, Dot};
 pub use epochs::Epochs;

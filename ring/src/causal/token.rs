@@ -1,7 +1,7 @@
 //! The context as a client carries it: opaque, signed, and bound to one bucket and key.
 //!
 //! ```text
-//!   base64url(  version 1 | context | HMAC-SHA256(cluster key, "ctx1" ‖ bucket ‖ key ‖ version ‖ context)[..16]  )
+//!   base64url(  version 2 | context | HMAC-SHA256(cluster key, "ctx1" ‖ bucket ‖ key ‖ version ‖ context)[..16]  )
 //! ```
 //!
 //! A context is a claim to have seen writes, and a write with it makes them disappear: a forged or transplanted one would
@@ -19,8 +19,10 @@ use sha2::Sha256;
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAC_BYTES: usize = 16;
+/// The most runs in a token: of at most 16 bytes each (of an actor 27), which leaves a token of few actors half of its room.
+const RUNS_MAX: usize = 256;
 /// The longest token that is looked at: request headers may have 16 KiB together.
 pub const TOKEN_BYTES_MAX: usize = 12 << 10;
 
@@ -59,10 +61,11 @@ impl TokenKey {
         short
     }
 
-    /// Seals a context of this key.
+    /// Seals a context of this key. One that is longer than a client could send back is shortened: then its bearer claims
+    /// less than it has seen, so a later write of its own leaves more standing, and never less.
     pub fn seal(&self, id: &ObjectId, context: &Context) -> String {
         let mut bytes = vec![VERSION];
-        put_context(&mut bytes, context);
+        put_context(&mut bytes, &context.shortened(RUNS_MAX));
         let mac = self.mac(id, &bytes);
         bytes.extend_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(bytes)

@@ -61,7 +61,7 @@ pub fn coordinate(
         let first = Dot { actor, count: 1 };
         if top == 1 && !siblings.iter().any(|s| s.dot == first) {
             // A fresh epoch's mark carries no value, so no other delta brings it: without it here, the dots of this actor
-            // would stay in the other replicas' clouds until they see the whole record.
+            // would stay above a gap in the other replicas until they see the whole record.
             delta.clock.insert(first);
         }
         for (count, content) in (top + 1..).zip(contents) {

@@ -26,7 +26,12 @@ pub struct Write {
     pub blind: BlindWrites,
     /// How many versions may stand side by side.
     pub siblings_max: usize,
+    /// How long a writer's context may grow: [`CONTEXT_RUNS_MAX`], or less in a test.
+    pub context_runs_max: usize,
 }
+
+/// A writer's context with more runs than this is of somebody who has gone on for long without a read.
+pub const CONTEXT_RUNS_MAX: usize = 32;
 
 /// Applies a write to the local copy. A refusal changes nothing.
 pub fn take(
@@ -39,6 +44,17 @@ pub fn take(
         Action::Put { .. } | Action::Delete => take_object(local, write, now, me),
         _ => take_cart(local, write, now, me),
     }
+}
+
+/// Adds to the writer's context what is superseded here. Somebody who never reads, and whose every write stands between
+/// two of another's, would otherwise name each of them alone for ever. What superseded them is in this record, and the
+/// record goes to the others whole: wherever the context makes something disappear later, as many copies as
+/// acknowledged this write hold what had made it disappear here.
+fn close_gaps(done: &mut Coordinated) {
+    let unseen = done.record.siblings.iter().map(|s| s.dot).filter(|dot| !done.context.has(dot));
+    let superseded = done.record.clock.without(unseen);
+    done.context.join(&superseded);
+    done.delta = done.record.clone();
 }
 
 fn take_object(
@@ -66,10 +82,13 @@ fn take_object(
         }
         _ => Content::Tombstone { deleted: now },
     };
-    let done = coordinate(local, &seen, vec![content], me);
+    let mut done = coordinate(local, &seen, vec![content], me);
     let have = done.record.siblings.len();
     if have > write.siblings_max && have > local.map_or(0, |r| r.siblings.len()) {
         return Err(Refusal::SiblingLimit { have: have - 1, max: write.siblings_max });
+    }
+    if done.context.runs().len() > write.context_runs_max {
+        close_gaps(&mut done);
     }
     Ok(done)
 }

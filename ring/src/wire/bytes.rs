@@ -3,7 +3,7 @@
 //! Written by hand because it is the hot path and because slices of the incoming buffer are handed on without a copy. A
 //! [`Reader`] never panics and never allocates from a length that the input merely claims.
 
-use crate::causal::{Actor, Context, Dot};
+use crate::causal::{Actor, COUNT_MAX, Context, Dot, Run};
 use crate::ids::NodeId;
 use bytes::{Buf, Bytes};
 
@@ -120,9 +120,6 @@ impl Reader {
     }
 }
 
-/// Counts above this are refused: nobody writes one key 2^48 times, but a forger would like to.
-const COUNT_MAX: u64 = 1 << 48;
-
 /// The actors of a record or context, each written once and then named by index.
 #[derive(Debug, Default)]
 pub struct ActorTable(Vec<Actor>);
@@ -130,8 +127,9 @@ pub struct ActorTable(Vec<Actor>);
 impl ActorTable {
     /// Collects the actors of a context and of further dots.
     pub fn collect<'a>(context: &'a Context, dots: impl Iterator<Item = &'a Dot>) -> Self {
-        let mut actors: Vec<Actor> = context.vector().iter().map(|(a, _)| *a).collect();
-        for dot in context.cloud().iter().chain(dots) {
+        let mut actors: Vec<Actor> = context.runs().iter().map(|r| r.actor).collect();
+        actors.dedup();
+        for dot in dots {
             if let Err(at) = actors.binary_search(&dot.actor) {
                 actors.insert(at, dot.actor);
             }
@@ -168,10 +166,14 @@ impl ActorTable {
         put_varint(out, count);
     }
 
+    fn read_actor(&self, input: &mut Reader) -> Result<Actor, DecodeError> {
+        let at = usize::try_from(input.varint()?).map_err(|_| DecodeError::Range("actor index"))?;
+        self.0.get(at).copied().ok_or(DecodeError::Range("actor index"))
+    }
+
     /// Reads a dot.
     pub fn read_dot(&self, input: &mut Reader) -> Result<Dot, DecodeError> {
-        let at = usize::try_from(input.varint()?).map_err(|_| DecodeError::Range("actor index"))?;
-        let actor = *self.0.get(at).ok_or(DecodeError::Range("actor index"))?;
+        let actor = self.read_actor(input)?;
         let count = input.varint()?;
         if count == 0 || count > COUNT_MAX {
             Err(DecodeError::Range("count"))
@@ -180,35 +182,33 @@ impl ActorTable {
         }
     }
 
-    /// Appends a context whose actors are all in the table.
+    /// Appends a context whose actors are all in the table: of each run its actor, first count − 1 and length − 1.
     pub fn put_context(&self, out: &mut Vec<u8>, context: &Context) {
-        put_varint(out, context.vector().len() as u64);
-        for (actor, count) in context.vector() {
-            self.put_dot(out, *actor, *count);
-        }
-        put_varint(out, context.cloud().len() as u64);
-        for dot in context.cloud() {
-            self.put_dot(out, dot.actor, dot.count);
+        put_varint(out, context.runs().len() as u64);
+        for run in context.runs() {
+            self.put_dot(out, run.actor, run.first - 1);
+            put_varint(out, run.last - run.first);
         }
     }
 
     /// Reads a context.
     pub fn read_context(&self, input: &mut Reader) -> Result<Context, DecodeError> {
         let n = input.count()?;
-        let mut vector = Vec::with_capacity(n.min(64));
+        let mut runs: Vec<Run> = Vec::with_capacity(n.min(64));
         for _ in 0..n {
-            let dot = self.read_dot(input)?;
-            vector.push((dot.actor, dot.count));
+            let actor = self.read_actor(input)?;
+            let before = input.varint()?;
+            let more = input.varint()?;
+            if before >= COUNT_MAX || more >= COUNT_MAX - before {
+                return Err(DecodeError::Range("count"));
+            }
+            let run = Run { actor, first: before + 1, last: before + 1 + more };
+            if runs.last().is_some_and(|last| (last.actor, last.last + 1) >= (run.actor, run.first)) {
+                return Err(DecodeError::Range("context order"));
+            }
+            runs.push(run);
         }
-        let n = input.count()?;
-        let mut cloud = Vec::with_capacity(n.min(64));
-        for _ in 0..n {
-            cloud.push(self.read_dot(input)?);
-        }
-        if !vector.windows(2).all(|p| p[0].0 < p[1].0) || !cloud.windows(2).all(|p| p[0] < p[1]) {
-            return Err(DecodeError::Range("context order"));
-        }
-        Ok(Context::from_parts(vector, cloud))
+        Ok(Context::of_runs(runs))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Records to the byte: on disk, between peers, and under the Merkle trees.
 //!
 //! ```text
-//!   magic 0xC7 | version 1 | checksum u64 LE (xxh3-64 of all that follows)
+//!   magic 0xC7 | version 2 | checksum u64 LE (xxh3-64 of all that follows)
 //!   actors     count, then node (16 bytes BE) and epoch each, sorted
-//!   clock      count, then (actor index, count) each; cloud: count, then (actor index, count) each
+//!   clock      count, then (actor index, first count − 1, length − 1) of each run
 //!   siblings   count, then (actor index, count, content) each, in the order of the dots
 //!   content    kind u8, then by kind (see `put_content`)
 //! ```
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 const MAGIC: u8 = 0xC7;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 10;
 
 /// A fingerprint of clock and values: equal on two replicas if and only if their records are.

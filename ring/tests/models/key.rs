@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use ring::bucket::BlindWrites;
 use ring::causal::epochs::JUMP;
-use ring::causal::{Context, Epochs};
+use ring::causal::{Context, Epochs, Run};
 use ring::ids::NodeId;
-use ring::record::write::{Write, take};
+use ring::record::write::{CONTEXT_RUNS_MAX, Write, take};
 use ring::record::{Coordinated, Me, Record, merge, receive};
 use ring::time::Wall;
 use ring::wire::peer::Action;
@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scheme {
     Built,
+    /// As built, but every context is taken for one that has grown too long.
+    GapsClosed,
     /// A doubt draws the same epoch as ever: counters per key, under the node's name alone.
     OneEpoch,
     /// What arrives is merged and never marked, whatever it reveals.
@@ -226,7 +228,8 @@ impl Key {
         };
         let seen = Some(seen.context).filter(|c| !c.is_empty());
         let (blind, siblings_max) = (BlindWrites::Siblings, usize::MAX);
-        let write = Write { action, body, seen, ttl_default: None, blind, siblings_max };
+        let context_runs_max = if self.scheme == Scheme::GapsClosed { 0 } else { CONTEXT_RUNS_MAX };
+        let write = Write { action, body, seen, ttl_default: None, blind, siblings_max, context_runs_max };
         self.forget_epochs(at);
         let node = &mut self.nodes[at];
         let mut me = Me { node: node.name, epochs: &mut node.epochs };
@@ -351,12 +354,10 @@ pub(crate) fn seen_in(record: &Record) -> Seen {
 
 /// How many actors a clock names.
 pub(crate) fn actors(clock: &Context) -> usize {
-    let single = clock.cloud().iter().map(|d| d.actor);
-    clock.vector().iter().map(|(a, _)| *a).chain(single).collect::<BTreeSet<_>>().len()
+    clock.runs().iter().map(|run| run.actor).collect::<BTreeSet<_>>().len()
 }
 
 /// A context as a version vector can say it: of every actor, all up to the last.
 fn pressed(context: &Context) -> Context {
-    let single = context.cloud().iter().map(|d| (d.actor, d.count));
-    Context::from_parts(context.vector().iter().copied().chain(single).collect(), Vec::new())
+    Context::of_runs(context.runs().iter().map(|run| Run { first: 1, ..*run }))
 }

@@ -44,15 +44,15 @@ fn shortest(scheme: Scheme, mut steps: Vec<Step>) -> Vec<Step> {
 }
 
 /// No history loses, revives or parts anything. The longest clock that any of them made.
-fn assert_sound(plan: Plan) -> usize {
+fn assert_sound(scheme: Scheme, plan: Plan) -> usize {
     let mut longest = 0;
     for seed in 0..HISTORIES {
         let steps = plan(&mut StdRng::seed_from_u64(seed));
-        let outcome = play(Scheme::Built, &steps);
+        let outcome = play(scheme, &steps);
         longest = longest.max(outcome.longest);
         if !outcome.is_sound() {
-            let short = shortest(Scheme::Built, steps);
-            panic!("seed {seed}: {outcome:?}\n{short:#?}\n{:?}", play(Scheme::Built, &short));
+            let short = shortest(scheme, steps);
+            panic!("seed {seed}: {outcome:?}\n{short:#?}\n{:?}", play(scheme, &short));
         }
     }
     longest
@@ -156,7 +156,7 @@ fn conversations(rng: &mut StdRng) -> Vec<Step> {
 
 #[test]
 fn copies_that_are_lost_dropped_or_wiped_lose_no_write() {
-    let longest = assert_sound(forgetful);
+    let longest = assert_sound(Scheme::Built, forgetful);
     assert!(longest <= 13, "{longest} actors in a clock after {STEPS} steps");
 }
 
@@ -177,7 +177,7 @@ fn a_name_that_outlives_its_disk_would_lose_writes() {
 
 #[test]
 fn copies_that_go_back_in_time_lose_no_write() {
-    let longest = assert_sound(backwards);
+    let longest = assert_sound(Scheme::Built, backwards);
     assert!(longest <= 13, "{longest} actors in a clock after {STEPS} steps");
 }
 
@@ -198,7 +198,14 @@ fn a_boot_rule_that_the_next_start_forgets_would_lose_writes() {
 
 #[test]
 fn a_writer_supersedes_what_it_was_told_and_nothing_else() {
-    assert_sound(conversations);
+    assert_sound(Scheme::Built, conversations);
+}
+
+#[test]
+fn closing_the_gaps_of_a_context_loses_no_write() {
+    for plan in [forgetful, backwards, conversations] as [Plan; 3] {
+        assert_sound(Scheme::GapsClosed, plan);
+    }
 }
 
 #[test]

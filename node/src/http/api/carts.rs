@@ -39,8 +39,6 @@ use std::time::Duration;
 
 /// The longest time that a request may give itself.
 const TIMEOUT_MS_MAX: u64 = 60_000;
-/// The longest token that a write answers with: clients keep it in a header, and many stop at 8 KiB for all of them.
-const TOKEN_BYTES_MAX: usize = 4 << 10;
 /// Items with attributes that move at a time.
 const MOVES_IN_FLIGHT: usize = 16;
 
@@ -275,20 +273,13 @@ impl<'a, W: World> Door<'a, W> {
         Ok(response)
     }
 
-    /// What the caller knows now. Many removed adds of one item, with others between them, can make it longer than a
-    /// header; then the last own write stands for them, for the write went to every replica in one piece.
+    /// What the caller knows now: what it had said, and what it did.
     fn token_of(&self, seen: Context, written: &WriteAnswer) -> Result<String, Problem> {
         let own = context_from(&written.context)
             .map_err(|error| Problem::new(Code::Internal, error.to_string()).outcome(Outcome::Applied))?;
-        let mut all = seen.clone();
+        let mut all = seen;
         all.join(&own);
-        let token = self.api.node.tokens.seal(&self.id, &all);
-        if token.len() <= TOKEN_BYTES_MAX {
-            return Ok(token);
-        }
-        let mut short = seen;
-        short.join(&Context::of_dots(written.dots.last().copied()));
-        Ok(self.api.node.tokens.seal(&self.id, &short))
+        Ok(self.api.node.tokens.seal(&self.id, &all))
     }
 
     fn token(&self, name: &'static str) -> Result<Option<Context>, Problem> {

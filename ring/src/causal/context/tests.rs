@@ -22,15 +22,9 @@ fn universe() -> impl Iterator<Item = Dot> {
 
 /// The form that two equal sets share: no gap that could be closed, everything sorted, nothing twice.
 fn assert_folded(context: &Context) {
-    assert!(context.vector().windows(2).all(|p| p[0].0 < p[1].0), "{context:?}");
-    assert!(context.cloud().windows(2).all(|p| p[0] < p[1]), "{context:?}");
-    assert!(context.vector().iter().all(|(_, n)| *n > 0), "{context:?}");
-    for dot in context.cloud() {
-        assert!(
-            dot.count > context.vector_count(dot.actor) + 1,
-            "{dot:?} belongs into the vector of {context:?}"
-        );
-    }
+    let apart = |p: &[Run]| (p[0].actor, p[0].last + 1) < (p[1].actor, p[1].first);
+    assert!(context.runs().windows(2).all(apart), "{context:?}");
+    assert!(context.runs().iter().all(|r| 0 < r.first && r.first <= r.last), "{context:?}");
 }
 
 proptest! {
@@ -67,22 +61,54 @@ proptest! {
     }
 
     #[test]
-    fn dots_may_come_one_by_one_or_in_parts(a in any_dots(), n in 0..4_u64) {
+    fn dots_may_come_one_by_one_or_in_runs(a in any_dots(), first in 1..5_u64, more in 0..4_u64) {
         let mut one_by_one = Context::new();
         a.iter().for_each(|dot| one_by_one.insert(*dot));
         prop_assert_eq!(&one_by_one, &Context::of_dots(a.clone()));
-        let mut raised = one_by_one.clone();
-        (1..=n).for_each(|count| raised.insert(dot(0, count)));
-        prop_assert_eq!(Context::from_parts(vec![(dot(0, 1).actor, n)], a), raised);
+        (first..=first + more).for_each(|count| one_by_one.insert(dot(0, count)));
+        let run = Run { actor: dot(0, 1).actor, first, last: first + more };
+        let runs = a.iter().map(|d| Run { actor: d.actor, first: d.count, last: d.count }).chain([run]);
+        prop_assert_eq!(Context::of_runs(runs), one_by_one);
+    }
+
+    #[test]
+    fn without_takes_away_just_these(a in any_dots(), b in any_dots()) {
+        let (a, b) = (set(&a), set(&b));
+        let rest = Context::of_dots(a.iter().copied()).without(b.iter().copied());
+        assert_folded(&rest);
+        prop_assert_eq!(rest, Context::of_dots(a.difference(&b).copied()));
+    }
+
+    #[test]
+    fn a_shortened_one_says_less_and_keeps_the_newest(a in any_dots(), runs_max in 1..6_usize) {
+        let whole = Context::of_dots(a.clone());
+        let short = whole.shortened(runs_max);
+        assert_folded(&short);
+        prop_assert!(whole.covers(&short));
+        let actors = a.iter().map(|d| d.actor).collect::<BTreeSet<_>>();
+        prop_assert!(short.runs().len() <= runs_max.max(actors.len()), "{:?}", short);
+        prop_assert!(whole.runs().len() > runs_max || short == whole);
+        for actor in actors {
+            prop_assert_eq!(short.top(actor), whole.top(actor));
+        }
     }
 }
 
 #[test]
-fn the_cloud_folds_as_soon_as_the_gap_is_closed() {
+fn runs_join_as_soon_as_the_gap_is_closed() {
+    let run = |first, last| Run { actor: dot(0, 1).actor, first, last };
     let mut context = Context::of_dots([dot(0, 1), dot(0, 3), dot(0, 4)]);
-    assert_eq!(context.vector(), [(dot(0, 1).actor, 1)]);
-    assert_eq!(context.cloud(), [dot(0, 3), dot(0, 4)]);
+    assert_eq!(context.runs(), [run(1, 1), run(3, 4)]);
     context.insert(dot(0, 2));
-    assert_eq!(context.vector(), [(dot(0, 1).actor, 4)]);
-    assert!(context.cloud().is_empty());
+    assert_eq!(context.runs(), [run(1, 4)]);
+}
+
+#[test]
+fn the_longest_runs_are_kept() {
+    let single = |count: u64| dot(0, 2 * count);
+    let mut whole = Context::of_dots((50..1_000).map(single));
+    whole.join(&Context::of_dots((1..80).map(|count| dot(0, count))));
+    let short = whole.shortened(10);
+    assert_eq!(short.runs().len(), 10);
+    assert!(short.has(&dot(0, 1)) && short.has(&single(999)) && !short.has(&single(500)));
 }
