@@ -28,6 +28,7 @@ async fn siblings_keep_the_contract() -> Result<()> {
         .run("a returned context does not cover what the writer did not see", an_unseen_sibling_stays(c))
         .await;
     checks.run("two blind writers with their own contexts keep two values", two_lines_stay_two(c)).await;
+    checks.run("a context does not grow with its holder's writes", two_lines_stay_short(c)).await;
     checks
         .run("two interleaving read-modify-writers make at most two siblings", interleaving_makes_two(c))
         .await;
@@ -152,6 +153,20 @@ async fn two_lines_stay_two(c: &Cluster) -> Result<()> {
     for url in &urls {
         expect_values(url, &["a39", "b39"]).await?;
     }
+    Ok(())
+}
+
+/// Each write stands between two of the other line, so neither line's own dots are ever next to each other.
+async fn two_lines_stay_short(c: &Cluster) -> Result<()> {
+    let urls = key_urls(c, BUCKET, "short lines");
+    let mut contexts =
+        [put_blind(&urls[0], "0").await?.context()?, put_blind(&urls[0], "1").await?.context()?];
+    for n in 2..400 {
+        let token = &mut contexts[n % 2];
+        *token = put_with(&urls[0], &n.to_string(), token).await?.context()?;
+        ensure!(token.len() <= 400, "after {n} writes the token has {} bytes", token.len());
+    }
+    expect_values(&urls[1], &["398", "399"]).await?;
     Ok(())
 }
 
