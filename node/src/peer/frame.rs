@@ -258,11 +258,11 @@ mod tests {
         };
         let bytes = encode(&header, b"hi");
         // zlib's crc32 of what follows it.
-        let crc = 0x18d4f0c_u32.to_le_bytes();
+        let crc = 0x2b31_ff84_u32.to_le_bytes();
         let expected = [
             &[44, 0, 0, 0][..],
             &crc,
-            &[1, 1],
+            &[2, 1],
             &[2, 1, 0, 0, 0, 0, 0, 0],
             &[0xe8, 3, 0, 0],
             &[7, 0, 0, 0, 0, 0, 0, 0],

@@ -26,7 +26,7 @@ async fn refusal(dialer: &Local, acceptor: &Local) -> Refusal {
 #[test]
 fn a_step_has_exactly_these_bytes() {
     let hello = local(0x0102, "", Some(3)).hello([9; 32]);
-    let expected = [&b"CTWL\x32\x00"[..], &[0, 1, 1, 0x82, 2, 1, 3, 7, 9], b"host:8099", &[9; 32]].concat();
+    let expected = [&b"CTWL\x32\x00"[..], &[0, 2, 2, 0x82, 2, 1, 3, 7, 9], b"host:8099", &[9; 32]].concat();
     assert_eq!(encode(&Step::Hello(hello)), expected);
     assert_eq!(encode(&Step::Refused(Refusal::Removed)), b"CTWL\x02\x00\x04\x05");
 }
