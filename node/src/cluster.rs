@@ -10,6 +10,7 @@ use ring::coord::Plan;
 use ring::ids::{NodeId, ObjectId};
 use ring::members::View;
 use ring::place::{N_MAX, Table};
+use ring::tree::Ns;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -25,13 +26,17 @@ pub struct Snapshot {
     pub joining: Vec<NodeId>,
     /// The settings of a bucket that nobody configured.
     pub defaults: BucketSettings,
+    /// Which n each bucket has.
+    pub ns: Ns,
 }
 
 impl Snapshot {
     fn of(view: View, defaults: BucketSettings) -> Snapshot {
         let table = Table::compute(&view.claimants(), view.partitions, N_MAX, view.table_counter());
         let joining = view.joining().map(|(id, _)| id).collect();
-        Snapshot { view, table, joining, defaults }
+        let of = view.buckets_configured().map(|(name, settings)| (name.clone(), settings.n)).collect();
+        let ns = Ns { default: defaults.n, of };
+        Snapshot { view, table, joining, defaults, ns }
     }
 
     /// The settings that hold for a bucket.

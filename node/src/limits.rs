@@ -183,3 +183,36 @@ pub const LIST_ROUNDS_MAX: usize = 64;
 
 /// How long a start waits for what the others remember of it: a round trip, and room for a dial that fails slowly.
 pub const GREET_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Leaves that the lane reads at a time to build a tree: 4,096 × some 60 bytes, a few milliseconds between two batches.
+pub const LEAF_PAGE_ROWS: usize = 4096;
+
+/// How often trees are compared with one other node's: each of ten is met every ten seconds.
+pub const AAE_EVERY: Duration = Duration::from_secs(1);
+
+/// How far apart the looks are of which two must show a difference: a replication takes milliseconds, or fails.
+pub const AAE_APART: Duration = Duration::from_secs(2);
+
+/// How long one question about trees may take.
+pub const AAE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Trees whose roots are asked for at once: 4,096 × 16 bytes of answer.
+pub const AAE_ROOTS_MAX: usize = 4096;
+
+/// Slots whose keys are listed at once.
+pub const AAE_SLOTS_MAX: usize = 16;
+
+/// Leaves in one answer: 1,024 × 1.3 KiB at worst.
+pub const AAE_LEAVES_MAX: usize = 1024;
+
+/// Pages of leaves that are read for [`AAE_SLOTS_MAX`] slots: a million leaves of a partition of 64 million keys.
+pub const AAE_PAGES_MAX: usize = 1024;
+
+/// Keys that are repaired at once while no client is served.
+pub const AAE_REPAIRS_IDLE: usize = 32;
+
+/// Keys that are repaired at once while clients are served.
+pub const AAE_REPAIRS_BUSY: usize = 4;
+
+/// Bytes of records that repairs move in a second: a quarter of a gigabit.
+pub const AAE_BYTES_PER_SECOND: u64 = 32 << 20;

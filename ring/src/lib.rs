@@ -7,6 +7,7 @@
 //! | [`record`], [`cart`] | what is stored under a key, the one merge, what a write does |
 //! | [`place`], [`members`], [`bucket`] | who owns what, who is here, how a bucket behaves |
 //! | [`coord`] | the PUT and GET machines |
+//! | [`tree`] | Merkle trees, and when a difference is believed |
 //! | [`wire`] | the bytes of all that |
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or starts a task.
@@ -20,4 +21,5 @@ pub mod members;
 pub mod place;
 pub mod record;
 pub mod time;
+pub mod tree;
 pub mod wire;

@@ -6,10 +6,10 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::duty::{gossip, hints, join, past, swim};
+use crate::duty::{exchange, gossip, hints, join, past, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
-use crate::lane::{Core, Lane};
+use crate::lane::{Core, Lane, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::past::Past;
 use crate::node::{Inner, Node};
@@ -24,6 +24,7 @@ use ring::bucket::BucketSettings;
 use ring::causal::Epochs;
 use ring::causal::token::TokenKey;
 use ring::members::Description;
+use ring::tree::Forest;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -115,6 +116,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(exchange::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(join::fill(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
@@ -216,7 +218,9 @@ fn start<W: World>(
     batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&epochs.boot().to_be_bytes()));
     batch.delete(Family::Meta, keys::UNSYNCED);
     store.write(batch, true)?;
-    let core = Core::new(store.clone(), entered.node, epochs, entered.view.partitions, failed);
+    let partitions = entered.view.partitions;
+    let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));
+    let core = Core::new(store.clone(), entered.node, epochs, partitions, Arc::clone(&trees), failed);
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
@@ -234,6 +238,8 @@ fn start<W: World>(
         hints_written: 0.into(),
         hints_delivered: 0.into(),
         read_repairs: 0.into(),
+        trees,
+        aae: Mutex::default(),
         rng: Mutex::new(world.rng("node")),
     });
     Ok((node, lane_done))

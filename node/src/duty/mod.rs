@@ -1,5 +1,6 @@
 //! What a node does without being asked. Each duty is a loop with one list of causes, and ends with the shutdown signal.
 
+pub mod exchange;
 pub mod gossip;
 pub mod hints;
 pub mod join;

@@ -1,7 +1,8 @@
 //! One step of the lane: read, decide, one batch, answers.
 
 use super::job::{Job, Reply, Taken};
-use crate::store::{Batch, Family, Store, StoreError, keys};
+use crate::limits::LEAF_PAGE_ROWS;
+use crate::store::{Batch, Family, Row, Store, StoreError, keys};
 use bytes::Bytes;
 use ring::causal::Epochs;
 use ring::causal::epochs::first_of;
@@ -10,10 +11,11 @@ use ring::place::{partition, position};
 use ring::record::write::{Write, take};
 use ring::record::{Me, Record, receive};
 use ring::time::Wall;
+use ring::tree::{self, Forest};
 use ring::wire::peer::Refusal;
 use ring::wire::record::{Digest, decode, digest, encode};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// What the lane works on.
@@ -23,20 +25,31 @@ pub struct Core<S> {
     node: NodeId,
     epochs: Epochs,
     partitions: u16,
+    trees: Trees,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
     failed: watch::Sender<Option<String>>,
 }
 
+/// The Merkle trees, shared with those who compare them. Only the lane writes: what a tree says and what the disk says
+/// change in one order.
+pub type Trees = Arc<Mutex<Forest>>;
+
 /// A key in the batch: what it holds now, decoded once.
 #[derive(Debug)]
 struct Slot {
     partition: Partition,
+    tree: tree::Slot,
     id: ObjectId,
     record: Option<Arc<Record>>,
+    /// The digest of what the disk holds.
+    stored: Option<Digest>,
     changed: bool,
 }
+
+/// What a batch changes in the trees: partition, slot, where the leaf stands, whose it is, and its digests.
+type TreeChange = (Partition, tree::Slot, Vec<u8>, ObjectId, [Option<Digest>; 2]);
 
 /// What one step collects.
 #[derive(Default)]
@@ -45,6 +58,8 @@ struct Draft {
     batch: Batch,
     sync: bool,
     answers: Vec<Answer>,
+    /// Partitions with a leaf that was wrong.
+    mended: BTreeSet<Partition>,
 }
 
 type Answer = Box<dyn FnOnce(Result<bool, Refusal>) + Send>;
@@ -56,9 +71,10 @@ impl<S: Store> Core<S> {
         node: NodeId,
         epochs: Epochs,
         partitions: u16,
+        trees: Trees,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        Core { store, node, epochs, partitions, marked: false, failed }
+        Core { store, node, epochs, partitions, trees, marked: false, failed }
     }
 
     /// Runs everything that waits as one batch.
@@ -127,6 +143,10 @@ impl<S: Store> Core<S> {
                 let jumped = self.jump(lease);
                 draft.answer(reply, jumped, |(), _| true);
             }
+            Job::GrowTree { partition, reply } => {
+                let stands = self.grow_tree(partition);
+                let _ = reply.send(stands);
+            }
             Job::Raw { batch, sync, reply } => {
                 draft.batch.changes.extend(batch.changes);
                 draft.sync |= sync;
@@ -137,17 +157,20 @@ impl<S: Store> Core<S> {
 
     /// The key's slot in this batch, read from the store the first time.
     fn slot(&self, id: &ObjectId, draft: &mut Draft) -> Result<(Vec<u8>, Option<Arc<Record>>), Refusal> {
-        let partition = partition(position(id), self.partitions);
+        let position = position(id);
+        let partition = partition(position, self.partitions);
         let key = keys::record_key(partition, id);
         if let Some(slot) = draft.slots.get(&key) {
             return Ok((key, slot.record.clone()));
         }
         let bytes = self.store.get(Family::Records, &key).map_err(|e| self.refusal(e))?;
         // Damaged bytes are not "nothing": taking them for that would hand out dots that others have seen.
+        let stored = bytes.as_deref().map(digest);
         let record =
             bytes.map(|b| decode(&b)).transpose().map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let record = record.map(Arc::new);
-        let slot = Slot { partition, id: id.clone(), record: record.clone(), changed: false };
+        let tree = tree::slot(position);
+        let slot = Slot { partition, tree, id: id.clone(), record: record.clone(), stored, changed: false };
         draft.slots.insert(key.clone(), slot);
         Ok((key, record))
     }
@@ -190,13 +213,56 @@ impl<S: Store> Core<S> {
         let incoming = decode(record).map_err(|e| Refusal::Malformed(e.to_string()))?;
         let (key, local) = self.slot(id, draft)?;
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
-        if let Some(merged) = receive(local.as_deref(), &incoming, &mut me) {
-            draft.set(&key, Some(Arc::new(merged)));
+        match receive(local.as_deref(), &incoming, &mut me) {
+            Some(merged) => draft.set(&key, Some(Arc::new(merged))),
+            None => self.hash_again(&key, draft)?,
         }
         if let Some(owner) = hint_for {
             self.keep_hint(id, owner, now, draft);
         }
         Ok(())
+    }
+
+    /// Somebody sent what is here already, perhaps because the leaf here says something else. Then the leaf is mended, and
+    /// the partition's trees are built again: they were made of it.
+    fn hash_again(&self, key: &[u8], draft: &mut Draft) -> Result<(), Refusal> {
+        let slot = &draft.slots[key];
+        if slot.changed {
+            return Ok(());
+        }
+        let at = keys::leaf_key(slot.partition, slot.tree, &slot.id);
+        let leaf = self.store.get(Family::Leaves, &at).map_err(|e| self.refusal(e))?;
+        let right = slot.stored.map(|digest| Bytes::copy_from_slice(&digest.0.to_be_bytes()));
+        if leaf == right {
+            return Ok(());
+        }
+        tracing::warn!(key = ?slot.id, "a leaf was not that of its record");
+        match right {
+            Some(right) => draft.batch.put(Family::Leaves, at, right),
+            None => draft.batch.delete(Family::Leaves, at),
+        }
+        draft.mended.insert(slot.partition);
+        Ok(())
+    }
+
+    /// Reads the next page of leaves into the trees. Between two batches nothing is under way: the page is all that the
+    /// disk holds there.
+    fn grow_tree(&self, partition: Partition) -> Result<bool, Refusal> {
+        let Some(from) = self.lock_trees().builds_from(partition) else { return Ok(true) };
+        let (first, end) = keys::leaves_of_partition(partition);
+        let from = if from.is_empty() { first } else { from };
+        let rows = self
+            .store
+            .scan(Family::Leaves, &from, end.as_deref(), LEAF_PAGE_ROWS, usize::MAX)
+            .map_err(|e| self.refusal(e))?;
+        let next = rows.last().filter(|_| rows.len() == LEAF_PAGE_ROWS).map(|(last, _)| keys::after(last));
+        let page: Vec<_> = rows.iter().filter_map(leaf_row).map(|(_, slot, id, d)| (slot, id, d)).collect();
+        self.lock_trees().grow(partition, &page, next);
+        Ok(self.lock_trees().stands(partition))
+    }
+
+    fn lock_trees(&self) -> MutexGuard<'_, Forest> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep_hint(&self, id: &ObjectId, owner: NodeId, now: Wall, draft: &mut Draft) {
@@ -232,24 +298,7 @@ impl<S: Store> Core<S> {
     }
 
     fn commit(&mut self, mut draft: Draft) {
-        for (key, slot) in std::mem::take(&mut draft.slots) {
-            if !slot.changed {
-                continue;
-            }
-            let leaf = keys::leaf_key(slot.partition, &slot.id);
-            match slot.record {
-                Some(record) => {
-                    let bytes = encode(&record);
-                    let hash = digest(&bytes).0.to_be_bytes();
-                    draft.batch.put(Family::Records, key, bytes);
-                    draft.batch.put(Family::Leaves, leaf, Bytes::copy_from_slice(&hash));
-                }
-                None => {
-                    draft.batch.delete(Family::Records, key);
-                    draft.batch.delete(Family::Leaves, leaf);
-                }
-            }
-        }
+        let changes = draft.write_slots();
         if !draft.sync && !draft.batch.is_empty() && !self.marked {
             // The first write that nobody syncs says so durably: a start after a power cut then draws fresh epochs.
             draft.batch.put(Family::Meta, keys::UNSYNCED, Bytes::from_static(b"1"));
@@ -262,6 +311,13 @@ impl<S: Store> Core<S> {
         } else {
             self.store.write(draft.batch, draft.sync).map(|()| draft.sync)
         };
+        if written.is_ok() && !(changes.is_empty() && draft.mended.is_empty()) {
+            let mut trees = self.lock_trees();
+            for (partition, slot, at, id, digests) in &changes {
+                trees.change(*partition, *slot, at, id, *digests);
+            }
+            draft.mended.iter().for_each(|partition| trees.clear(*partition));
+        }
         let result = written.map_err(|e| self.refusal(e));
         for answer in draft.answers {
             answer(result.clone());
@@ -280,7 +336,42 @@ impl<S: Store> Core<S> {
     }
 }
 
+/// A leaf as it stands on disk; `None` if these bytes can't be one.
+pub fn leaf_row((key, value): &Row) -> Option<(Partition, tree::Slot, ObjectId, Digest)> {
+    let (partition, slot, id) = keys::decode_leaf_key(key).ok()?;
+    let digest = Digest(u128::from_be_bytes(value.as_ref().try_into().ok()?));
+    Some((partition, slot, id, digest))
+}
+
 impl Draft {
+    /// Puts every changed record and its leaf into the batch.
+    fn write_slots(&mut self) -> Vec<TreeChange> {
+        let mut changes = Vec::new();
+        for (key, slot) in std::mem::take(&mut self.slots) {
+            if !slot.changed {
+                continue;
+            }
+            let leaf = keys::leaf_key(slot.partition, slot.tree, &slot.id);
+            let after = match slot.record {
+                Some(record) => {
+                    let bytes = encode(&record);
+                    let hash = digest(&bytes);
+                    self.batch.put(Family::Records, key, bytes);
+                    let value = Bytes::copy_from_slice(&hash.0.to_be_bytes());
+                    self.batch.put(Family::Leaves, leaf.clone(), value);
+                    Some(hash)
+                }
+                None => {
+                    self.batch.delete(Family::Records, key);
+                    self.batch.delete(Family::Leaves, leaf.clone());
+                    None
+                }
+            };
+            changes.push((slot.partition, slot.tree, leaf, slot.id, [slot.stored, after]));
+        }
+        changes
+    }
+
     fn set(&mut self, key: &[u8], record: Option<Arc<Record>>) {
         let slot = self.slots.get_mut(key).expect("slot() has read it in");
         slot.record = record;
@@ -312,6 +403,7 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::KeepHint { reply, .. }
         | Job::DropHint { reply, .. }
         | Job::Jump { reply, .. }
+        | Job::GrowTree { reply, .. }
         | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
     }
 }

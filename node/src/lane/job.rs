@@ -3,7 +3,7 @@
 use crate::store::Batch;
 use bytes::Bytes;
 use ring::causal::{Context, Dot};
-use ring::ids::{NodeId, ObjectId};
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::record::Record;
 use ring::record::write::Write;
 use ring::time::Wall;
@@ -78,6 +78,13 @@ pub enum Job {
         /// The lease.
         lease: u64,
         /// The answer.
+        reply: Reply<bool>,
+    },
+    /// Read one more page of leaves into the trees of a partition.
+    GrowTree {
+        /// The partition.
+        partition: Partition,
+        /// The answer: whether they stand.
         reply: Reply<bool>,
     },
     /// Write rows that are not records.

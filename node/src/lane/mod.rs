@@ -13,7 +13,7 @@
 mod core;
 mod job;
 
-pub use core::Core;
+pub use core::{Core, Trees, leaf_row};
 pub use job::{Job, Taken};
 
 use crate::limits::{LANE_BATCH_JOBS_MAX, LANE_QUEUE_JOBS_MAX};

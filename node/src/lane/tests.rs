@@ -1,17 +1,19 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Job, Lane, Taken};
+use super::{Core, Job, Lane, Taken, Trees};
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
 use ring::bucket::BlindWrites;
 use ring::causal::{Context, Epochs};
-use ring::ids::{NodeId, ObjectId};
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::Wall;
+use ring::tree::{Forest, Group, slot};
 use ring::wire::peer::{Action, Refusal};
 use ring::wire::record::{decode, digest};
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 const ME: NodeId = NodeId(7);
@@ -22,6 +24,7 @@ struct Bench {
     disk: MemDisk,
     store: MemStore,
     lane: Lane,
+    trees: Trees,
     failed: watch::Receiver<Option<String>>,
 }
 
@@ -35,9 +38,10 @@ impl Bench {
         lease.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease().to_be_bytes()));
         store.write(lease, true).unwrap();
         let (tell, failed) = watch::channel(None);
-        let core = Core::new(store.clone(), ME, epochs, PARTITIONS, tell);
+        let trees: Trees = Arc::new(Mutex::new(Forest::new(PARTITIONS)));
+        let core = Core::new(store.clone(), ME, epochs, PARTITIONS, Arc::clone(&trees), tell);
         let (lane, _done) = Lane::start(core, false);
-        Bench { disk, store, lane, failed }
+        Bench { disk, store, lane, trees, failed }
     }
 
     async fn put(
@@ -130,8 +134,7 @@ async fn the_leaf_is_the_digest_of_the_record() {
     let key = id("k");
     for value in ["a", "b", "c"] {
         bench.put(&key, value, None, true).await.unwrap();
-        let leaf = keys::leaf_key(partition(position(&key), PARTITIONS), &key);
-        let leaf = bench.store.get(Family::Leaves, &leaf).unwrap().unwrap();
+        let leaf = bench.store.get(Family::Leaves, &leaf_of(&key)).unwrap().unwrap();
         assert_eq!(leaf.as_ref(), digest(&bench.bytes(&key).unwrap()).0.to_be_bytes());
     }
 }
@@ -196,4 +199,66 @@ async fn a_failed_sync_ends_the_node() {
     bench.disk.set_fault(Some(Fault::Io));
     assert!(matches!(bench.put(&id("k"), "v", None, true).await, Err(Refusal::Disk(_))));
     assert!(bench.failed.borrow().is_some(), "the node is told to leave");
+}
+
+fn leaf_of(id: &ObjectId) -> Vec<u8> {
+    keys::leaf_key(partition(position(id), PARTITIONS), slot(position(id)), id)
+}
+
+impl Bench {
+    async fn grow(&self) {
+        for partition in (0..PARTITIONS).map(Partition) {
+            while !self.lane.run(|reply| Job::GrowTree { partition, reply }).await.unwrap() {}
+        }
+    }
+
+    fn roots(&self) -> Vec<Option<u128>> {
+        let trees = self.trees.lock().unwrap();
+        (0..PARTITIONS).map(|p| trees.root(Group { partition: Partition(p), n: 0 })).collect()
+    }
+}
+
+/// After every kind of change, and after a crash, the trees that were kept up are those that the disk gives.
+#[tokio::test]
+async fn trees_are_kept_up_with_the_disk() {
+    let bench = Bench::on(MemDisk::new());
+    bench.put(&id("before"), "x", None, true).await.unwrap();
+    bench.grow().await;
+    for n in 0..50 {
+        let taken = bench.put(&id(&format!("k{}", n % 20)), "v", None, true).await.unwrap();
+        bench.put(&id(&format!("k{}", n % 7)), "w", Some(taken.context), true).await.unwrap();
+    }
+    bench.hint(&id("k1")).await;
+    let delivered = bench.bytes(&id("k1")).map(|b| digest(&b));
+    assert!(bench.drop_hint(&id("k1"), delivered).await);
+    assert_eq!(bench.bytes(&id("k1")), None, "its copy went with its last hint");
+    let kept_up = bench.roots();
+    bench.disk.crash();
+    let again = Bench::on(bench.disk);
+    assert!(again.roots().iter().all(Option::is_none), "nothing is claimed before it is built");
+    again.grow().await;
+    assert_eq!(again.roots(), kept_up);
+    assert!(kept_up.iter().any(|root| root.is_some_and(|hash| hash != 0)));
+}
+
+/// A leaf that is not its record's is mended by the next copy that arrives, changed or not, and so is the tree.
+#[tokio::test]
+async fn a_wrong_leaf_is_mended_by_what_arrives() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    bench.grow().await;
+    let right = bench.roots();
+    let (record, leaf) =
+        (bench.bytes(&key).unwrap(), bench.store.get(Family::Leaves, &leaf_of(&key)).unwrap());
+    let mut damage = Batch::default();
+    damage.put(Family::Leaves, leaf_of(&key), vec![1; 16]);
+    bench.store.write(damage, true).unwrap();
+    let merge =
+        |reply| Job::Merge { id: key.clone(), record, hint_for: None, sync: true, now: Wall(1), reply };
+    bench.lane.run(merge).await.unwrap();
+    assert_eq!(bench.store.get(Family::Leaves, &leaf_of(&key)).unwrap(), leaf);
+    assert_eq!(bench.roots().iter().filter(|root| root.is_none()).count(), 1, "its partition is built again");
+    bench.grow().await;
+    assert_eq!(bench.roots(), right);
 }

@@ -7,10 +7,11 @@ pub mod keys;
 pub mod past;
 pub mod read;
 pub mod serve;
+pub mod trees;
 pub mod write;
 
 use crate::cluster::Cluster;
-use crate::lane::Lane;
+use crate::lane::{Lane, Trees};
 use crate::peer::Pool;
 use crate::store::{Family, Store, keys as rows};
 use crate::world::World;
@@ -58,6 +59,10 @@ pub struct Inner<W: World> {
     pub hints_delivered: AtomicU64,
     /// Records sent by read repair, since the start.
     pub read_repairs: AtomicU64,
+    /// The Merkle trees, which the lane keeps up.
+    pub trees: Trees,
+    /// What came of comparing them.
+    pub aae: Mutex<trees::Aae>,
     /// Chance, for what is sampled.
     pub rng: Mutex<StdRng>,
 }

@@ -54,6 +54,7 @@ impl<W: World> Node<W> {
             Ask::Keys { bucket, start, end, partitions, limit } => self
                 .keys_here(&bucket, &start, &end, &partitions, limit as usize)
                 .map_or_else(refused, |keys| Message::of(Answer::Keys(keys))),
+            Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
             // The failure detector takes its messages before they come here.
             Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
         }

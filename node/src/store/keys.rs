@@ -1,8 +1,9 @@
 //! Every key that is ever written to a disk, encoded in this one file.
 //!
 //! ```text
-//!   Records, Leaves   partition u16 BE ‖ bucket length u8 ‖ bucket ‖ key
-//!   Hints             target NodeId 16 bytes BE ‖ the same
+//!   Records           partition u16 BE ‖ bucket length u8 ‖ bucket ‖ key
+//!   Leaves            partition u16 BE ‖ slot u16 BE ‖ bucket length u8 ‖ bucket ‖ key
+//!   Hints             target NodeId 16 bytes BE ‖ as a record's
 //!   Meta              plain names: "identity", "view", …, "bucket/" ‖ bucket
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 use bytes::Bytes;
 use ring::ids::{BUCKET_BYTES_MAX, NameError, NodeId, ObjectId, Partition, check_bucket};
+use ring::tree::{SLOTS, Slot};
 
 /// The identity of this data directory: node, cluster, partitions.
 pub const IDENTITY: &[u8] = b"identity";
@@ -57,9 +59,14 @@ pub fn record_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
     out
 }
 
-/// Where the tree leaf of a record is kept: the same bytes as its record, in another family.
-pub fn leaf_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
-    record_key(partition, id)
+/// Where the tree leaf of a record is kept: beside the others of its slot, so that a slot is one range.
+pub fn leaf_key(partition: Partition, slot: Slot, id: &ObjectId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(5 + id.bucket().len() + id.key().len());
+    out.extend_from_slice(&partition.0.to_be_bytes());
+    out.extend_from_slice(&slot.0.to_be_bytes());
+    push_name(&mut out, id.bucket());
+    out.extend_from_slice(id.key());
+    out
 }
 
 /// Where a hint is kept: a record that waits for its target.
@@ -75,7 +82,17 @@ pub fn bucket_settings_key(bucket: &[u8]) -> Vec<u8> {
     [BUCKET_SETTINGS, bucket].concat()
 }
 
-/// All records, or all leaves, of a partition.
+/// All leaves of a partition.
+pub fn leaves_of_partition(partition: Partition) -> Range {
+    records_of_partition(partition)
+}
+
+/// All leaves of a slot.
+pub fn leaves_of_slot(partition: Partition, slot: Slot) -> Range {
+    all_under([partition.0.to_be_bytes(), slot.0.to_be_bytes()].concat())
+}
+
+/// All records of a partition.
 pub fn records_of_partition(partition: Partition) -> Range {
     all_under(partition.0.to_be_bytes().to_vec())
 }
@@ -117,18 +134,29 @@ pub fn after(key: &[u8]) -> Vec<u8> {
 
 /// Reads back [`record_key`]. The names share the memory of `key`.
 pub fn decode_record_key(key: &Bytes) -> Result<(Partition, ObjectId), KeyError> {
-    let [high, low, bucket_len, rest @ ..] = &key[..] else { return Err(KeyError::Short(key.len())) };
-    let bucket_end = 3 + usize::from(*bucket_len);
-    if rest.len() < usize::from(*bucket_len) {
+    let [high, low, ..] = key[..] else { return Err(KeyError::Short(key.len())) };
+    Ok((Partition(u16::from_be_bytes([high, low])), decode_name(key, 2)?))
+}
+
+/// The bucket with its length, and the key to the end.
+fn decode_name(key: &Bytes, at: usize) -> Result<ObjectId, KeyError> {
+    let length = usize::from(*key.get(at).ok_or(KeyError::Short(key.len()))?);
+    let bucket_end = at + 1 + length;
+    if key.len() < bucket_end {
         return Err(KeyError::Short(key.len()));
     }
-    let id = ObjectId::new(key.slice(3..bucket_end), key.slice(bucket_end..))?;
-    Ok((Partition(u16::from_be_bytes([*high, *low])), id))
+    Ok(ObjectId::new(key.slice(at + 1..bucket_end), key.slice(bucket_end..))?)
 }
 
 /// Reads back [`leaf_key`].
-pub fn decode_leaf_key(key: &Bytes) -> Result<(Partition, ObjectId), KeyError> {
-    decode_record_key(key)
+pub fn decode_leaf_key(key: &Bytes) -> Result<(Partition, Slot, ObjectId), KeyError> {
+    let [p0, p1, s0, s1, ..] = key[..] else { return Err(KeyError::Short(key.len())) };
+    let slot = Slot(u16::from_be_bytes([s0, s1]));
+    if slot.0 >= SLOTS {
+        return Err(KeyError::Prefix);
+    }
+    let id = decode_name(key, 4)?;
+    Ok((Partition(u16::from_be_bytes([p0, p1])), slot, id))
 }
 
 /// Reads back [`hint_key`]. The names share the memory of `key`.
@@ -154,8 +182,12 @@ fn push_object(out: &mut Vec<u8>, partition: Partition, id: &ObjectId) {
 }
 
 fn push_bucket(out: &mut Vec<u8>, partition: Partition, bucket: &[u8]) {
-    assert!(bucket.len() <= BUCKET_BYTES_MAX, "a bucket of {} bytes has passed its check", bucket.len());
     out.extend_from_slice(&partition.0.to_be_bytes());
+    push_name(out, bucket);
+}
+
+fn push_name(out: &mut Vec<u8>, bucket: &[u8]) {
+    assert!(bucket.len() <= BUCKET_BYTES_MAX, "a bucket of {} bytes has passed its check", bucket.len());
     out.push(bucket.len() as u8);
     out.extend_from_slice(bucket);
 }

@@ -12,6 +12,7 @@ use crate::causal::Dot;
 use crate::coord::{Outcome, WriteQuorum};
 use crate::ids::{NodeId, ObjectId, Partition};
 use crate::time::Wall;
+use crate::tree::{Group, Slot};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,35 @@ pub enum Ask {
         /// How many keys at most.
         limit: u32,
     },
+    /// Something about your Merkle trees.
+    Tree {
+        /// The digest of the table by which I compare.
+        table: u64,
+        /// Which n I take each bucket to have.
+        ns: u64,
+        /// What I want to know.
+        what: TreeAsk,
+    },
+}
+
+/// A question about Merkle trees.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TreeAsk {
+    /// The roots of these.
+    Roots(Vec<Group>),
+    /// The branches of this one.
+    Branches(Group),
+    /// The slots of these branches of this one.
+    Slots(Group, Vec<u8>),
+    /// The keys in these slots, in order, and the digests of their records.
+    Leaves {
+        /// The tree.
+        group: Group,
+        /// The slots, in order.
+        slots: Vec<Slot>,
+        /// Go on after this key of the first slot.
+        after: Option<ObjectId>,
+    },
 }
 
 /// What a node answers.
@@ -141,6 +171,15 @@ pub enum Answer {
     Keys(Vec<(Bytes, bool)>),
     /// No.
     Refused(Refusal),
+    /// Hashes of a tree, 16 bytes big-endian each, in the body.
+    Hashes,
+    /// Leaves of slots.
+    Leaves {
+        /// Key and digest, in the order of the slots and of the keys in them.
+        leaves: Vec<(ObjectId, Digest)>,
+        /// Where there is more, if anywhere: in which of the slots asked for, after which of its keys.
+        next: Option<(u16, Option<ObjectId>)>,
+    },
 }
 
 /// Why a node says no. Each says what it did to the data.

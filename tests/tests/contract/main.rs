@@ -11,6 +11,7 @@
 //! | `carts` | the cart |
 //! | `faults` | what still works while nodes are dead, paused, or were all killed |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
+//! | `aae` | replicas become equal without a read, and nothing equal is repaired |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
 //! | `cli` | the commands and their exit codes |
 //!
@@ -19,6 +20,7 @@
 #![allow(missing_docs, reason = "a test program has no readers of its documentation")]
 #![allow(clippy::disallowed_methods, reason = "these tests run real processes on the real clock")]
 
+mod aae;
 mod buckets;
 mod carts;
 mod cli;

@@ -3,7 +3,7 @@
 //! What it may never do is hand out a dot again that it handed out before: the new value would silently take the place of
 //! the old one. Entries 3b, 5 and 53 of the catalogue of known failures.
 
-use crate::support::{eventually, put_blind};
+use crate::support::{copy, eventually, put_back, put_blind};
 use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,25 +36,6 @@ async fn expect_all(cluster: &Cluster, node: usize, bucket: &str, values: &[&str
         ensure!(found == expected, "{}: expected {expected:?}, found {found:?}", key(number));
     }
     Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
-fn put_back(saved: &Path, dir: &Path) -> Result<()> {
-    std::fs::remove_dir_all(dir)?;
-    copy(saved, dir)
 }
 
 #[tokio::test]

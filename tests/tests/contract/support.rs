@@ -3,6 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::http::{self, Reply, VERSIONS};
 
@@ -48,4 +49,25 @@ where
 /// The URLs of one key through each of the nodes.
 pub(crate) fn key_urls(cluster: &tests::cluster::Cluster, bucket: &str, key: &str) -> Vec<String> {
     (0..cluster.count()).map(|index| http::key_url(&cluster.url(index), bucket, key)).collect()
+}
+
+/// Copies a directory with everything in it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory is again what it was when it was copied.
+pub(crate) fn put_back(saved: &Path, dir: &Path) -> Result<()> {
+    std::fs::remove_dir_all(dir)?;
+    copy(saved, dir)
 }

@@ -10,7 +10,9 @@
 //! | `/v1/ring` | partition → owners |
 //! | `/v1/explain` | one key, asked of every node that may hold it |
 //! | `/v1/hints`, `/v1/transfers` | what waits here for others |
+//! | `/v1/aae` | how far this node and the others were seen to agree |
 
+use super::envelope::rfc3339;
 use super::reply::{self, put_name};
 use super::{Api, directory, health, metrics_text};
 use crate::cluster::Snapshot;
@@ -54,6 +56,7 @@ pub(super) async fn handle<W: World, B>(
         Route::Cluster => Ok(reply::value(&cluster_json(&api.node))),
         Route::Ring => Ok(reply::value(&ring_json(&api.node.cluster.snapshot()))),
         Route::Hints => hints_json(&api.node).map(|hints| reply::value(&hints)).map_err(unreadable),
+        Route::Aae => Ok(reply::value(&aae_json(&api.node))),
         Route::Transfers => Ok(reply::value(&json!({}))),
         Route::Live => Ok(reply::value(&json!({ "live": true }))),
         Route::Ready => Ok(health::ready(&api.node)),
@@ -161,6 +164,30 @@ fn count_hints<S: Store>(store: &S, target: NodeId) -> Result<(usize, bool), Sto
         start = keys::after(last);
     }
     Ok((count, false))
+}
+
+fn aae_json<W: World>(node: &Node<W>) -> Value {
+    let oldest = node.oldest_unverified();
+    let building = node.lock_trees().unbuilt();
+    let aae = node.lock_aae();
+    let peers: Vec<Value> = aae
+        .peers
+        .iter()
+        .map(|(peer, (at, compared, differing))| {
+            json!({ "node": peer.to_string(), "last_exchange": rfc3339(*at), "compared": compared, "differing": differing })
+        })
+        .collect();
+    json!({
+        "node": node.id().to_string(),
+        "building": building,
+        "last_exchange": aae.last.map(rfc3339),
+        "exchanges": aae.exchanges,
+        "differences": aae.differences,
+        "repairs": aae.repairs,
+        "bytes": aae.bytes,
+        "oldest_unverified_ms": oldest.map(|age| age.as_millis() as u64),
+        "peers": peers,
+    })
 }
 
 fn hints_json<W: World>(node: &Node<W>) -> Result<Value, StoreError> {

@@ -24,6 +24,7 @@ pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, Stor
     set_members(&api.node);
     let node = &api.node;
     counter!("cartwheel_read_repairs_total").absolute(node.read_repairs.load(Ordering::Relaxed));
+    set_aae(node);
     gauge!("cartwheel_requests_in_flight").set(node.in_flight.load(Ordering::Relaxed) as f64);
     gauge!("cartwheel_uptime_seconds").set((node.now() - api.started).as_secs_f64());
     gauge!("cartwheel_records_estimated").set(node.store.estimate_keys(Family::Records) as f64);
@@ -37,6 +38,17 @@ fn set_hints<W: World>(node: &Node<W>) -> Result<(), StoreError> {
     counter!("cartwheel_hints_written_total").absolute(node.hints_written.load(Ordering::Relaxed));
     counter!("cartwheel_hints_delivered_total").absolute(node.hints_delivered.load(Ordering::Relaxed));
     Ok(())
+}
+
+fn set_aae<W: World>(node: &Node<W>) {
+    if let Some(age) = node.oldest_unverified() {
+        gauge!("cartwheel_aae_oldest_unverified_seconds").set(age.as_secs_f64());
+    }
+    let aae = node.lock_aae();
+    counter!("cartwheel_aae_exchanges_total").absolute(aae.exchanges);
+    counter!("cartwheel_aae_differences_total").absolute(aae.differences);
+    counter!("cartwheel_aae_repairs_total").absolute(aae.repairs);
+    counter!("cartwheel_aae_bytes_total").absolute(aae.bytes);
 }
 
 fn set_members<W: World>(node: &Node<W>) {

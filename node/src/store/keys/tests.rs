@@ -17,7 +17,7 @@ fn the_bytes_of_every_key_are_what_the_table_says() {
     let object = id(b"carts", b"a\x00\xff");
     let target = NodeId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
     assert_eq!(record_key(Partition(258), &object), b"\x01\x02\x05cartsa\x00\xff");
-    assert_eq!(leaf_key(Partition(258), &object), b"\x01\x02\x05cartsa\x00\xff");
+    assert_eq!(leaf_key(Partition(258), Slot(772), &object), b"\x01\x02\x03\x04\x05cartsa\x00\xff");
     assert_eq!(
         hint_key(target, Partition(258), &object),
         b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x01\x02\x05cartsa\x00\xff"
@@ -88,10 +88,10 @@ fn target() -> impl Strategy<Value = NodeId> {
 
 proptest! {
     #[test]
-    fn what_was_encoded_reads_back(node in target(), p in partition(), b in vec(any::<u8>(), 1..=255), k in vec(any::<u8>(), 1..=1024)) {
+    fn what_was_encoded_reads_back(node in target(), p in partition(), slot in 0..SLOTS, b in vec(any::<u8>(), 1..=255), k in vec(any::<u8>(), 1..=1024)) {
         let object = id(&b, &k);
         prop_assert_eq!(decode_record_key(&record_key(p, &object).into()), Ok((p, object.clone())));
-        prop_assert_eq!(decode_leaf_key(&leaf_key(p, &object).into()), Ok((p, object.clone())));
+        prop_assert_eq!(decode_leaf_key(&leaf_key(p, Slot(slot), &object).into()), Ok((p, Slot(slot), object.clone())));
         prop_assert_eq!(decode_hint_key(&hint_key(node, p, &object).into()), Ok((node, p, object)));
         prop_assert_eq!(decode_bucket_settings_key(&bucket_settings_key(&b).into()), Ok(Bytes::from(b)));
     }
@@ -101,6 +101,9 @@ proptest! {
         let bytes = Bytes::from(bytes);
         if let Ok((p, object)) = decode_record_key(&bytes) {
             prop_assert_eq!(record_key(p, &object), &bytes[..]);
+        }
+        if let Ok((p, slot, object)) = decode_leaf_key(&bytes) {
+            prop_assert_eq!(leaf_key(p, slot, &object), &bytes[..]);
         }
         if let Ok((node, p, object)) = decode_hint_key(&bytes) {
             prop_assert_eq!(hint_key(node, p, &object), &bytes[..]);
@@ -126,12 +129,15 @@ proptest! {
 
     #[test]
     fn a_range_holds_its_own_and_nothing_else(
-        m in target(), n in target(), p in partition(), q in partition(), b in name(2), c in name(2), k in name(3), prefix in name(2),
+        m in target(), n in target(), p in partition(), q in partition(), b in name(2), c in name(2), k in name(3), prefix in name(2), s in 254..258_u16, t in 254..258_u16,
     ) {
         let record = record_key(q, &id(&c, &k));
         prop_assert_eq!(within(&records_of_partition(p), &record), p == q);
         prop_assert_eq!(within(&records_of_bucket(p, &b, b""), &record), p == q && b == c);
         prop_assert_eq!(within(&records_of_bucket(p, &b, &prefix), &record), p == q && b == c && k.starts_with(&prefix));
+        let leaf = leaf_key(q, Slot(t), &id(&c, &k));
+        prop_assert_eq!(within(&leaves_of_partition(p), &leaf), p == q);
+        prop_assert_eq!(within(&leaves_of_slot(p, Slot(s)), &leaf), p == q && s == t);
         prop_assert_eq!(within(&hints_for(m), &hint_key(n, q, &id(&c, &k))), m == n);
     }
 

@@ -1,0 +1,184 @@
+//! Replicas become equal without a client's read, and nothing is repaired that is equal.
+//!
+//! Divergence that no hint knows of is made as it happens in life: a node's directory is put back from a copy that is
+//! older than what it has acknowledged since. Entries 31 to 33 of the catalogue of known failures.
+
+use crate::support::{copy, eventually, put_back, put_blind, put_with};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tests::checks::Checks;
+use tests::cluster::Cluster;
+use tests::http::{self, bucket_url, key_url};
+
+const BUCKET: &str = "aae";
+const KEYS: usize = 120;
+const HEAL_TIME_MAX: Duration = Duration::from_secs(60);
+const SETTINGS_SPREAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// Rounds of each node after which an idle cluster must have repaired nothing.
+const IDLE_ROUNDS: u64 = 4;
+
+async fn aae(c: &Cluster, node: usize) -> Result<Value> {
+    http::get(format!("{}/v1/aae", c.url(node))).send().await?.expect(200)?.json()
+}
+
+async fn counted(c: &Cluster, node: usize, what: &str) -> Result<u64> {
+    aae(c, node).await?[what].as_u64().with_context(|| format!("/v1/aae has no number {what}"))
+}
+
+async fn all_counted(c: &Cluster, what: &str) -> Result<u64> {
+    let mut sum = 0;
+    for node in 0..c.count() {
+        sum += counted(c, node, what).await?;
+    }
+    Ok(sum)
+}
+
+/// Every replica that owns the key holds the same record. `/v1/explain` looks and repairs nothing.
+async fn is_converged(c: &Cluster, bucket: &str, key: &str) -> Result<()> {
+    let url = format!("{}/v1/explain?bucket={bucket}&key={key}", c.url(0));
+    let told: Value = http::get(url).send().await?.expect(200)?.json()?;
+    ensure!(told["verdict"] == "converged", "{told}");
+    Ok(())
+}
+
+async fn all_converged(c: &Cluster, bucket: &str, keys: usize) -> Result<()> {
+    for number in 0..keys {
+        is_converged(c, bucket, &format!("k{number}")).await?;
+    }
+    Ok(())
+}
+
+/// Each node has met the others so many times more.
+async fn rounds(c: &Cluster, more: u64) -> Result<()> {
+    for node in 0..c.count() {
+        let before = counted(c, node, "exchanges").await?;
+        eventually(HEAL_TIME_MAX, || async {
+            let now = counted(c, node, "exchanges").await?;
+            ensure!(now >= before + more, "node {node} has had {} rounds", now - before);
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A third is written before the copy is made, the rest after it; what was there is overwritten, or deleted.
+async fn write(c: &Cluster, bucket: &str, from: usize, to: usize) -> Result<()> {
+    for number in from..to {
+        put_blind(&key_url(&c.url(number % 2), bucket, format!("k{number}")), "first").await?;
+    }
+    Ok(())
+}
+
+async fn change(c: &Cluster, bucket: &str, to: usize) -> Result<()> {
+    for number in 0..to {
+        let url = key_url(&c.url(number % 2), bucket, format!("k{number}"));
+        let context = http::get(&url).send().await?.expect(200)?.context()?;
+        if number % 3 == 0 {
+            http::delete(&url).context(&context).send().await?.expect(204)?;
+        } else {
+            put_with(&url, "second", &context).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn entry_33_what_no_hint_knows_of_is_repaired_without_a_read() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let settings = bucket_url(&cluster.url(0), "pair");
+    http::put(&settings).json(&json!({ "n": 2 })).send().await?.expect_one_of(&[200, 201, 204])?;
+    eventually(SETTINGS_SPREAD_TIME_MAX, || async {
+        for node in 0..3 {
+            let told: Value =
+                http::get(bucket_url(&cluster.url(node), "pair")).send().await?.expect(200)?.json()?;
+            ensure!(told["n"] == 2, "{told}");
+        }
+        Ok(())
+    })
+    .await?;
+    for bucket in [BUCKET, "pair"] {
+        write(&cluster, bucket, 0, KEYS / 3).await?;
+    }
+    cluster.stop(2).await?;
+    let saved = cluster.dir().join("saved");
+    copy(cluster.data_dir(2), &saved)?;
+    cluster.restart(2).await?;
+    for bucket in [BUCKET, "pair"] {
+        change(&cluster, bucket, KEYS / 3).await?;
+        write(&cluster, bucket, KEYS / 3, KEYS).await?;
+    }
+    cluster.kill(2).await?;
+    let dir = cluster.data_dir(2).to_owned();
+    put_back(&saved, &dir)?;
+    cluster.restart(2).await?;
+    let c = &cluster;
+    let mut checks = Checks::new();
+    ensure!(is_converged(c, BUCKET, "k100").await.is_err(), "the copy that was put back is older");
+    for bucket in [BUCKET, "pair"] {
+        checks
+            .run(
+                &format!("all replicas of {bucket} become equal"),
+                eventually(HEAL_TIME_MAX, || all_converged(c, bucket, KEYS)),
+            )
+            .await;
+    }
+    let repaired = all_counted(c, "repairs").await?;
+    ensure!(repaired >= KEYS as u64, "only {repaired} repairs were counted");
+    checks.run("every node says how far it has come", says_what_it_knows(c)).await;
+    rounds(c, 1).await?;
+    checks.run("entry 31: equal replicas repair nothing", repairs_nothing(c, rounds(c, IDLE_ROUNDS))).await;
+    checks.finish(&[&cluster])
+}
+
+async fn says_what_it_knows(c: &Cluster) -> Result<()> {
+    for node in 0..3 {
+        eventually(HEAL_TIME_MAX, || async {
+            let told = aae(c, node).await?;
+            ensure!(told["building"] == 0 && told["last_exchange"].is_string(), "{told}");
+            let age = told["oldest_unverified_ms"].as_u64().context("no age")?;
+            ensure!(age < 30_000, "{told}");
+            ensure!(told["peers"].as_array().map(Vec::len) == Some(2), "{told}");
+            Ok(())
+        })
+        .await?;
+    }
+    let metrics = http::get(format!("{}/metrics", c.url(1))).send().await?.expect(200)?.text();
+    ensure!(metrics.contains("cartwheel_aae_oldest_unverified_seconds"), "{metrics}");
+    Ok(())
+}
+
+async fn repairs_nothing(c: &Cluster, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
+    let before = all_counted(c, "repairs").await?;
+    meanwhile.await?;
+    let after = all_counted(c, "repairs").await?;
+    ensure!(after == before, "{} repairs of what is equal", after - before);
+    Ok(())
+}
+
+/// A write that has reached one replica and not yet the other is no difference.
+#[tokio::test]
+async fn entry_32_replication_under_load_is_not_repaired() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let c = &cluster;
+    rounds(c, 1).await?;
+    let load = async {
+        for round in 0..12 {
+            let writes = (0..100).map(|number| async move {
+                let url = key_url(&c.url((number + round) % 3), BUCKET, format!("r{round}k{number}"));
+                put_blind(&url, "v").await
+            });
+            for written in futures_util::future::join_all(writes).await {
+                written?;
+            }
+            rounds(c, 0).await?;
+        }
+        rounds(c, 2).await
+    };
+    let before = all_counted(c, "repairs").await?;
+    load.await?;
+    let repaired = all_counted(c, "repairs").await? - before;
+    ensure!(repaired <= 1, "{repaired} of 1,200 writes were taken for differences");
+    Ok(())
+}
