@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::duty::{exchange, gossip, hints, join, past, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
-use crate::lane::{Core, Lane, Trees};
+use crate::lane::{Core, Job, Lane, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::past::Past;
 use crate::node::{Inner, Node};
@@ -103,9 +103,6 @@ pub async fn run<W: World>(
     let starts = entered.description.starts;
     let (failed, failure) = watch::channel(None);
     let (node, lane_done) = start(&world, &store, entered, &config, defaults, &pool, failed)?;
-    node.cluster
-        .update(|view| view.admit(node.id(), description).map(drop))
-        .map_err(|e| identity::error(&config, e.to_string()))?;
     gossip::introduce(&node);
     peers.serve(node.clone());
     tokio::select! {
@@ -113,6 +110,12 @@ pub async fn run<W: World>(
         _ = shutdown.wait_for(|stop| *stop) => {}
         () = past::greet(&node) => {}
     }
+    keep_asked(&node).await;
+    // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
+    // they remember, before they were asked for it.
+    node.cluster
+        .update(|view| view.admit(node.id(), node.past.said()).map(drop))
+        .map_err(|e| identity::error(&config, e.to_string()))?;
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
@@ -176,6 +179,16 @@ async fn serve_clients<W: World>(
     Ok(())
 }
 
+/// This start has asked: what the others remember from now on is of this directory. If that can't be kept, the next start
+/// takes this one for one that it has forgotten, which costs it its old epochs and nothing else.
+async fn keep_asked<W: World>(node: &Node<W>) {
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&node.past.said().starts.to_be_bytes()));
+    if let Err(refusal) = node.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await {
+        tracing::warn!(%refusal, "that the others were asked could not be kept");
+    }
+}
+
 async fn bind<W: World>(
     world: &W,
     key: &'static str,
@@ -210,6 +223,7 @@ fn start<W: World>(
     failed: watch::Sender<Option<String>>,
 ) -> Result<(Node<W>, oneshot::Receiver<()>), BootError> {
     let boot = identity::number(store, config, keys::EPOCH_BOOT)?;
+    let asked = identity::number(store, config, keys::ASKED)?;
     // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
     let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some() || store.has_lost_writes();
     let epochs = Epochs::at_start(entered.description.starts, boot, may_have_lost);
@@ -224,7 +238,7 @@ fn start<W: World>(
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
-        past: Past::new(entered.description),
+        past: Past::new(entered.description, asked),
         cluster: Arc::new(Cluster::new(entered.node, entered.view, defaults)),
         cluster_id: entered.cluster,
         tokens: TokenKey::new(&entered.cluster_key),

@@ -111,6 +111,7 @@ impl<S: Store> Core<S> {
         }
         let mut batch = Batch::default();
         batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&lease.to_be_bytes()));
+        batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&lease.to_be_bytes()));
         batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&first_of(lease).to_be_bytes()));
         self.store.write(batch, true).map_err(|e| self.refusal(e))?;
         self.epochs.jump(lease);

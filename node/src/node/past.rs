@@ -1,7 +1,7 @@
 //! Whether this node's directory is the one that the others remember.
 //!
 //! A description of this node that this process did not give was given by another start of it. One with a lower number is
-//! old. One with the same number or a higher one is a start that this directory knows nothing of: it was put back from a
+//! old, unless no start since has come as far as asking: a start that was killed before that has only counted. One with the same number or a higher one is a start that this directory knows nothing of: it was put back from a
 //! copy and has gone back in time, or a copy of it runs somewhere at this moment. In the first case going on under a lease
 //! beyond the remembered one is enough, and happens once; who is contradicted again after that has a twin, and the two of
 //! them take no more writes until a person has stopped one.
@@ -18,6 +18,8 @@ pub struct Past {
 #[derive(Debug)]
 struct State {
     said: Description,
+    /// The first start that may be the next one after what the others remember: those before it have asked.
+    since: u64,
     standing: Standing,
     jumped: bool,
     answered_twin: bool,
@@ -40,11 +42,12 @@ pub enum Standing {
 }
 
 impl Past {
-    /// What this start says of itself.
-    pub fn new(said: Description) -> Past {
+    /// What this start says of itself, and the number of the last start of this directory that has asked the others.
+    pub fn new(said: Description, last_asked: u64) -> Past {
         Past {
             state: Mutex::new(State {
                 said,
+                since: last_asked + 1,
                 standing: Standing::Unasked,
                 jumped: false,
                 answered_twin: false,
@@ -55,7 +58,7 @@ impl Past {
     /// Compares what a view holds of this node with what it said.
     pub fn hear(&self, known: &Description) {
         let mut state = self.lock();
-        if known.boot_id == state.said.boot_id || known.starts < state.said.starts {
+        if known.boot_id == state.said.boot_id || known.starts < state.since {
             return;
         }
         let remembered = match state.standing {
@@ -77,6 +80,7 @@ impl Past {
     pub fn jumped(&self, lease: u64) -> Description {
         let mut state = self.lock();
         state.said.starts = lease;
+        state.since = lease;
         state.jumped = true;
         match state.standing {
             Standing::Twin => state.answered_twin = true,
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_older_start_is_the_usual_case() {
-        let past = Past::new(said(7, 70));
+        let past = Past::new(said(7, 70), 6);
         past.hear(&said(6, 60));
         past.hear(&said(7, 70));
         assert_eq!(past.standing(), Standing::Unasked);
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_start_that_the_directory_has_forgotten_is_jumped_over_once() {
-        let past = Past::new(said(3, 30));
+        let past = Past::new(said(3, 30), 2);
         past.hear(&said(5, 50));
         past.hear(&said(4, 40));
         past.asked();
@@ -161,9 +165,20 @@ mod tests {
         assert_eq!(past.standing(), Standing::Clear, "that is old now");
     }
 
+    /// Put back, started as number 3, killed before it could ask, started again as number 4: the others remember a 3 that
+    /// this directory has forgotten, and its own 3 has told nobody anything.
+    #[test]
+    fn starts_that_never_asked_do_not_hide_what_is_remembered() {
+        let past = Past::new(said(4, 40), 2);
+        past.hear(&said(2, 20));
+        assert_eq!(past.standing(), Standing::Unasked);
+        past.hear(&said(3, 31));
+        assert_eq!(past.standing(), Standing::Behind { remembered: 3 });
+    }
+
     #[test]
     fn who_is_contradicted_again_has_a_twin() {
-        let past = Past::new(said(3, 30));
+        let past = Past::new(said(3, 30), 2);
         past.hear(&said(3, 31));
         past.jumped(1027);
         past.hear(&said(2051, 31));

@@ -30,6 +30,8 @@ pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
 pub const CLEAN_STOP: &[u8] = b"clean_stop";
 /// Own epochs below this number, eight bytes big-endian, are never used again.
 pub const EPOCH_BOOT: &[u8] = b"epoch_boot";
+/// The number of the last start that has asked the others what they remember of it, eight bytes big-endian.
+pub const ASKED: &[u8] = b"asked";
 /// Present while writes may be on their way to the disk that nobody synced.
 pub const UNSYNCED: &[u8] = b"unsynced";
 /// What the settings of a bucket are kept under, followed by its name.
