@@ -27,6 +27,7 @@ mod cluster;
 mod error;
 mod object;
 mod path;
+mod repair;
 mod retry;
 #[cfg(test)]
 mod stage;
@@ -40,6 +41,7 @@ pub use cart::{Cart, CartItem, ItemChange, fresh_op_id};
 pub use cluster::{Cluster, Explanation, Member, Replica, ReplicaVersion};
 pub use error::{Error, Outcome, Problem, Result, Retry};
 pub use object::{Context, Object, Quorum, ReadOptions, Receipt, Version, WriteOptions, Written};
+pub use repair::{Repair, RepairScope};
 pub use transport::{
     FailureKind, HttpTransport, Method, Request, ReqwestTransport, Response, TransportError,
 };

@@ -216,3 +216,16 @@ pub const AAE_REPAIRS_BUSY: usize = 4;
 
 /// Bytes of records that repairs move in a second: a quarter of a gigabit.
 pub const AAE_BYTES_PER_SECOND: u64 = 32 << 20;
+
+/// Times that the owners of a partition are compared with each other by one repair: a difference that goes through two of
+/// them is gone after two, and the third sees nothing.
+pub const REPAIR_PASSES_MAX: usize = 4;
+
+/// Repairs that run at once. They share what [`AAE_BYTES_PER_SECOND`] allows each.
+pub const REPAIRS_RUNNING_MAX: usize = 4;
+
+/// Repairs that are remembered after their end.
+pub const REPAIRS_KEPT_MAX: usize = 64;
+
+/// How long one partition's repair may take: 100,000 records of 8 KiB at [`AAE_BYTES_PER_SECOND`], and as long again.
+pub const REPAIR_TIMEOUT: Duration = Duration::from_secs(60);

@@ -12,6 +12,7 @@ mod cart;
 mod cluster;
 mod object;
 mod output;
+mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use output::Terminal;
 pub use cart::{CartArgs, CartCommand};
 pub use cluster::{ClusterArgs, ClusterCommand, ExplainArgs, RingArgs};
 pub use object::{DeleteArgs, GetArgs, LsArgs, PutArgs};
+pub use repair::RepairArgs;
 
 /// Done.
 pub const DONE: i32 = 0;
@@ -75,6 +77,8 @@ pub enum Command {
     Ring(RingArgs),
     /// See one key on every replica, with a verdict
     Explain(ExplainArgs),
+    /// Compare replicas now, and make them equal
+    Repair(RepairArgs),
 }
 
 impl Command {
@@ -88,6 +92,7 @@ impl Command {
             Command::Cluster(args) => &args.endpoint,
             Command::Ring(args) => &args.endpoint,
             Command::Explain(args) => &args.endpoint,
+            Command::Repair(args) => &args.endpoint,
         }
     }
 }
@@ -126,6 +131,7 @@ async fn dispatch(command: Command, client: &Client, terminal: &mut Terminal<'_>
         Command::Cluster(args) => cluster::run(args, client, terminal).await,
         Command::Ring(args) => cluster::ring(args, client, terminal).await,
         Command::Explain(args) => cluster::explain(args, client, terminal).await,
+        Command::Repair(args) => repair::run(args, client, terminal).await,
     }
 }
 

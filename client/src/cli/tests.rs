@@ -234,3 +234,28 @@ async fn ring_shows_all_partitions_or_the_owners_of_one_key() {
 fn the_command_line_is_sound() {
     <Binary as clap::CommandFactory>::command().debug_assert();
 }
+
+#[tokio::test]
+async fn a_repair_is_followed_to_its_end() {
+    let at = |state: &str, done: u64| {
+        json(
+            200,
+            body!({ "id": "0a", "state": state, "partitions": 4, "partitions_done": done,
+            "differences": 3, "repairs": 2 }),
+        )
+    };
+    let begun = || json(202, body!({ "id": "0a", "node": "n1" }));
+    let (ran, stage) = ran(vec![begun(), at("running", 1), at("done", 4)], &["repair", "b", "k"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.messages);
+    assert_eq!(ran.out, "4 of 4 partitions compared, 3 differences found, 2 repaired\n");
+    drop(stage);
+    let stage = Stage::with(vec![begun(), at("incomplete", 4)]).await;
+    let ran = run(&stage.url, &["repair", "--partition", "3", "--json"], "").await;
+    assert_eq!(
+        (ran.code, serde_json::from_str::<Value>(&ran.out).unwrap()["state"].clone()),
+        (1, body!("incomplete"))
+    );
+    let stage = Stage::with(vec![begun()]).await;
+    let ran = run(&stage.url, &["repair", "--no-wait"], "").await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "0a\n"));
+}

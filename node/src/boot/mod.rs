@@ -254,6 +254,7 @@ fn start<W: World>(
         read_repairs: 0.into(),
         trees,
         aae: Mutex::default(),
+        repairs: Mutex::default(),
         rng: Mutex::new(world.rng("node")),
     });
     Ok((node, lane_done))

@@ -2,10 +2,12 @@
 //!
 //! The decisions are `ring`'s; here effects become calls and answers become events. A [`Node`] is cheap to clone.
 
+pub(crate) mod exchange;
 pub mod explain;
 pub mod keys;
 pub mod past;
 pub mod read;
+pub mod repair;
 pub mod serve;
 pub mod trees;
 pub mod write;
@@ -63,6 +65,8 @@ pub struct Inner<W: World> {
     pub trees: Trees,
     /// What came of comparing them.
     pub aae: Mutex<trees::Aae>,
+    /// What somebody has asked to be repaired.
+    pub repairs: Mutex<repair::Jobs>,
     /// Chance, for what is sampled.
     pub rng: Mutex<StdRng>,
 }

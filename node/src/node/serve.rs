@@ -55,6 +55,9 @@ impl<W: World> Node<W> {
                 .keys_here(&bucket, &start, &end, &partitions, limit as usize)
                 .map_or_else(refused, |keys| Message::of(Answer::Keys(keys))),
             Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
+            Ask::Repair { partition, bucket, key } => {
+                self.answer_repair(partition, bucket, key).await.unwrap_or_else(refused)
+            }
             // The failure detector takes its messages before they come here.
             Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
         }

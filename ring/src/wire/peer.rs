@@ -118,6 +118,15 @@ pub enum Ask {
         /// What I want to know.
         what: TreeAsk,
     },
+    /// Make all owners of a partition equal, as far as these keys go.
+    Repair {
+        /// The partition, of which you are an owner.
+        partition: Partition,
+        /// Only this bucket.
+        bucket: Option<Bytes>,
+        /// Only this key of it.
+        key: Option<Bytes>,
+    },
 }
 
 /// A question about Merkle trees.
@@ -179,6 +188,15 @@ pub enum Answer {
         leaves: Vec<(ObjectId, Digest)>,
         /// Where there is more, if anywhere: in which of the slots asked for, after which of its keys.
         next: Option<(u16, Option<ObjectId>)>,
+    },
+    /// The owners of the partition were compared.
+    Repaired {
+        /// How many keys differed, counted for each pair.
+        differences: u64,
+        /// How many were brought together.
+        repairs: u64,
+        /// Whether all owners took part and are equal now.
+        whole: bool,
     },
 }
 

@@ -182,3 +182,80 @@ async fn entry_32_replication_under_load_is_not_repaired() -> Result<()> {
     ensure!(repaired <= 1, "{repaired} of 1,200 writes were taken for differences");
     Ok(())
 }
+
+async fn repaired(c: &Cluster, node: usize, scope: &Value) -> Result<Value> {
+    let url = format!("{}/v1/repair", c.url(node));
+    let begun: Value = http::post(&url).json(scope).send().await?.expect(202)?.json()?;
+    let id = begun["id"].as_str().context("a repair has an id")?.to_owned();
+    eventually(HEAL_TIME_MAX, || async {
+        let told: Value = http::get(format!("{url}/{id}")).send().await?.expect(200)?.json()?;
+        ensure!(told["state"] != "running", "{told}");
+        Ok(told)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_repair_makes_equal_what_was_asked_for() -> Result<()> {
+    let mut cluster = Cluster::start(4).await?;
+    write(&cluster, BUCKET, 0, 10).await?;
+    cluster.stop(2).await?;
+    let saved = cluster.dir().join("saved");
+    copy(cluster.data_dir(2), &saved)?;
+    cluster.restart(2).await?;
+    write(&cluster, BUCKET, 10, KEYS).await?;
+    cluster.kill(2).await?;
+    let dir = cluster.data_dir(2).to_owned();
+    put_back(&saved, &dir)?;
+    cluster.restart(2).await?;
+    let c = &cluster;
+    let mut checks = Checks::new();
+    // A node may be asked that owns nothing of it: it finds one that does.
+    for node in 0..4 {
+        let key = format!("k{}", 50 + node);
+        checks
+            .run(&format!("one key through node {node}"), async {
+                let told = repaired(c, node, &json!({ "bucket": BUCKET, "key": key })).await?;
+                ensure!(told["state"] == "done" && told["partitions"] == 1, "{told}");
+                is_converged(c, BUCKET, &key).await
+            })
+            .await;
+    }
+    checks
+        .run("everything", async {
+            let told = repaired(c, 3, &json!({})).await?;
+            ensure!(told["state"] == "done" && told["partitions_done"] == told["partitions"], "{told}");
+            all_converged(c, BUCKET, KEYS).await
+        })
+        .await;
+    checks
+        .run("nothing is left to do", async {
+            let told = repaired(c, 1, &json!({ "bucket": BUCKET })).await?;
+            ensure!(told["differences"] == 0 && told["state"] == "done", "{told}");
+            Ok(())
+        })
+        .await;
+    checks.run("wrong scopes are refused", wrong_scopes(c)).await;
+    cluster.kill(2).await?;
+    let c = &cluster;
+    checks
+        .run("a missing owner is said to be missing", async {
+            let told = repaired(c, 0, &json!({})).await?;
+            ensure!(told["state"] == "incomplete", "{told}");
+            ensure!(told["partitions_incomplete"].as_array().is_some_and(|list| !list.is_empty()), "{told}");
+            Ok(())
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
+
+async fn wrong_scopes(c: &Cluster) -> Result<()> {
+    let url = format!("{}/v1/repair", c.url(0));
+    for wrong in [json!({ "key": "k" }), json!({ "partition": 256 }), json!({ "buckets": "b" }), json!([])] {
+        http::post(&url).json(&wrong).send().await?.problem_code(400, "invalid_body")?;
+    }
+    for id in ["0", "0000000000000000", "zz"] {
+        http::get(format!("{url}/{id}")).send().await?.problem_code(404, "not_found")?;
+    }
+    Ok(())
+}

@@ -150,7 +150,7 @@ async fn the_url_as_an_option(c: &Cluster) -> Result<()> {
 
 async fn help_and_version(c: &Cluster) -> Result<()> {
     let help = String::from_utf8(shell(&c.url(0), &["--help"], "", 0).await?)?;
-    for command in ["dev", "node", "get", "put", "delete", "ls", "cart", "explain"] {
+    for command in ["dev", "node", "get", "put", "delete", "ls", "cart", "explain", "repair"] {
         ensure!(help.contains(command), "no {command} in {help}");
     }
     shell(&c.url(0), &["--version"], "", 0).await.map(drop)

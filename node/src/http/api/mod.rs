@@ -23,6 +23,7 @@ mod listing;
 mod metrics_text;
 mod objects;
 mod put;
+mod repair;
 mod reply;
 
 use super::body::{ReplyBody, read_body};
@@ -148,6 +149,7 @@ impl<W: World> Api<W> {
             Kind::Cart | Kind::CartItems | Kind::CartItem | Kind::CartMerge => {
                 carts::handle(self, ctx, route, req).await
             }
+            Kind::Repair | Kind::RepairJob => repair::handle(self, route, req).await,
             Kind::ObjectUpdate | Kind::Batch | Kind::Watch => Err(not_implemented(route.kind())),
             _ => cluster::handle(self, ctx, route, req).await,
         }

@@ -1,0 +1,197 @@
+//! Questions about Merkle trees, asked of one peer, and the repair of what differs.
+//!
+//! Level by level from the roots to the keys; then each key that differs is fetched, merged here, and sent back as what came
+//! of it. When to ask and which difference to believe is decided by whoever drives it: `duty/exchange.rs` all the time,
+//! `repair.rs` when somebody is impatient.
+
+use super::Node;
+use super::trees::read_hashes;
+use crate::limits::{AAE_BYTES_PER_SECOND, AAE_PAGES_MAX, AAE_REPAIRS_BUSY, AAE_REPAIRS_IDLE, AAE_TIMEOUT};
+use crate::world::World;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ring::ids::{NodeId, ObjectId};
+use ring::tree::{FANOUT, Group, Leaf, Slot, Tree, Unlike, differing, slots_of, unlike};
+use ring::wire::peer::{Answer, Ask, Message, TreeAsk};
+use ring::wire::record::digest;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The other side does not answer, or not about the same table. A later round tries again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silent;
+
+/// Which keys are meant; by default all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Only {
+    pub(crate) bucket: Option<Bytes>,
+    pub(crate) key: Option<Bytes>,
+}
+
+impl Only {
+    fn means(&self, id: &ObjectId) -> bool {
+        self.bucket.as_ref().is_none_or(|bucket| bucket == id.bucket())
+            && self.key.as_ref().is_none_or(|key| key == id.key())
+    }
+}
+
+/// What a repair found and did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Came {
+    pub(crate) differences: u64,
+    pub(crate) repairs: u64,
+}
+
+/// One round with one peer.
+pub(crate) struct Exchange<'a, W: World> {
+    pub(crate) node: &'a Node<W>,
+    pub(crate) peer: NodeId,
+    /// Bytes that were moved since the last pause.
+    moved: u64,
+}
+
+impl<'a, W: World> Exchange<'a, W> {
+    pub(crate) fn new(node: &'a Node<W>, peer: NodeId) -> Self {
+        Exchange { node, peer, moved: 0 }
+    }
+
+    /// Of each tree, whether it is the same here and there.
+    pub(crate) async fn same_roots(&mut self, groups: &[Group]) -> Result<Vec<bool>, Silent> {
+        let theirs = self.hashes(TreeAsk::Roots(groups.to_vec()), groups.len()).await?;
+        let trees = self.node.lock_trees();
+        Ok(groups.iter().zip(theirs).map(|(group, theirs)| trees.root(*group) == Some(theirs)).collect())
+    }
+
+    /// The slots of a tree that differ.
+    pub(crate) async fn differing_slots(&mut self, group: Group) -> Result<BTreeSet<Slot>, Silent> {
+        let theirs = self.hashes(TreeAsk::Branches(group), FANOUT).await?;
+        let branches = differing(self.tree(group)?.branches(), &theirs);
+        let mut slots = BTreeSet::new();
+        if branches.is_empty() {
+            return Ok(slots);
+        }
+        let ask = TreeAsk::Slots(group, branches.iter().map(|branch| *branch as u8).collect());
+        let theirs = self.hashes(ask, branches.len() * FANOUT).await?;
+        let mine = self.tree(group)?;
+        for (branch, theirs) in branches.iter().zip(theirs.chunks(FANOUT)) {
+            slots.extend(slots_of(*branch, differing(mine.slots(*branch), theirs)));
+        }
+        Ok(slots)
+    }
+
+    fn tree(&self, group: Group) -> Result<Tree, Silent> {
+        let trees = self.node.lock_trees();
+        trees.tree(group).map(std::borrow::Cow::into_owned).ok_or(Silent)
+    }
+
+    /// Compares the keys of these slots, and repairs those that differ.
+    pub(crate) async fn reconcile(
+        &mut self,
+        group: Group,
+        slots: &[Slot],
+        only: &Only,
+    ) -> Result<Came, Silent> {
+        let mut theirs = self.leaves(group, slots).await?;
+        let mut mine: Vec<Leaf> = Vec::new();
+        let mut from = Some((0, None));
+        while let Some((at, after)) = from {
+            let rest = slots.get(usize::from(at)..).unwrap_or_default();
+            let (page, next) = self.node.leaves_here(group, rest, after).map_err(|_| Silent)?;
+            mine.extend(page);
+            from = next.map(|(further, after)| (at + further, after));
+        }
+        theirs.sort_unstable();
+        mine.sort_unstable();
+        let mut unlike = unlike(&mine, &theirs);
+        unlike.retain(|key| only.means(&key.id));
+        let differences = unlike.len() as u64;
+        self.node.lock_aae().differences += differences;
+        Ok(Came { differences, repairs: self.repair_all(unlike).await })
+    }
+
+    async fn repair_all(&mut self, unlike: Vec<Unlike>) -> u64 {
+        let mut done = 0;
+        let (node, peer) = (self.node, self.peer);
+        let busy = node.in_flight.load(Ordering::Relaxed) > 0;
+        let at_once = if busy { AAE_REPAIRS_BUSY } else { AAE_REPAIRS_IDLE };
+        let mut repairs = stream::iter(unlike).map(|key| repair(node, peer, key)).buffer_unordered(at_once);
+        while let Some(moved) = repairs.next().await {
+            let Some(moved) = moved else { continue };
+            done += 1;
+            {
+                let mut aae = node.lock_aae();
+                aae.repairs += 1;
+                aae.bytes += moved;
+            }
+            self.moved += moved;
+            if self.moved >= AAE_BYTES_PER_SECOND / 16 {
+                let pause = Duration::from_secs(1) * u32::try_from(self.moved).unwrap_or(u32::MAX);
+                tokio::time::sleep(pause / AAE_BYTES_PER_SECOND as u32).await;
+                self.moved = 0;
+            }
+        }
+        done
+    }
+
+    async fn leaves(&mut self, group: Group, slots: &[Slot]) -> Result<Vec<Leaf>, Silent> {
+        let mut all = Vec::new();
+        let mut from = Some((0_u16, None));
+        for _ in 0..AAE_PAGES_MAX {
+            let Some((at, after)) = from else { return Ok(all) };
+            let rest: &[Slot] = slots.get(usize::from(at)..).unwrap_or_default();
+            let ask = TreeAsk::Leaves { group, slots: rest.to_vec(), after };
+            let Answer::Leaves { leaves, next } = self.ask(ask).await?.head else { return Err(Silent) };
+            all.extend(leaves);
+            from = next.map(|(further, after)| (at.saturating_add(further), after));
+        }
+        Err(Silent)
+    }
+
+    async fn hashes(&mut self, what: TreeAsk, count: usize) -> Result<Vec<u128>, Silent> {
+        let answer = self.ask(what).await?;
+        if answer.head != Answer::Hashes {
+            return Err(Silent);
+        }
+        read_hashes(&answer.body, count).ok_or(Silent)
+    }
+
+    async fn ask(&mut self, what: TreeAsk) -> Result<Message<Answer>, Silent> {
+        let snapshot = self.node.cluster.snapshot();
+        let (table, ns) = (snapshot.table.name().digest, snapshot.ns.tag());
+        let question = Message::of(Ask::Tree { table, ns, what }).encode();
+        let asked = question.len();
+        let answer = self.node.pool.call(self.peer, self.node.table_tag(), question, AAE_TIMEOUT).await;
+        let answer = answer.map_err(|_| Silent)?;
+        self.node.lock_aae().bytes += (asked + answer.len()) as u64;
+        Message::decode(&answer).map_err(|_| Silent)
+    }
+}
+
+/// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved; `None` if it
+/// did not come to an end.
+async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Option<u64> {
+    let mut moved = 0;
+    if key.theirs.is_some()
+        && let Some(theirs) = fetch(node, peer, &key.id).await?
+    {
+        moved += theirs.len() as u64;
+        node.merge_here(key.id.clone(), theirs, None, true).await.ok()?;
+    }
+    let mine = node.local(&key.id).ok()??;
+    if key.theirs != Some(digest(&mine)) {
+        moved += mine.len() as u64;
+        node.store_at(peer, key.id, mine, AAE_TIMEOUT).await.ok()?;
+    }
+    Some(moved)
+}
+
+/// The peer's record: `Some(None)` if it has none, `None` if it does not say.
+async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Option<Option<Bytes>> {
+    let ask = Message::of(Ask::Read { id: id.clone(), record: true });
+    match node.ask(peer, ask, AAE_TIMEOUT).await.ok()? {
+        Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(Some(body)),
+        Message { head: Answer::Absent, .. } => Some(None),
+        _ => None,
+    }
+}
