@@ -10,7 +10,8 @@
 //! One value crosses the wire where all agree, which is nearly always. Where they differ, the stale part of the quorum is
 //! repaired *before* the answer, so that a later quorum read can't go back behind it; a repair that fails delays the
 //! answer no longer than the deadline. Late answers still lead to repairs. Fallbacks are read but never repaired: their
-//! copies are on their way elsewhere.
+//! copies are on their way elsewhere. A fallback that has nothing says little: it was never meant to have the key, so its
+//! "nothing" is no answer by itself (see `votes`).
 //!
 //! A read that can't succeed any more is answered at once. A replica that is asked for a record it has just named may hang
 //! as well as any other: after [`HEDGE_AFTER`] somebody else with the same digest is asked.
@@ -308,13 +309,36 @@ impl Get {
     }
 
     fn enough(&self) -> bool {
-        self.held.len() >= self.want.quorum.r && self.owners_held() >= self.want.quorum.pr
+        self.votes() >= self.want.quorum.r && self.owners_held() >= self.want.quorum.pr
     }
 
     /// Whether it would be enough if everybody who is being waited for answered.
     fn possible(&self) -> bool {
-        self.held.len() + self.waiting() >= self.want.quorum.r
-            && self.owners_possible() >= self.want.quorum.pr
+        let (with, without) = self.fallbacks_held();
+        let owners = self.owners_possible();
+        let fallbacks = with + self.waiting_fallbacks() + if owners > 0 { without } else { 0 };
+        owners + fallbacks >= self.want.quorum.r && owners >= self.want.quorum.pr
+    }
+
+    /// How many of the answers count. That a fallback has nothing counts beside an owner's answer, and if none of them has
+    /// anything, only once no owner is waited for: two quick fallbacks would outvote the one owner who is left and holds
+    /// the record, and the client would be told that there is none.
+    fn votes(&self) -> usize {
+        let (owners, (with, without)) = (self.owners_held(), self.fallbacks_held());
+        let found = self.held.values().any(|held| *held != Held::Absent);
+        let settled = found || self.owners_possible() == owners;
+        owners + with + if owners > 0 && settled { without } else { 0 }
+    }
+
+    /// How many fallbacks have something, and how many have nothing.
+    fn fallbacks_held(&self) -> (usize, usize) {
+        let all = self.held.iter().filter(|(node, _)| !self.plan.owns(**node));
+        let (with, without): (Vec<_>, Vec<_>) = all.partition(|(_, held)| **held != Held::Absent);
+        (with.len(), without.len())
+    }
+
+    fn waiting_fallbacks(&self) -> usize {
+        self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && !self.plan.owns(**n)).count()
     }
 
     fn owners_held(&self) -> usize {
@@ -332,7 +356,7 @@ impl Get {
 
     fn too_few(&mut self, timed_out: bool, out: &mut Vec<Effect>) {
         let ReadQuorum { r, pr, .. } = self.want.quorum;
-        let (all, owners) = (self.held.len(), self.owners_held());
+        let (all, owners) = (self.votes(), self.owners_held());
         let (need, have) = if all < r || owners >= pr { (r, all) } else { (pr, owners) };
         self.reply(Reply::TooFew { need, have, timed_out }, out);
     }

@@ -10,6 +10,7 @@
 //! | `buckets` | settings and listings |
 //! | `carts` | the cart |
 //! | `faults` | what still works while nodes are dead, paused, or were all killed |
+//! | `fallbacks` | who stands in for dead owners, and what its word is worth |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
@@ -25,6 +26,7 @@ mod buckets;
 mod carts;
 mod cli;
 mod errors;
+mod fallbacks;
 mod faults;
 mod hostile;
 mod keys;

@@ -120,6 +120,17 @@ fn when_the_one_who_was_asked_for_the_record_fails_the_next_is() {
 }
 
 #[test]
+fn what_fallbacks_lack_is_no_proof_that_there_is_nothing() {
+    // Two fallbacks are quicker than the only owner who is left.
+    let few = || plan(4, &[4, 5], &[1, 2]);
+    check(few(), want(2), "- - a - -", "+4 h +5 +3", "!3 ?4 ?5 [a]");
+    check(few(), want(2), "- - - - -", "+4 h +5 +3", "!3 ?4 ?5 [-]");
+    check(few(), want(2), "- - - - -", "-3 +4 +5 -1 -2", "!3 ?4 !5 ?1 ?2 [0 of 2]");
+    // What they have was written for the owners: it counts without them.
+    check(few(), want(2), "- - - a a", "-3 +4 +5 +5", "!3 ?4 !5 [a]");
+}
+
+#[test]
 fn slowness_asks_one_more() {
     check(plan(1, &[], &[]), want(2), "a a a", "+1 h +3", "!1 ?2 ?3 [a]");
 }
@@ -209,14 +220,21 @@ impl Case {
         self.plan.owners.iter().chain(fallbacks).copied()
     }
 
-    fn enough<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> bool {
-        let nodes: Vec<&NodeId> = nodes.collect();
-        let owners = nodes.iter().filter(|n| self.plan.owners.contains(n)).count();
-        nodes.len() >= self.want.quorum.r && owners >= self.want.quorum.pr
+    fn owns(&self, node: &NodeId) -> bool {
+        self.plan.owners.contains(node)
     }
 }
 
 impl Onlooker {
+    /// Whether these are a quorum. A fallback that has said that it has nothing counts beside an owner only.
+    fn enough<'a>(&self, case: &Case, nodes: impl Iterator<Item = &'a NodeId>) -> bool {
+        let (owners, fallbacks): (Vec<_>, Vec<_>) = nodes.partition(|n| case.owns(n));
+        let lacks = |n: &&&NodeId| self.found.get(**n) == Some(&None);
+        let void = if owners.is_empty() { fallbacks.iter().filter(lacks).count() } else { 0 };
+        let all = owners.len() + fallbacks.len() - void;
+        all >= case.want.quorum.r && owners.len() >= case.want.quorum.pr
+    }
+
     fn sees(&mut self, case: &Case, event: Option<&Event>, effects: &[Effect]) {
         match event {
             Some(Event::Found { by, held }) => {
@@ -275,7 +293,11 @@ impl Onlooker {
                     |r: &Option<Arc<Record>>| r.as_ref().is_none_or(|r| merge(merged, r) == **merged);
                 let heard: Vec<&NodeId> =
                     self.found.iter().filter(|(_, r)| inside(r)).map(|(n, _)| n).collect();
-                assert!(case.enough(heard.iter().copied()), "a quorum stands behind it");
+                assert!(self.enough(case, heard.iter().copied()), "a quorum stands behind it");
+                let owners = heard.iter().filter(|n| case.owns(n)).count();
+                let awaited = self.reading.keys().any(|n| case.owns(n));
+                let nothing = self.found.values().all(Option::is_none);
+                assert!(!(nothing && awaited) || owners >= case.want.quorum.r, "an owner may have it still");
                 let sum = heard
                     .iter()
                     .filter_map(|n| self.found[n].clone())
@@ -291,7 +313,11 @@ impl Onlooker {
             Reply::TooFew { need, have, timed_out } => {
                 assert!(have < need && !timed_out, "{have} of {need}");
                 let could: BTreeSet<&NodeId> = self.found.keys().chain(self.reading.keys()).collect();
-                assert!(!case.enough(could.into_iter()), "gave up with {:?} still to answer", self.reading);
+                assert!(
+                    !self.enough(case, could.into_iter()),
+                    "gave up with {:?} still to answer",
+                    self.reading
+                );
                 assert!(
                     case.may_be_asked().all(|n| self.asked.contains_key(&n)),
                     "gave up without asking all"
@@ -299,7 +325,7 @@ impl Onlooker {
             }
             Reply::NotReached => {
                 assert!(at_end || case.may_be_asked().all(|n| self.asked.contains_key(&n)));
-                assert!(case.enough(self.found.keys()));
+                assert!(self.enough(case, self.found.keys()));
                 let sum = self.found.values().flatten().fold(Record::default(), |sum, r| merge(&sum, r));
                 assert!(!sum.clock.covers(case.want.at_least.as_ref().unwrap()), "it was reached");
             }
