@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-/// The largest peer frame. A value has at most 64 MiB; 8 MiB more hold its siblings' clocks, its key and the header.
-pub const FRAME_BYTES_MAX: usize = 72 << 20;
+/// The largest peer frame. A value has at most 64 MiB, and three sides of a partition may each have written one; 8 MiB more
+/// hold their clocks, the key and the header. At the default limit a record has at most 3 × 16 MiB.
+pub const FRAME_BYTES_MAX: usize = 200 << 20;
 
 /// The largest message of the handshake. The longest is a welcome: two ids, a proof and a host name, below 512 bytes.
 pub const HELLO_BYTES_MAX: usize = 4096;
@@ -55,7 +56,7 @@ pub const READ_BYTES: usize = 16 << 10;
 /// Requests of one connection that are handled at once; further ones stay in the socket. As many as a peer may send.
 pub const SERVE_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX;
 
-/// Bytes of requests of one connection that are handled at once; one frame may overshoot: 64 + 72 = 136 MiB at worst.
+/// Bytes of requests of one connection that are handled at once; one frame may overshoot: 64 + 200 = 264 MiB at worst.
 pub const SERVE_IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of answers of one connection that may wait to be written; when full, its handlers rest until the peer reads.
@@ -92,6 +93,9 @@ pub const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Keys in one page: 1,000 × 1 KiB = 1 MiB from each node.
 pub const KEYS_PAGE_MAX: usize = 1000;
+
+/// Bytes of records that a listing reads at a time, and one record more.
+pub const LIST_SCAN_BYTES: usize = 4 << 20;
 
 /// How long one node may take for a page of keys.
 pub const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -156,6 +160,13 @@ pub const JOIN_UNREACHABLE_MAX: Duration = Duration::from_secs(5);
 /// Bytes of request bodies that clients may have here at once; a body of unknown length counts as the largest.
 /// 256 MiB are 64 values of the default limit of 4 MiB, or 4 of the ceiling.
 pub const BODY_BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;
+
+/// Bytes of answers that clients may leave unread here at once: as many as of their bodies. What they don't fetch in time
+/// is closed by the listener; until then further large answers are refused, and small ones are not.
+pub const REPLY_BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;
+
+/// Answers up to this size are not counted: 1,024 connections × 16 KiB = 16 MiB.
+pub const REPLY_BYTES_SMALL: usize = 16 << 10;
 
 /// Long polls at once. Each reads its key every [`POLL_PAUSE_MAX`]: 256 × 4 = 1,024 reads a second at worst.
 pub const POLLERS_MAX: usize = 256;

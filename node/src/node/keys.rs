@@ -5,7 +5,7 @@
 //! bounded by a page for each node.
 
 use super::Node;
-use crate::limits::{KEYS_PAGE_MAX, LIST_TIMEOUT};
+use crate::limits::{KEYS_PAGE_MAX, LIST_SCAN_BYTES, LIST_TIMEOUT};
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
@@ -58,6 +58,33 @@ impl<W: World> Node<W> {
         let mut page = merge_lists(lists, limit);
         page.missing = missing;
         page
+    }
+
+    /// Whether there is any key in a bucket, visible or not; `None` if of some partition no quorum of owners could be
+    /// asked. One owner's word is not enough: it may have missed the only write.
+    pub async fn holds_any(&self, bucket: &Bytes) -> Option<bool> {
+        let (snapshot, doubted, me) = (self.cluster.snapshot(), self.cluster.doubted(), self.id());
+        let all: Vec<Partition> = (0..snapshot.view.partitions).map(Partition).collect();
+        let nothing = Bytes::new();
+        let asked = snapshot.view.living().map(|(id, _)| id).filter(|id| *id == me || !doubted.contains(id));
+        let asked = asked.map(|node| {
+            let (all, nothing) = (&all, &nothing);
+            async move { (node, self.list_at(node, bucket, nothing, nothing, all, 1).await) }
+        });
+        let mut answered = BTreeSet::new();
+        for (node, listed) in join_all(asked).await {
+            match listed {
+                Some(keys) if !keys.is_empty() => return Some(true),
+                Some(_) => drop(answered.insert(node)),
+                None => {}
+            }
+        }
+        let n = usize::from(snapshot.settings(bucket).n);
+        let quorum = |partition: &Partition| {
+            let owners = snapshot.table.owners(*partition, n);
+            owners.iter().filter(|owner| answered.contains(owner)).count() > owners.len() / 2
+        };
+        all.iter().all(quorum).then_some(false)
     }
 
     /// For each partition the owner to ask: this node if it is one, otherwise the first that is not doubted.
@@ -121,17 +148,23 @@ impl<W: World> Node<W> {
         let now = self.wall();
         let mut found: BTreeMap<Bytes, bool> = BTreeMap::new();
         for partition in partitions {
-            let (first, last) = keys::records_of_bucket_between(*partition, bucket, start, end);
-            let rows = self
-                .store
-                .scan(Family::Records, &first, last.as_deref(), limit, usize::MAX)
-                .map_err(|e| Refusal::Unavailable(e.to_string()))?;
-            for (key, value) in rows {
-                let (_, id) =
-                    keys::decode_record_key(&key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
-                let record = decode(&value).map_err(|e| Refusal::Unavailable(e.to_string()))?;
-                let visible = record.versions(now).next().is_some() || record.is_cart();
-                found.insert(id.key().clone(), visible);
+            let (mut from, last) = keys::records_of_bucket_between(*partition, bucket, start, end);
+            let mut left = limit;
+            while left > 0 {
+                let rows = self
+                    .store
+                    .scan(Family::Records, &from, last.as_deref(), left, LIST_SCAN_BYTES)
+                    .map_err(|e| Refusal::Unavailable(e.to_string()))?;
+                let Some((key, _)) = rows.last() else { break };
+                from = keys::after(key);
+                left -= rows.len();
+                for (key, value) in rows {
+                    let (_, id) =
+                        keys::decode_record_key(&key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
+                    let record = decode(&value).map_err(|e| Refusal::Unavailable(e.to_string()))?;
+                    let visible = record.versions(now).next().is_some() || record.is_cart();
+                    found.insert(id.key().clone(), visible);
+                }
             }
             while found.len() > limit {
                 found.pop_last();

@@ -35,6 +35,8 @@ pub enum WriteFail {
     Refused(Refusal),
     /// The coordinator was lost while it had the write: it may show up later.
     Lost,
+    /// The coordinator's own disk did not answer in time: it may show up later.
+    TimedOut,
     /// No replica could be reached; nothing was done.
     Unreachable {
         /// How many were needed.
@@ -184,7 +186,23 @@ impl<W: World> Drive<W> {
         let Some(Effect::StoreHere { hint_for }) = effects.pop() else {
             unreachable!("a put begins by storing here")
         };
-        match self.store_here(write, hint_for).await {
+        let mut answer = self.answer.take();
+        let stored = {
+            let mut storing = std::pin::pin!(self.store_here(write, hint_for));
+            tokio::select! {
+                biased;
+                stored = &mut storing => stored,
+                () = &mut deadline => {
+                    // The client has its answer; what the disk says later still goes to the others.
+                    if let Some(client) = answer.take() {
+                        let _ = client.send(Err(WriteFail::TimedOut));
+                    }
+                    storing.await
+                }
+            }
+        };
+        self.answer = answer;
+        match stored {
             Ok(durable) => put.on(Event::StoredHere { durable }, &mut effects),
             Err(refusal) => {
                 // What the lane refuses was not written, or the node is about to leave; nothing was sent.

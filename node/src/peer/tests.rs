@@ -2,7 +2,7 @@
 
 use super::frame::{HEAD_BYTES, encode_head};
 use super::*;
-use crate::limits::{HELLO_TIMEOUT, HELLOS_MAX, IN_FLIGHT_MAX};
+use crate::limits::{FRAME_BYTES_MAX, HELLO_TIMEOUT, HELLOS_MAX, IN_FLIGHT_MAX};
 use crate::real::RealWorld;
 use crate::store::{Batch, Family, OpenError, Row, Store, StoreError};
 use crate::world::{Listener, World};
@@ -349,8 +349,9 @@ async fn too_many_bytes_in_flight_are_refused_at_once() {
     let (first, (second, took)) = tokio::join!(biased; first, second);
     assert_eq!((first, second), (Err(CallError::Unreachable), Err(CallError::Overloaded)));
     assert!(took < SOON, "{took:?}");
-    let oversized = Bytes::from(vec![0; 73 << 20]);
-    assert_eq!(pool.call(SERVER, TABLE, oversized, LONG).await, Err(CallError::TooLarge(73 << 20)));
+    let oversized = Bytes::from(vec![0; FRAME_BYTES_MAX + 1]);
+    let refused = Err(CallError::TooLarge(FRAME_BYTES_MAX + 1));
+    assert_eq!(pool.call(SERVER, TABLE, oversized, LONG).await, refused);
 }
 
 #[tokio::test]

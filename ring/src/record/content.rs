@@ -77,6 +77,22 @@ pub enum Content {
 }
 
 impl Content {
+    /// About how many bytes it takes in a record.
+    pub fn bytes(&self) -> usize {
+        let text = match self {
+            Content::Object(object) => {
+                let meta: usize = object.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
+                object.body.len() + object.content_type.len() + meta
+            }
+            Content::Tombstone { .. } => 0,
+            Content::CartAdd { sku, .. } => sku.len(),
+            Content::CartAttributes { sku, json } => sku.len() + json.len(),
+            Content::CartRemoved { sku, seen } => sku.as_ref().map_or(0, Bytes::len) + 48 * seen.runs().len(),
+            Content::CartSpent { ops } => 24 * ops.len(),
+        };
+        text + 64
+    }
+
     /// Whether it belongs to a cart.
     pub fn is_cart(&self) -> bool {
         !matches!(self, Content::Object(_) | Content::Tombstone { .. })

@@ -45,6 +45,11 @@ impl Record {
         }
     }
 
+    /// About how many bytes its siblings take.
+    pub fn bytes(&self) -> usize {
+        self.siblings.iter().map(|s| s.content.bytes()).sum()
+    }
+
     /// The sibling with this dot.
     pub fn sibling(&self, dot: &Dot) -> Option<&Sibling> {
         self.siblings.binary_search_by_key(dot, |s| s.dot).ok().map(|at| &self.siblings[at])

@@ -2,8 +2,9 @@
 
 use super::content::{Content, Object};
 use super::{Record, Sibling};
-use crate::causal::Dot;
+use crate::causal::{Context, Dot};
 use crate::time::Wall;
+use std::borrow::Cow;
 
 /// One visible version.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,39 @@ impl Record {
             Content::Tombstone { deleted } => Some((s.dot, deleted)),
             _ => None,
         })
+    }
+
+    /// What a reader of the values has seen. In a bucket without a type one client may write a value where another, at
+    /// the same time and elsewhere, adds to a cart; each of them sees its own kind, and supersedes only that.
+    pub fn seen_as_object(&self) -> Cow<'_, Context> {
+        if self.is_cart() {
+            Cow::Owned(self.seen_without(|s| s.content.is_cart()))
+        } else {
+            Cow::Borrowed(&self.clock)
+        }
+    }
+
+    /// What a reader of the cart has seen.
+    pub fn seen_as_cart(&self) -> Cow<'_, Context> {
+        if self.is_object() {
+            Cow::Owned(self.seen_without(|s| !s.content.is_cart()))
+        } else {
+            Cow::Borrowed(&self.clock)
+        }
+    }
+
+    fn seen_without(&self, hidden: impl Fn(&Sibling) -> bool) -> Context {
+        self.clock.without(self.siblings.iter().filter(|s| hidden(s)).map(|s| s.dot))
+    }
+
+    /// Whether it is a cart and nothing else at this instant, so that it takes no values.
+    pub fn is_only_cart(&self, now: Wall) -> bool {
+        self.is_cart() && self.versions(now).next().is_none()
+    }
+
+    /// Whether it shows values and nothing of a cart, so that it takes no items.
+    pub fn is_only_object(&self, now: Wall) -> bool {
+        !self.is_cart() && self.versions(now).next().is_some()
     }
 
     /// Whether anything of a cart is in it.

@@ -33,6 +33,10 @@ pub struct Write {
 /// A writer's context with more runs than this is of somebody who has gone on for long without a read.
 pub const CONTEXT_RUNS_MAX: usize = 32;
 
+/// What several siblings may weigh together, in bytes; a single one may have any size that is let in. Three sides of a
+/// partition may each fill a key up to here, and all of it must still go to a peer in one frame.
+pub const SIBLINGS_BYTES_MAX: usize = 16 << 20;
+
 /// Applies a write to the local copy. A refusal changes nothing.
 pub fn take(
     local: Option<&Record>,
@@ -40,10 +44,16 @@ pub fn take(
     now: Wall,
     me: &mut Me<'_>,
 ) -> Result<Coordinated, Refusal> {
-    match write.action {
+    let adds = !matches!(write.action, Action::Delete | Action::CartRemove(_));
+    let done = match write.action {
         Action::Put { .. } | Action::Delete => take_object(local, write, now, me),
         _ => take_cart(local, write, now, me),
+    }?;
+    let (had, have) = (local.map_or(0, Record::bytes), done.record.bytes());
+    if adds && done.record.siblings.len() > 1 && have > SIBLINGS_BYTES_MAX && have > had {
+        return Err(Refusal::TooHeavy { have: had, max: SIBLINGS_BYTES_MAX });
     }
+    Ok(done)
 }
 
 /// Adds to the writer's context what is superseded here. Somebody who never reads, and whose every write stands between
@@ -63,13 +73,13 @@ fn take_object(
     now: Wall,
     me: &mut Me<'_>,
 ) -> Result<Coordinated, Refusal> {
-    if local.is_some_and(Record::is_cart) {
+    if local.is_some_and(|r| r.is_only_cart(now)) {
         return Err(Refusal::WrongType { holds: "cart".into() });
     }
     let mut seen = match (write.seen, write.blind) {
         (Some(seen), _) => seen,
         (None, BlindWrites::Siblings) => Context::new(),
-        (None, BlindWrites::Supersede) => local.map(|r| r.clock.clone()).unwrap_or_default(),
+        (None, BlindWrites::Supersede) => local.map(|r| r.seen_as_object().into_owned()).unwrap_or_default(),
         (None, BlindWrites::Reject) => return Err(Refusal::ContextRequired),
     };
     // A value makes the memory of a deletion beside it pointless: the clock alone keeps the deleted from coming back.
@@ -83,8 +93,9 @@ fn take_object(
         _ => Content::Tombstone { deleted: now },
     };
     let mut done = coordinate(local, &seen, vec![content], me);
-    let have = done.record.siblings.len();
-    if have > write.siblings_max && have > local.map_or(0, |r| r.siblings.len()) {
+    let values = |r: &Record| r.siblings.iter().filter(|s| !s.content.is_cart()).count();
+    let have = values(&done.record);
+    if have > write.siblings_max && have > local.map_or(0, values) {
         return Err(Refusal::SiblingLimit { have: have - 1, max: write.siblings_max });
     }
     if done.context.runs().len() > write.context_runs_max {
@@ -99,12 +110,13 @@ fn take_cart(
     now: Wall,
     me: &mut Me<'_>,
 ) -> Result<Coordinated, Refusal> {
-    if local.is_some_and(|r| r.versions(now).next().is_some()) {
+    if local.is_some_and(|r| r.is_only_object(now)) {
         return Err(Refusal::WrongType { holds: "object".into() });
     }
     let told = write.seen.clone();
     // What a caller that names no context has seen is what this copy holds.
-    let seen = write.seen.unwrap_or_else(|| local.map(|r| r.clock.clone()).unwrap_or_default());
+    let here = || local.map(|r| r.seen_as_cart().into_owned()).unwrap_or_default();
+    let seen = write.seen.unwrap_or_else(here);
     let change = match write.action {
         Action::CartAdd { sku, quantity, op, attributes } => {
             CartChange::Add { sku, quantity, op: op.map(Op), attributes }

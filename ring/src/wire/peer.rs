@@ -241,6 +241,16 @@ pub enum Refusal {
     /// The disk failed while it was written: it may or may not be there.
     #[error("the disk failed: {0}")]
     Disk(String),
+    /// The key's siblings would weigh more than they may. Nothing was done.
+    #[error(
+        "the versions of the key have {have} bytes together, {max} are allowed: read it, and write with its context"
+    )]
+    TooHeavy {
+        /// How many bytes they have.
+        have: usize,
+        /// How many they may have.
+        max: usize,
+    },
 }
 
 /// A write, as the coordinator is asked for it. Object values are in the message's body.

@@ -27,10 +27,46 @@ async fn carts_keep_the_contract() -> Result<()> {
     checks.run("a guest's cart moves once however often it is merged", a_guest_moves_once(c)).await;
     checks.run("a deleted cart is empty and can be filled again", a_deleted_cart_is_empty(c)).await;
     checks.run("a cart is no object and an object no cart", types_do_not_mix(c)).await;
+    checks.run("a cart and an object that met at one key both stay", types_that_met(c)).await;
     checks.run("concurrent adds through all nodes all count", concurrent_adds_count(c)).await;
     checks.run("a cart of 200 items is whole on every node", a_large_cart_is_whole(c)).await;
     checks.run("strange ids and skus are ids and skus of their own", strange_names(c)).await;
     checks.finish(&[&cluster])
+}
+
+/// In a bucket without a type two clients may use one key for two things at once, and both are told that it was done.
+async fn types_that_met(c: &Cluster) -> Result<()> {
+    for attempt in 0..100 {
+        let (cart, object) = (
+            format!("{}/v1/carts/met/{attempt}", c.url(1)),
+            http::key_url(&c.url(0), "met", attempt.to_string()),
+        );
+        let item = json!({"sku": "pen", "quantity": 2});
+        let put = http::put(&object).text("value").send();
+        let add = http::post(format!("{cart}/items")).json(&item).send();
+        let (put, add) = tokio::join!(put, add);
+        if put?.status != 204 || add?.status != 200 {
+            continue;
+        }
+        let items = || async { http::get(&cart).send().await?.expect(200)?.json() };
+        let shown = items().await?;
+        ensure!(shown["total_quantity"] == 2, "the add was acknowledged: {shown}");
+        let read = http::get(&object).send().await?.expect(200)?;
+        ensure!(read.text() == "value", "the put was acknowledged: {read}");
+        http::put(&object).context(&read.context()?).text("next").send().await?.expect(204)?;
+        let shown = items().await?;
+        ensure!(shown["total_quantity"] == 2, "a value does not supersede items: {shown}");
+        http::post(format!("{cart}/items")).json(&item).send().await?.expect(200)?;
+        ensure!(items().await?["total_quantity"] == 4, "the cart is one still");
+        http::delete(&cart).send().await?.expect(204)?;
+        ensure!(
+            http::get(&object).send().await?.expect(200)?.text() == "next",
+            "a cart's end takes no value away"
+        );
+        http::delete(&object).send().await?.expect(204)?;
+        return http::get(&object).send().await?.expect(404).map(drop);
+    }
+    anyhow::bail!("in 100 attempts no add and no put were taken at the same time")
 }
 
 fn cart_url(c: &Cluster, index: usize, id: &str) -> String {

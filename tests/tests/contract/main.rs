@@ -11,6 +11,7 @@
 //! | `carts` | the cart |
 //! | `faults` | what still works while nodes are dead, paused, or were all killed |
 //! | `fallbacks` | who stands in for dead owners, and what its word is worth |
+//! | `bounds` | what would grow with a client's bad will, and does not |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
@@ -22,6 +23,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests run real processes on the real clock")]
 
 mod aae;
+mod bounds;
 mod buckets;
 mod carts;
 mod cli;

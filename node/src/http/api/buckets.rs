@@ -193,15 +193,11 @@ async fn take<W: World>(api: &Api<W>, bucket: &Bytes, change: &Change) -> Result
 
 /// Whether any key of the bucket is known somewhere; an error where that can't be found out.
 async fn holds_data<W: World>(api: &Api<W>, bucket: &Bytes) -> Result<bool, Problem> {
-    let page = api.node.list(bucket, &Bytes::new(), &Bytes::new(), 1).await;
-    if !page.keys.is_empty() || page.next_after.is_some() {
-        return Ok(true);
-    }
-    if page.missing.is_empty() {
-        return Ok(false);
-    }
-    let detail = "whether the bucket holds data can't be found out: a part of the ring can't be read";
-    Err(Problem::new(Code::CoverageIncomplete, detail).outcome(Outcome::NotApplied).retry(Retry::Safe))
+    let detail =
+        "whether the bucket holds data can't be found out: of a part of the ring no quorum can be read";
+    let unknown =
+        || Problem::new(Code::CoverageIncomplete, detail).outcome(Outcome::NotApplied).retry(Retry::Safe);
+    api.node.holds_any(bucket).await.ok_or_else(unknown)
 }
 
 /// Tells everybody who can be reached. Who is missed hears of it by gossip.

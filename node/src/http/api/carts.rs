@@ -10,6 +10,7 @@
 //! read on the caller's behalf: a later removal with it would take away what the caller has not seen.
 
 use super::cart_body::{self, BODY_BYTES_MAX};
+use super::put::required;
 use super::reply::{self, CONTEXT, WRITE, header};
 use super::{Api, cart_view, failure};
 use crate::http::body::{ReplyBody, read_body};
@@ -124,7 +125,7 @@ impl<'a, W: World> Door<'a, W> {
         else {
             return Err(Problem::new(Code::NotFound, "there is no such cart"));
         };
-        let token = self.api.node.tokens.seal(&self.id, &record.clock);
+        let token = self.api.node.tokens.seal(&self.id, &record.seen_as_cart());
         let mut response = reply::json(cart_view::whole(self.id.key(), &Cart::of(&record), &token));
         response.headers_mut().insert(CONTEXT, header(&token));
         Ok(response)
@@ -175,7 +176,7 @@ impl<'a, W: World> Door<'a, W> {
         if source == self.id {
             return Err(cart_body::invalid("/from", "a cart can't be moved into itself"));
         }
-        let record = self.read(ReadAsk::of(source.clone(), how.timeout)).await?.unwrap_or_default();
+        let record = self.look(source.clone(), how.timeout).await?.unwrap_or_default();
         let adds = moved(&record, source.key());
         if adds.is_empty() {
             // Either there never was anything, or an earlier try has moved it: both leave nothing to do.
@@ -185,7 +186,7 @@ impl<'a, W: World> Door<'a, W> {
         let written = self.move_in(&how, &record, adds).await?;
         // Only now: until the target had them all, the source was the only one to have them.
         let emptied = Action::CartRemove(Target::Everything);
-        self.write(&how, &source, emptied, Some(&record.clock)).await?;
+        self.write(&how, &source, emptied, Some(&record.seen_as_cart())).await?;
         self.done(seen, &written, |token| json!({ "context": token, "moved": count }))
     }
 
@@ -214,15 +215,20 @@ impl<'a, W: World> Door<'a, W> {
         if let Some(seen) = seen {
             return Ok(seen.clone());
         }
-        let record = self.read(ReadAsk::of(self.id.clone(), timeout)).await?;
-        Ok(record.map(|record| record.clock.clone()).unwrap_or_default())
+        let record = self.look(self.id.clone(), timeout).await?;
+        Ok(record.map(|record| record.seen_as_cart().into_owned()).unwrap_or_default())
+    }
+
+    /// Reads on behalf of a write: when that fails, nothing was written.
+    async fn look(&self, id: ObjectId, timeout: Duration) -> Result<Option<Arc<Record>>, Problem> {
+        self.read(ReadAsk::of(id, timeout)).await.map_err(|problem| problem.outcome(Outcome::NotApplied))
     }
 
     async fn read(&self, ask: ReadAsk) -> Result<Option<Arc<Record>>, Problem> {
         match self.api.node.read(ask).await {
             Reply::Merged(record) => {
                 let now = self.api.node.wall();
-                if record.as_ref().is_some_and(|record| record.versions(now).next().is_some()) {
+                if record.as_ref().is_some_and(|record| record.is_only_object(now)) {
                     return Err(wrong_type("the key holds an object"));
                 }
                 Ok(record)
@@ -251,7 +257,7 @@ impl<'a, W: World> Door<'a, W> {
             .node
             .write(ask, Bytes::new())
             .await
-            .map_err(|fail| failure::write_failed(&fail, 0))?
+            .map_err(|fail| failure::write_failed(&fail, required(self.api, id, &how.quorum)))?
             .head;
         match failure::decided(&written) {
             Some(problem) => Err(problem),

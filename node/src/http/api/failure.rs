@@ -71,6 +71,10 @@ pub(super) fn write_failed(fail: &WriteFail, required: usize) -> Problem {
             unknown(Code::WriteQuorumNotMet, "the replica that coordinated the write was lost meanwhile")
                 .counts(count(required), 0)
         }
+        WriteFail::TimedOut => {
+            unknown(Code::Timeout, "the disk of the replica that coordinates the write was too slow")
+                .counts(count(required), 0)
+        }
         WriteFail::Unreachable { need } => {
             untouched(Code::WriteQuorumNotMet, "no replica of the key could be reached")
                 .counts(count(*need), 0)
@@ -89,7 +93,7 @@ pub(super) fn refused(refusal: &Refusal, required: usize) -> Problem {
         Refusal::DiskFull => untouched(Code::DiskFull, detail),
         Refusal::Overloaded => untouched(Code::Overloaded, detail).retry_after_ms(RETRY_AFTER_MS),
         Refusal::Draining => untouched(Code::Draining, detail).retry_after_ms(RETRY_AFTER_MS),
-        Refusal::SiblingLimit { .. } | Refusal::CartFull => {
+        Refusal::SiblingLimit { .. } | Refusal::CartFull | Refusal::TooHeavy { .. } => {
             Problem::new(Code::SiblingLimit, detail).outcome(Outcome::NotApplied).retry(Retry::AfterRead)
         }
         Refusal::WrongType { .. } => refused_for_good(Code::WrongType, detail),
@@ -102,14 +106,15 @@ pub(super) fn refused(refusal: &Refusal, required: usize) -> Problem {
 /// A write that got its receipt and not its quorum.
 pub(super) fn write_short(answer: &WriteAnswer) -> Problem {
     let quorum = &answer.quorum;
-    // The first level that was missed is the one to name; w comes first because it is the one that everybody sets.
+    // The level that is missed by most is the one to name; among equals w, because it is the one that everybody sets.
     let (what, required, acked) = [
-        ("replicas have taken", quorum.w, answer.acked),
-        ("owners have taken", quorum.pw, answer.owners),
         ("replicas have synced", quorum.dw, answer.durable),
+        ("owners have taken", quorum.pw, answer.owners),
+        ("replicas have taken", quorum.w, answer.acked),
     ]
     .into_iter()
-    .find(|(_, required, acked)| acked < required)
+    .filter(|(_, required, acked)| acked < required)
+    .max_by_key(|(_, required, acked)| required - acked)
     .unwrap_or(("replicas have taken", quorum.w, answer.acked));
     let detail = format!("{acked} of {required} {what} the write; it may still become visible");
     let code = if answer.timed_out { Code::Timeout } else { Code::WriteQuorumNotMet };
@@ -150,7 +155,8 @@ mod tests {
     #[test]
     fn a_short_write_names_the_level_that_was_missed() {
         for (answer, required, acked, word) in [
-            (short(1, 1, 1, false), 2, 1, "replicas have taken"),
+            (short(1, 1, 1, false), 3, 1, "have synced"),
+            (short(1, 3, 3, false), 2, 1, "replicas have taken"),
             (short(3, 1, 3, false), 2, 1, "owners have taken"),
             (short(3, 3, 1, false), 3, 1, "have synced"),
         ] {
@@ -173,6 +179,7 @@ mod tests {
             (Refusal::Overloaded, 429, "overloaded", "not_applied", "safe"),
             (Refusal::Draining, 503, "draining", "not_applied", "safe"),
             (Refusal::SiblingLimit { have: 5, max: 5 }, 422, "sibling_limit", "not_applied", "after_read"),
+            (Refusal::TooHeavy { have: 5, max: 5 }, 422, "sibling_limit", "not_applied", "after_read"),
             (Refusal::CartFull, 422, "sibling_limit", "not_applied", "after_read"),
             (Refusal::WrongType { holds: "cart".into() }, 409, "wrong_type", "not_applied", "no"),
             (Refusal::ContextRequired, 428, "context_required", "not_applied", "no"),

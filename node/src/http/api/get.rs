@@ -150,20 +150,20 @@ async fn poll<W: World>(
 /// Whether there is something that a reader with this context has not seen. For objects every change leaves a sibling,
 /// while the clock also has dots that were superseded unseen; a removal from a cart may leave nothing but the clock.
 fn is_news(record: &Record, since: &Context) -> bool {
-    if record.is_cart() {
+    if record.is_cart() && !record.is_object() {
         return !since.covers(&record.clock);
     }
-    record.siblings.iter().any(|sibling| !since.has(&sibling.dot))
+    record.siblings.iter().any(|sibling| !sibling.content.is_cart() && !since.has(&sibling.dot))
 }
 
 /// The answer to what was found.
 fn show<W: World>(api: &Api<W>, id: &ObjectId, found: Found, form: Form, headers: &HeaderMap) -> Answer {
     let Some(record) = found else { return Err(not_found("there is nothing at this key")) };
-    if !record.is_object() && (record.is_cart() || holds_carts(api, id)) {
+    let now = api.node.wall();
+    if record.is_only_cart(now) || (!record.is_object() && holds_carts(api, id)) {
         return cart(api, id, &record);
     }
-    let now = api.node.wall();
-    let token = seal(api, id, &record.clock);
+    let token = seal(api, id, &record.seen_as_object());
     let count = record.versions(now).count();
     if count == 0 && !(form == Form::Versions && record.tombstones().next().is_some()) {
         return Err(gone(&record, token));
@@ -205,7 +205,7 @@ fn cart<W: World>(api: &Api<W>, id: &ObjectId, record: &Record) -> Answer {
     if !holds_carts(api, id) {
         return Err(failure::wrong_type("cart"));
     }
-    let token = seal(api, id, &record.clock);
+    let token = seal(api, id, &record.seen_as_cart());
     let text = token.to_str().expect("a token is visible ascii");
     let mut response = reply::json(cart_view::typed_value(record, text));
     response.headers_mut().insert(CONTEXT, token);

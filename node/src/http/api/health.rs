@@ -25,8 +25,16 @@ pub(super) fn ready<W: World>(node: &Node<W>) -> Response<ReplyBody> {
         reasons.push("this node is joining and not filled yet".to_owned());
     }
     reasons.extend(node.past.standing().objection().map(str::to_owned));
-    reasons.extend(out_of_reach(&node.cluster.snapshot(), &node.cluster.doubted()));
+    reasons.extend(out_of_reach(&node.cluster.snapshot(), &unheard(node)));
     answer(&reasons)
+}
+
+/// Whom this node does not hear. Requests give the silent a moment after a start; who promises a quorum does not.
+fn unheard<W: World>(node: &Node<W>) -> BTreeSet<NodeId> {
+    let (snapshot, heard) = (node.cluster.snapshot(), node.heard.load());
+    let silent =
+        snapshot.view.living().map(|(id, _)| id).filter(|id| *id != node.id() && !heard.contains(id));
+    silent.chain(node.cluster.doubted().iter().copied()).collect()
 }
 
 fn answer(reasons: &[String]) -> Response<ReplyBody> {

@@ -30,17 +30,17 @@ use super::body::{ReplyBody, read_body};
 use super::metrics::Requests;
 use super::path::{Kind, Route, route};
 use super::problem::{Code, Ctx, Outcome, Problem, Retry, Scope, X_REQUEST_ID, catch_panic};
-use crate::limits::{BODY_BYTES_IN_FLIGHT_MAX, POLLERS_MAX};
+use crate::limits::{BODY_BYTES_IN_FLIGHT_MAX, POLLERS_MAX, REPLY_BYTES_IN_FLIGHT_MAX, REPLY_BYTES_SMALL};
 use crate::node::Node;
 use crate::world::World;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Body;
 use ring::time::Time;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// What every handler answers.
 type Answer = Result<Response<ReplyBody>, Problem>;
@@ -78,6 +78,8 @@ struct Shared {
     pollers: Semaphore,
     /// Room for bodies, in KiB.
     bodies: Semaphore,
+    /// Room for answers that are not read yet, in KiB.
+    replies: Arc<Semaphore>,
 }
 
 impl<W: World> Clone for Api<W> {
@@ -99,6 +101,7 @@ impl<W: World> Api<W> {
             requests: Requests::default(),
             pollers: Semaphore::new(POLLERS_MAX),
             bodies: Semaphore::new((BODY_BYTES_IN_FLIGHT_MAX >> 10) as usize),
+            replies: Arc::new(Semaphore::new((REPLY_BYTES_IN_FLIGHT_MAX >> 10) as usize)),
         };
         let started = node.now();
         Api { node, limits: options, started, shared: Arc::new(shared) }
@@ -131,12 +134,33 @@ impl<W: World> Api<W> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let changes = !matches!(*req.method(), Method::GET | Method::HEAD);
         let admitted = route.check_method(req.method()).and_then(|()| self.admit(route.kind()));
         let answer = match admitted {
             Ok(_in_flight) => self.dispatch(ctx, route, req).await,
             Err(problem) => Err(problem),
         };
+        let answer = answer.and_then(|response| self.hold(response, changes));
         answer.unwrap_or_else(|problem| problem.respond(ctx))
+    }
+
+    /// Counts a large answer until its last byte has left: a client that reads slowly keeps it in memory.
+    fn hold(&self, mut response: Response<ReplyBody>, changes: bool) -> Answer {
+        let ReplyBody::Full(bytes) = response.body() else { return Ok(response) };
+        if bytes.len() <= REPLY_BYTES_SMALL {
+            return Ok(response);
+        }
+        // One that is larger than the room goes when it is alone.
+        let kib = ((bytes.len() as u64 >> 10) + 1).min(REPLY_BYTES_IN_FLIGHT_MAX >> 10);
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.shared.replies).try_acquire_many_owned(kib) else {
+            let full =
+                overloaded("answers that clients have not read fill the room that they have".to_owned());
+            return Err(if changes { full.outcome(Outcome::Applied).retry(Retry::No) } else { full });
+        };
+        let held = Unread { bytes: bytes.clone(), _room: room };
+        *response.body_mut() = ReplyBody::Full(Bytes::from_owner(held));
+        Ok(response)
     }
 
     async fn dispatch<B>(&self, ctx: &Ctx, route: Route<'_>, req: Request<B>) -> Answer
@@ -186,6 +210,18 @@ impl<W: World> Api<W> {
         B: Body<Data = Bytes> + Unpin,
     {
         read_body(body, limit, self.limits.body).await
+    }
+}
+
+/// An answer with the room that it takes.
+struct Unread {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

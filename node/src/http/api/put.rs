@@ -149,19 +149,18 @@ pub(super) async fn delete<W: World>(api: &Api<W>, id: ObjectId, head: &Parts) -
     if conditions.is_some() || asked.seen.is_none() {
         let found = look(api, &id, &asked).await?;
         let found = found.as_deref();
-        if found.is_some_and(Record::is_cart) {
+        if found.is_some_and(|record| record.is_only_cart(api.node.wall())) {
             return Err(failure::wrong_type("cart"));
         }
         if let Some(conditions) = conditions {
             conditions.check(api, &id, found)?;
         }
         if asked.seen.is_none() {
-            let empty = Context::new();
-            let clock = found.map_or(&empty, |record| &record.clock);
+            let clock = found.map(|record| record.seen_as_object().into_owned()).unwrap_or_default();
             if found.is_none_or(|record| record.versions(api.node.wall()).next().is_none()) {
-                return Ok(nothing_to_delete(api, &id, clock));
+                return Ok(nothing_to_delete(api, &id, &clock));
             }
-            asked.seen = Some(clock.clone());
+            asked.seen = Some(clock);
         }
     }
     write(api, id, asked, Action::Delete, Bytes::new(), Named::ByClient).await
@@ -223,7 +222,7 @@ impl<'a> Conditions<'a> {
             .retry(Retry::AfterRead)
             .field("versions", versions(found, now));
         if let Some(record) = found {
-            problem = problem.header(CONTEXT, seal(api, id, &record.clock));
+            problem = problem.header(CONTEXT, seal(api, id, &record.seen_as_object()));
         }
         if let Some(tag) = tag {
             problem = problem.header(ETAG, tag_value(tag));
@@ -236,7 +235,7 @@ impl<'a> Conditions<'a> {
     fn seen(&self, found: Option<&Record>) -> Option<Context> {
         match &self.matches {
             Some(Condition::Any) => None,
-            _ => Some(found.map(|record| record.clock.clone()).unwrap_or_default()),
+            _ => Some(found.map(|record| record.seen_as_object().into_owned()).unwrap_or_default()),
         }
     }
 }
@@ -297,7 +296,7 @@ fn with_versions<W: World>(
             .outcome(Outcome::Applied)
             .retry(Retry::AfterRead)
     })?;
-    let token = seal(api, id, &record.clock);
+    let token = seal(api, id, &record.seen_as_object());
     let mut response = get::versions(id, &token, &record, api.node.wall(), Show::All);
     let map = response.headers_mut();
     map.insert(CONTEXT, token);
@@ -306,7 +305,7 @@ fn with_versions<W: World>(
 }
 
 /// How many replicas a failed write needed.
-fn required<W: World>(api: &Api<W>, id: &ObjectId, ask: &QuorumAsk) -> usize {
+pub(super) fn required<W: World>(api: &Api<W>, id: &ObjectId, ask: &QuorumAsk) -> usize {
     let snapshot = api.node.cluster.snapshot();
     let owners = api.node.cluster.plan(&snapshot, id).owners.len();
     write_quorum(snapshot.settings(id.bucket()), ask, owners).w

@@ -1,0 +1,109 @@
+//! What grows with a client's bad will has its end: versions of one key, answers that nobody reads, what may be changed
+//! while too few nodes are there to ask.
+
+use crate::support::{eventually, put_blind};
+use anyhow::{Result, ensure};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tests::checks::Checks;
+use tests::cluster::Cluster;
+use tests::http::{self, bucket_url, key_url};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+const MIB: usize = 1 << 20;
+/// More than fit into the room for unread answers, with 4 MiB each, whatever the kernel takes of them.
+const SLOW_CLIENTS: usize = 120;
+
+#[tokio::test]
+async fn nothing_grows_without_end() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let c = &cluster;
+    let mut checks = Checks::new();
+    checks.run("versions of one key are refused before they outgrow a frame", heavy_siblings(c)).await;
+    checks.run("answers that nobody reads are bounded, and small ones still go", slow_readers(c)).await;
+    checks.finish(&[&cluster])
+}
+
+async fn heavy_siblings(c: &Cluster) -> Result<()> {
+    let url = |index: usize| key_url(&c.url(index % 3), "bounds", "heavy");
+    let mut taken = 0;
+    let refused = loop {
+        let value = vec![b'a' + u8::try_from(taken)?; 3 * MIB];
+        let reply = http::put(url(taken)).body(value).send().await?.expect_one_of(&[204, 422])?;
+        if reply.status == 422 {
+            break reply.problem_code(422, "sibling_limit")?;
+        }
+        taken += 1;
+        ensure!(taken <= 20, "20 values of 3 MiB stand side by side");
+    };
+    ensure!(taken >= 4 && refused["outcome"] == "not_applied", "after {taken}: {refused}");
+    let read = http::get(url(2)).send().await?.expect(300)?;
+    ensure!(read.siblings()? == taken, "{} of {taken} values are there", read.siblings()?);
+    let deleted = http::delete(url(1)).send().await?.expect(204)?;
+    ensure!(deleted.siblings()? == 0, "a delete goes always: {deleted}");
+    put_blind(&url(0), "small again").await.map(drop)
+}
+
+async fn slow_readers(c: &Cluster) -> Result<()> {
+    let (large, small) = (key_url(&c.url(0), "bounds", "large"), key_url(&c.url(0), "bounds", "small"));
+    http::put(&large).body(vec![7; 4 * MIB]).send().await?.expect(204)?;
+    put_blind(&small, "small").await?;
+    let address: SocketAddr = c.http(0).parse()?;
+    let mut idle: Vec<TcpStream> = Vec::new();
+    for _ in 0..SLOW_CLIENTS {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(2048)?;
+        let mut stream = socket.connect(address).await?;
+        stream.write_all(b"GET /v1/buckets/bounds/keys/large HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+        idle.push(stream);
+    }
+    eventually(Duration::from_secs(20), || async {
+        http::get(&large).send().await?.problem_code(429, "overloaded").map(drop)
+    })
+    .await?;
+    http::get(&small).send().await?.expect(200)?;
+    drop(idle);
+    eventually(Duration::from_secs(20), || async { http::get(&large).send().await?.expect(200).map(drop) })
+        .await
+}
+
+/// One node of three, alone after a restart, that has missed the only write.
+#[tokio::test]
+async fn one_node_alone_promises_nothing() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    cluster.kill(2).await?;
+    put_blind(&key_url(&cluster.url(0), "typed", "k"), "value").await?;
+    cluster.kill(0).await?;
+    cluster.kill(1).await?;
+    cluster.spawn(2)?;
+    let (live, ready) =
+        (format!("{}/health/live", cluster.url(2)), format!("{}/health/ready", cluster.url(2)));
+    eventually(Duration::from_secs(20), || async { http::get(&live).send().await?.expect(200).map(drop) })
+        .await?;
+    let mut checks = Checks::new();
+    checks
+        .run("it is not ready from its first answer on", async {
+            http::get(&ready).send().await?.expect(503).map(drop)
+        })
+        .await;
+    checks
+        .run("it does not change a type of which it can't know that it may", async {
+            let url = bucket_url(&cluster.url(2), "typed");
+            let reply = http::call("PATCH", url).json(&json!({"type": "cart"})).send().await?;
+            reply.problem_code(503, "coverage_incomplete").map(drop)
+        })
+        .await;
+    cluster.spawn(0)?;
+    cluster.spawn(1)?;
+    cluster.await_ready().await?;
+    checks
+        .run("with the others it knows that it may not", async {
+            let url = bucket_url(&cluster.url(2), "typed");
+            let reply = http::call("PATCH", url).json(&json!({"type": "cart"})).send().await?;
+            reply.problem_code(409, "conflict").map(drop)
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
