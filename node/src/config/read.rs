@@ -27,6 +27,8 @@ struct Found {
 /// What was given and has not been read yet.
 pub(super) struct Reader {
     given: BTreeMap<String, Found>,
+    /// What something stronger has replaced. It must be right all the same: the day the flag goes, it counts.
+    replaced: BTreeMap<String, Vec<Found>>,
 }
 
 impl Reader {
@@ -35,7 +37,7 @@ impl Reader {
         args: &NodeArgs,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Reader, ConfigError> {
-        let mut reader = Reader { given: BTreeMap::new() };
+        let mut reader = Reader { given: BTreeMap::new(), replaced: BTreeMap::new() };
         let file = args.config.clone().or_else(|| env("CARTWHEEL_CONFIG").map(Into::into));
         if let Some(path) = file {
             reader.take_file(&path)?;
@@ -64,7 +66,9 @@ impl Reader {
     }
 
     fn put(&mut self, key: &str, value: Value, origin: String) {
-        self.given.insert(key.to_owned(), Found { value, origin });
+        if let Some(weaker) = self.given.insert(key.to_owned(), Found { value, origin }) {
+            self.replaced.entry(key.to_owned()).or_default().push(weaker);
+        }
     }
 
     fn take_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -128,12 +132,14 @@ impl Reader {
         &mut self,
         key: &str,
         allowed: &str,
-        parse: impl FnOnce(&Value) -> Option<T>,
+        parse: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(found) = self.given.remove(key) else { return Ok(None) };
-        match parse(&found.value) {
-            Some(value) => Ok(Some(value)),
-            None => Err(bad(key, &found, allowed)),
+        let value = parse(&found.value).ok_or_else(|| bad(key, &found, allowed))?;
+        let replaced = self.replaced.remove(key).unwrap_or_default();
+        match replaced.iter().find(|weaker| parse(&weaker.value).is_none()) {
+            Some(weaker) => Err(bad(key, weaker, allowed)),
+            None => Ok(Some(value)),
         }
     }
 
@@ -142,9 +148,9 @@ impl Reader {
         &mut self,
         key: &str,
         allowed: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, ConfigError> {
-        self.take(key, allowed, |value| value.as_str().and_then(parse))
+        self.take(key, allowed, |value| value.as_str().and_then(&parse))
     }
 
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {

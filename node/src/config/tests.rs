@@ -120,6 +120,15 @@ fn a_bad_value_says_where_it_stood() {
 }
 
 #[test]
+fn a_bad_value_is_found_under_a_good_one() {
+    let args = NodeArgs { weight: Some("2".into()), ..NodeArgs::default() };
+    let message = load(args, &[("CARTWHEEL_WEIGHT", "3")], "weight = 0").unwrap_err().to_string();
+    assert!(message.starts_with("weight: found 0 (in the file"), "{message}");
+    let env = load(NodeArgs::default(), &[("CARTWHEEL_HTTP", "127.0.0.1:1")], "http = 'here'").unwrap_err();
+    assert!(env.to_string().starts_with("http: found \"here\" (in the file"), "{env}");
+}
+
+#[test]
 fn beyond_loopback_somebody_must_say_so() {
     let message = from_file("http = '0.0.0.0:8098'").unwrap_err().to_string();
     assert!(message.starts_with("http: found 0.0.0.0:8098") && message.contains("--insecure"), "{message}");

@@ -76,7 +76,8 @@ fn noise(count: usize, seed: u64) -> Vec<u8> {
 
 async fn garbage_is_refused(c: &Cluster) -> Result<()> {
     let noises: Vec<Vec<u8>> = (1..20).map(|seed| noise(2000, seed * 7919)).collect();
-    let crafted: [&[u8]; 8] = [
+    let crafted: [&[u8]; 9] = [
+        b"GET /ping HTTP/1.1\r\n\r\n",
         b"\r\n\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",

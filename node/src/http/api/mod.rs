@@ -34,7 +34,8 @@ use crate::limits::{BODY_BYTES_IN_FLIGHT_MAX, POLLERS_MAX, REPLY_BYTES_IN_FLIGHT
 use crate::node::Node;
 use crate::world::World;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::{CONNECTION, HOST, HeaderValue};
+use http::{Method, Request, Response, Version};
 use hyper::body::Body;
 use ring::time::Time;
 use std::sync::Arc;
@@ -120,6 +121,7 @@ impl<W: World> Api<W> {
         let ctx = self.shared.scope.ctx(req.headers());
         let (began, method, uri) = (self.node.now(), req.method().clone(), req.uri().clone());
         let (kind, mut response) = match route(uri.path()) {
+            Ok(_) if is_homeless(&req) => (Kind::Unknown, homeless().respond(&ctx)),
             Ok(route) => (route.kind(), catch_panic(&ctx, self.answer(&ctx, route, req)).await),
             Err(problem) => (Kind::Unknown, problem.respond(&ctx)),
         };
@@ -232,6 +234,16 @@ impl<W: World> Drop for InFlight<'_, W> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// HTTP/1.1 without a `Host` (RFC 9112, 3.2): what lies between may have taken it for another request.
+fn is_homeless<B>(req: &Request<B>) -> bool {
+    req.version() == Version::HTTP_11 && !req.headers().contains_key(HOST) && req.uri().host().is_none()
+}
+
+fn homeless() -> Problem {
+    Problem::parameter("host", "nothing", "the Host header, which HTTP/1.1 asks for")
+        .header(CONNECTION, HeaderValue::from_static("close"))
 }
 
 fn is_data(kind: Kind) -> bool {
