@@ -91,6 +91,9 @@ impl<W: World> Node<W> {
         match self.coordinate(ask, body).await {
             Ok(written) => Message { head: Answer::Written(written.head), body: written.body },
             Err(super::write::WriteFail::Refused(refusal)) => Message::of(Answer::Refused(refusal)),
+            Err(super::write::WriteFail::TimedOut) => {
+                Message::of(Answer::Refused(Refusal::Disk("it did not answer in time".into())))
+            }
             Err(_) => Message::of(Answer::Refused(Refusal::Disk("the write's task ended".into()))),
         }
     }

@@ -21,9 +21,11 @@ use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::wire::bytes::{Reader, put_context, read_context};
 use ring::wire::peer::{Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
 use ring::wire::record::encode;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 /// A write's answer: the receipt, and the coordinator's record if it was asked for.
 pub type Written = Result<Message<WriteAnswer>, WriteFail>;
@@ -164,6 +166,18 @@ impl<W: World> Node<W> {
     }
 }
 
+/// Awaits some work however long it takes, and says when it takes too long. A client need not wait for a disk that hangs;
+/// what the disk says later still goes to the others.
+async fn to_its_end<T>(work: impl Future<Output = T>, until: Pin<&mut Sleep>, late: impl FnOnce()) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = until => late(),
+    }
+    work.await
+}
+
 /// One write on its way.
 struct Drive<W: World> {
     node: Node<W>,
@@ -187,20 +201,12 @@ impl<W: World> Drive<W> {
             unreachable!("a put begins by storing here")
         };
         let mut answer = self.answer.take();
-        let stored = {
-            let mut storing = std::pin::pin!(self.store_here(write, hint_for));
-            tokio::select! {
-                biased;
-                stored = &mut storing => stored,
-                () = &mut deadline => {
-                    // The client has its answer; what the disk says later still goes to the others.
-                    if let Some(client) = answer.take() {
-                        let _ = client.send(Err(WriteFail::TimedOut));
-                    }
-                    storing.await
-                }
+        let too_slow = || {
+            if let Some(client) = answer.take() {
+                let _ = client.send(Err(WriteFail::TimedOut));
             }
         };
+        let stored = to_its_end(self.store_here(write, hint_for), deadline.as_mut(), too_slow).await;
         self.answer = answer;
         match stored {
             Ok(durable) => put.on(Event::StoredHere { durable }, &mut effects),
@@ -299,6 +305,31 @@ impl<W: World> Drive<W> {
         if let Some(answer) = self.answer.take() {
             // A client that has left does not hear it; the write goes on.
             let _ = answer.send(written);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_told_of_in_time_and_waited_for() {
+        let seconds = Duration::from_secs;
+        for (takes, told) in [(1, false), (30, true)] {
+            let (say, mut heard) = oneshot::channel();
+            let work = async move {
+                sleep(seconds(takes)).await;
+                7
+            };
+            let driver = tokio::spawn(async move {
+                let mut until = std::pin::pin!(sleep(seconds(10)));
+                to_its_end(work, until.as_mut(), || say.send(()).unwrap()).await
+            });
+            sleep(seconds(11)).await;
+            assert_eq!(heard.try_recv().is_ok(), told, "work of {takes} s");
+            assert_eq!(driver.await.unwrap(), 7, "it is awaited to its end");
         }
     }
 }

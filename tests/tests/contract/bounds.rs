@@ -2,12 +2,13 @@
 //! while too few nodes are there to ask.
 
 use crate::support::{eventually, put_blind};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 use tests::checks::Checks;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, command, free_port};
 use tests::http::{self, bucket_url, key_url};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
@@ -67,6 +68,48 @@ async fn slow_readers(c: &Cluster) -> Result<()> {
     drop(idle);
     eventually(Duration::from_secs(20), || async { http::get(&large).send().await?.expect(200).map(drop) })
         .await
+}
+
+/// Peak and present resident memory of a process, in bytes; the peak is counted from now on.
+fn resident(pid: u32, from_now: bool) -> Result<(usize, usize)> {
+    if from_now {
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
+        Ok::<usize, anyhow::Error>(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
+    };
+    Ok((field("VmHWM:")?, field("VmRSS:")?))
+}
+
+/// All values in one partition, the worst case of a page.
+#[tokio::test]
+async fn a_listing_does_not_hold_the_values() -> Result<()> {
+    const VALUES: usize = 64;
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().to_str().context("a temporary path is text")?;
+    let (web, peer) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+    let mut command = command()?;
+    command.args(["node", "--http", &web, "--peer", &peer, "--data-dir", data, "--partitions", "1"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let base = format!("http://{web}");
+    let ready = format!("{base}/health/ready");
+    eventually(Duration::from_secs(20), || async { http::get(&ready).send().await?.expect(200).map(drop) })
+        .await?;
+    for number in 0..VALUES {
+        let value = vec![u8::try_from(number)?; 4 * MIB];
+        http::put(key_url(&base, "listed", format!("k{number}"))).body(value).send().await?.expect(204)?;
+    }
+    let pid = child.id().context("it runs")?;
+    let (_, before) = resident(pid, true)?;
+    let listed =
+        http::get(format!("{}/keys", bucket_url(&base, "listed"))).send().await?.expect(200)?.json()?;
+    ensure!(listed["items"].as_array().map(Vec::len) == Some(VALUES), "{listed}");
+    let (peak, _) = resident(pid, false)?;
+    let grown = peak.saturating_sub(before);
+    ensure!(grown < 96 * MIB, "a page of {VALUES} keys took {} MiB", grown / MIB);
+    Ok(())
 }
 
 /// One node of three, alone after a restart, that has missed the only write.
