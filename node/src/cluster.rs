@@ -1,29 +1,29 @@
 //! What this node knows of the cluster: the view, the table that follows from it, and whom it believes to be down.
 //!
-//! Readers take a snapshot without a lock; one mutex orders the writers. The table is computed here from the view and
-//! from nothing else, so two nodes with the same view have the same table without asking each other.
+//! Readers take a snapshot without a lock; one mutex orders the writers. The tables are computed here from the view and
+//! from nothing else, so two nodes with the same view have the same tables without asking each other.
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ring::bucket::BucketSettings;
 use ring::coord::Plan;
 use ring::ids::{NodeId, ObjectId};
-use ring::members::View;
-use ring::place::{N_MAX, Table};
+use ring::members::{Regime, Status, View};
+use ring::place::Table;
 use ring::tree::Ns;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
-/// A view and its table, which belong together.
+/// A view and its tables, which belong together.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Members and bucket settings.
     pub view: View,
-    /// Who owns what.
-    pub table: Table,
-    /// Nodes that are being filled: they are sent every write and count for nothing.
-    pub joining: Vec<NodeId>,
+    /// By which tables to act.
+    pub regime: Arc<Regime>,
+    /// Who owns what and has all of it: the settled one of them.
+    pub table: Arc<Table>,
     /// The settings of a bucket that nobody configured.
     pub defaults: BucketSettings,
     /// Which n each bucket has.
@@ -31,12 +31,31 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(view: View, defaults: BucketSettings) -> Snapshot {
-        let table = Table::compute(&view.claimants(), view.partitions, N_MAX, view.table_counter());
-        let joining = view.joining().map(|(id, _)| id).collect();
+    fn of(view: View, defaults: BucketSettings, before: Option<&Snapshot>) -> Snapshot {
+        // Most changes of a view move nothing, and to place a thousand nodes takes a while.
+        let regime = match before.filter(|before| Regime::same(&before.view, &view)) {
+            Some(before) => Arc::clone(&before.regime),
+            None => Arc::new(Regime::of(&view)),
+        };
+        let table = Arc::clone(&regime.settled);
         let of = view.buckets_configured().map(|(name, settings)| (name.clone(), settings.n)).collect();
         let ns = Ns { default: defaults.n, of };
-        Snapshot { view, table, joining, defaults, ns }
+        Snapshot { view, regime, table, defaults, ns }
+    }
+
+    /// The greatest n of any bucket: so many members there must be.
+    pub fn n_most(&self) -> usize {
+        self.ns.all().into_iter().max().map_or(1, usize::from)
+    }
+
+    /// Whether the node has been told to go and is gone for the others.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.view.members.get(&node).is_some_and(|member| member.status == Status::Removed)
+    }
+
+    /// Whether the node is on its way out.
+    pub fn leaves(&self, node: NodeId) -> bool {
+        self.view.members.get(&node).is_some_and(|member| member.status.leaves())
     }
 
     /// The settings that hold for a bucket.
@@ -60,7 +79,7 @@ impl Cluster {
     pub fn new(me: NodeId, view: View, defaults: BucketSettings) -> Self {
         Cluster {
             me,
-            current: ArcSwap::from_pointee(Snapshot::of(view, defaults)),
+            current: ArcSwap::from_pointee(Snapshot::of(view, defaults, None)),
             doubted: ArcSwap::from_pointee(BTreeSet::new()),
             writer: Mutex::new(()),
             changed: watch::channel(0).0,
@@ -91,7 +110,7 @@ impl Cluster {
         if view == old.view {
             return Ok(false);
         }
-        self.current.store(Arc::new(Snapshot::of(view, old.defaults.clone())));
+        self.current.store(Arc::new(Snapshot::of(view, old.defaults.clone(), Some(&old))));
         self.changed.send_modify(|n| *n += 1);
         Ok(true)
     }
@@ -112,12 +131,16 @@ impl Cluster {
         let n = usize::from(snapshot.settings(id.bucket()).n);
         let partition = snapshot.table.partition_of(id);
         let doubted = self.doubted.load();
-        Plan {
-            me: self.me,
-            owners: snapshot.table.owners(partition, n).to_vec(),
-            fallbacks: snapshot.table.fallbacks(partition, n).to_vec(),
-            pending: snapshot.joining.clone(),
-            doubted: doubted.iter().copied().collect(),
-        }
+        let owners = snapshot.table.owners(partition, n).to_vec();
+        let also = snapshot.regime.also(partition, n);
+        let mut pending: Vec<NodeId> =
+            also.iter().flatten().copied().filter(|o| !owners.contains(o)).collect();
+        pending.sort_unstable();
+        pending.dedup();
+        // Who leaves would have to hand a hint on at once.
+        let able = |node: &&NodeId| !pending.contains(node) && !snapshot.leaves(**node);
+        let fallbacks = snapshot.table.fallbacks(partition, n).iter().filter(able).copied().collect();
+        let doubted = doubted.iter().copied().collect();
+        Plan { me: self.me, owners, also, fallbacks, pending, doubted }
     }
 }

@@ -85,6 +85,10 @@ pub const LANE_BATCH_JOBS_MAX: usize = 512;
 /// How much longer the forwarding node waits than the coordinator may take, so that the coordinator's own word wins.
 pub const FORWARD_GRACE: Duration = Duration::from_millis(500);
 
+/// Times that a request is sent again to a node that acts by newer tables: two changes in one round trip are rare, and a
+/// third waits for the next request.
+pub const REPLANS_MAX: u32 = 3;
+
 /// One read in so many asks every owner, so that copies outside the quorum are found stale too.
 pub const READ_ALL_ONE_IN: u32 = 16;
 
@@ -109,8 +113,35 @@ pub const PULL_BYTES_MAX: usize = 4 << 20;
 /// How long a page of a transfer may take.
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Partitions that a joiner fills at a time: 8 × 4 MiB of rows in memory.
-pub const PULLS_IN_FLIGHT: usize = 8;
+/// Trees that a node fetches at a time when no client is served: 4 × 4 MiB of rows in memory.
+pub const GAINS_AT_ONCE: usize = 4;
+
+/// Trees that a node fetches at a time while clients are served.
+pub const GAINS_AT_ONCE_BUSY: usize = 2;
+
+/// Bytes of whole pages that a node fetches in a second: half a gigabit.
+pub const GAIN_BYTES_PER_SECOND: u64 = 64 << 20;
+
+/// Rows that are merged at once: what the lane puts into one batch, and half of its room for others.
+pub const PULL_MERGES: usize = LANE_BATCH_JOBS_MAX / 2;
+
+/// How often the next step of a change is tried when nothing was heard.
+pub const SHAPE_EVERY: Duration = Duration::from_secs(1);
+
+/// Records that are looked at for the size of an average one.
+pub const SIZE_SAMPLE_ROWS: usize = 32;
+
+/// How long a node may take to say how far it is.
+pub const SIZES_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a node looks for records that it does not own.
+pub const SURPLUS_EVERY: Duration = Duration::from_secs(2);
+
+/// Records that are handed on at once: 256 names of 1.3 KiB, and 4 MiB of records.
+pub const LACKS_ROWS_MAX: usize = 256;
+
+/// How long an owner may take to say what it lacks, or to store it.
+pub const LACKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the view is compared with somebody's.
 pub const GOSSIP_EVERY: Duration = Duration::from_millis(500);
@@ -153,9 +184,6 @@ pub const SWIM_ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
 
 /// After a start nobody is doubted for so long: the others need a moment to be heard.
 pub const SWIM_GRACE: Duration = Duration::from_secs(2);
-
-/// How long a joiner waits for members that can't be reached before it fills itself without them.
-pub const JOIN_UNREACHABLE_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes of request bodies that clients may have here at once; a body of unknown length counts as the largest.
 /// 256 MiB are 64 values of the default limit of 4 MiB, or 4 of the ceiling.

@@ -157,5 +157,6 @@ fn found<W: World>(
     let mut view = View::new(cluster, config.partitions.unwrap_or(PARTITIONS_DEFAULT));
     view.admit(identity.node, description.clone())?;
     view.set_status(identity.node, Status::Up)?;
+    view.found();
     Ok(view)
 }

@@ -5,8 +5,8 @@
 mod identity;
 
 use crate::cluster::Cluster;
-use crate::config::Config;
-use crate::duty::{exchange, gossip, hints, join, past, swim};
+use crate::config::{Config, Join};
+use crate::duty::{exchange, gossip, hints, past, shape, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
 use crate::lane::{Core, Job, Lane, Trees};
@@ -23,7 +23,7 @@ use rand::RngExt;
 use ring::bucket::BucketSettings;
 use ring::causal::Epochs;
 use ring::causal::token::TokenKey;
-use ring::members::Description;
+use ring::members::{Description, Status, View};
 use ring::tree::Forest;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -113,14 +113,13 @@ pub async fn run<W: World>(
     keep_asked(&node).await;
     // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
     // they remember, before they were asked for it.
-    node.cluster
-        .update(|view| view.admit(node.id(), node.past.said()).map(drop))
-        .map_err(|e| identity::error(&config, e.to_string()))?;
+    come_in(&node, &config)?;
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(exchange::run(node.clone(), stopping.clone())));
-    tasks.push(tokio::spawn(join::fill(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(shape::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(surplus::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
     serve_clients(&node, &config, boot_id, http_listener, shutdown, failure).await?;
@@ -176,6 +175,23 @@ async fn serve_clients<W: World>(
     node.draining.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
     let _ = serving.await;
+    Ok(())
+}
+
+/// Says what this node is. A newcomer asks for its share at once, unless that is to be an operator's word. One that was
+/// removed says nothing: it serves nobody, and hands on what it holds.
+fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
+    let (me, said) = (node.id(), node.past.said());
+    if node.cluster.snapshot().is_removed(me) {
+        tracing::error!(node = %me, "{}", crate::node::REMOVED);
+        return Ok(());
+    }
+    let come = |view: &mut View| {
+        view.admit(me, said)?;
+        let waits = view.members.get(&me).is_some_and(|member| member.status == Status::Joining);
+        if waits && config.join == Join::Auto { view.set_status(me, Status::Up).map(drop) } else { Ok(()) }
+    };
+    node.cluster.update(come).map_err(|e| identity::error(config, e.to_string()))?;
     Ok(())
 }
 
@@ -255,6 +271,7 @@ fn start<W: World>(
         trees,
         aae: Mutex::default(),
         repairs: Mutex::default(),
+        gain: Mutex::default(),
         rng: Mutex::new(world.rng("node")),
     });
     Ok((node, lane_done))

@@ -65,7 +65,7 @@ async fn round<W: World>(node: &Node<W>, doubts: &mut Doubts, turn: usize) {
 }
 
 /// Builds whatever tree does not stand: all of them after a start, or after a bucket got another n.
-async fn build<W: World>(node: &Node<W>) {
+pub(super) async fn build<W: World>(node: &Node<W>) {
     let snapshot = node.cluster.snapshot();
     node.lock_trees().set_ns(&snapshot.ns);
     for partition in (0..snapshot.view.partitions).map(Partition) {

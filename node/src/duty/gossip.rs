@@ -57,17 +57,21 @@ pub fn introduce<W: World>(node: &Node<W>) {
     }
 }
 
-/// A view that was acted upon survives a restart.
+/// A view survives a restart before this node says that it acts by it.
 async fn persist<W: World>(node: &Node<W>, persisted: u64) -> u64 {
     let snapshot = node.cluster.snapshot();
     let digest = snapshot.view.digest();
     if digest == persisted {
+        super::shape::acknowledge(node, &snapshot);
         return persisted;
     }
     let mut batch = Batch::default();
     batch.put(Family::Meta, keys::VIEW, snapshot.view.encode());
     match node.lane.run(|reply| crate::lane::Job::Raw { batch, sync: true, reply }).await {
-        Ok(_) => digest,
+        Ok(_) => {
+            super::shape::acknowledge(node, &snapshot);
+            digest
+        }
         Err(refusal) => {
             tracing::warn!(%refusal, "the view could not be kept");
             persisted

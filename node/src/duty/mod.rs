@@ -1,8 +1,11 @@
 //! What a node does without being asked. Each duty is a loop with one list of causes, and ends with the shutdown signal.
 
 pub mod exchange;
+mod gain;
 pub mod gossip;
 pub mod hints;
 pub mod join;
 pub mod past;
+pub mod shape;
+pub mod surplus;
 pub mod swim;

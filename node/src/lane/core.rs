@@ -140,6 +140,10 @@ impl<S: Store> Core<S> {
                 let dropped = self.drop_hint(&id, owner, delivered, drop_copy_unless, draft);
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
+            Job::DropCopy { id, held, reply } => {
+                let dropped = self.drop_copy(&id, held, draft);
+                draft.answer(reply, dropped, |dropped, _| dropped);
+            }
             Job::Jump { lease, reply } => {
                 let jumped = self.jump(lease);
                 draft.answer(reply, jumped, |(), _| true);
@@ -298,6 +302,15 @@ impl<S: Store> Core<S> {
         Ok(true)
     }
 
+    fn drop_copy(&self, id: &ObjectId, held: Digest, draft: &mut Draft) -> Result<bool, Refusal> {
+        let (key, local) = self.slot(id, draft)?;
+        let same = local.as_deref().map(|record| digest(&encode(record))) == Some(held);
+        if same {
+            draft.set(&key, None);
+        }
+        Ok(same)
+    }
+
     fn commit(&mut self, mut draft: Draft) {
         let changes = draft.write_slots();
         if !draft.sync && !draft.batch.is_empty() && !self.marked {
@@ -403,6 +416,7 @@ fn refuse(job: Job, refusal: Refusal) {
         Job::Merge { reply, .. }
         | Job::KeepHint { reply, .. }
         | Job::DropHint { reply, .. }
+        | Job::DropCopy { reply, .. }
         | Job::Jump { reply, .. }
         | Job::GrowTree { reply, .. }
         | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),

@@ -72,6 +72,15 @@ pub enum Job {
         /// The answer: whether the hint is gone.
         reply: Reply<bool>,
     },
+    /// Every owner holds this version of a key that this node does not own: let the copy go, unless it has changed.
+    DropCopy {
+        /// The key.
+        id: ObjectId,
+        /// The version.
+        held: Digest,
+        /// The answer: whether it is gone.
+        reply: Reply<bool>,
+    },
     /// Others remember a start that this directory has forgotten: go on under a lease beyond it, and never again under an
     /// actor of before.
     Jump {

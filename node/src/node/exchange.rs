@@ -158,7 +158,7 @@ impl<'a, W: World> Exchange<'a, W> {
 
     async fn ask(&mut self, what: TreeAsk) -> Result<Message<Answer>, Silent> {
         let snapshot = self.node.cluster.snapshot();
-        let (table, ns) = (snapshot.table.name().digest, snapshot.ns.tag());
+        let (table, ns) = (snapshot.regime.name().digest, snapshot.ns.tag());
         let question = Message::of(Ask::Tree { table, ns, what }).encode();
         let asked = question.len();
         let answer = self.node.pool.call(self.peer, self.node.table_tag(), question, AAE_TIMEOUT).await;

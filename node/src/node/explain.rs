@@ -95,7 +95,8 @@ impl<W: World> Node<W> {
         })
     }
 
-    fn hints_of(&self, id: &ObjectId) -> Result<Vec<NodeId>, Refusal> {
+    /// For whom this node keeps hints of a key.
+    pub(crate) fn hints_of(&self, id: &ObjectId) -> Result<Vec<NodeId>, Refusal> {
         let snapshot = self.cluster.snapshot();
         let partition = partition(position(id), snapshot.view.partitions);
         let mut hints = Vec::new();

@@ -4,6 +4,7 @@
 
 pub(crate) mod exchange;
 pub mod explain;
+pub mod gain;
 pub mod keys;
 pub mod past;
 pub mod read;
@@ -28,6 +29,10 @@ use ring::wire::peer::Refusal;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// What a node says that was removed.
+pub const REMOVED: &str =
+    "this node was removed from the cluster; start it with an empty data directory to join anew";
 
 /// The shared parts of a node.
 pub struct Inner<W: World> {
@@ -67,6 +72,8 @@ pub struct Inner<W: World> {
     pub aae: Mutex<trees::Aae>,
     /// What somebody has asked to be repaired.
     pub repairs: Mutex<repair::Jobs>,
+    /// How far it has come with what it takes over.
+    pub gain: Mutex<gain::Gain>,
     /// Chance, for what is sampled.
     pub rng: Mutex<StdRng>,
 }
@@ -113,9 +120,18 @@ impl<W: World> Node<W> {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether it is being filled and must not answer reads: it can't tell "nothing" from "not here yet".
+    /// Whether it has no part in the settled table yet: it can't tell "nothing" from "not here yet".
     pub fn is_joining(&self) -> bool {
-        self.cluster.snapshot().joining.contains(&self.id())
+        !self.cluster.snapshot().table.nodes().contains(&self.id())
+    }
+
+    /// Why this node takes no part in the data at this moment, if it takes none.
+    pub fn objection(&self) -> Option<&'static str> {
+        let snapshot = self.cluster.snapshot();
+        if snapshot.is_removed(self.id()) {
+            return Some(REMOVED);
+        }
+        self.past.standing().objection()
     }
 
     /// The own copy of a key as it is on disk.

@@ -1,7 +1,7 @@
 //! Drives the GET machine: effects become calls, answers become events.
 
 use super::Node;
-use crate::limits::READ_ALL_ONE_IN;
+use crate::limits::{READ_ALL_ONE_IN, REPLANS_MAX};
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -57,8 +57,21 @@ fn read_quorum(settings: &BucketSettings, ask: &ReadAsk, replicas: usize) -> Rea
 type Calls = FuturesUnordered<BoxFuture<'static, Event>>;
 
 impl<W: World> Node<W> {
-    /// A client's read.
+    /// A client's read. One that failed while the tables changed is tried again by the new ones.
     pub async fn read(&self, ask: ReadAsk) -> Reply {
+        let until = self.now() + ask.timeout;
+        for _ in 0..REPLANS_MAX {
+            let regime = self.table_tag().digest;
+            let reply = self.read_once(ReadAsk { timeout: until - self.now(), ..ask.clone() }).await;
+            let failed = matches!(reply, Reply::TooFew { .. }) && self.now() < until;
+            if !failed || self.table_tag().digest == regime {
+                return reply;
+            }
+        }
+        self.read_once(ReadAsk { timeout: until - self.now(), ..ask }).await
+    }
+
+    async fn read_once(&self, ask: ReadAsk) -> Reply {
         let (answer, wait) = oneshot::channel();
         let node = self.clone();
         // A task of its own: the driver goes on after the answer, where late replicas may need repair.
@@ -126,9 +139,21 @@ impl<W: World> Node<W> {
         }
     }
 
+    /// Whether this node may lack what it ought to know of a key: it has no part in the settled table, or is just taking the
+    /// key's partition over.
+    fn lacks(&self, id: &ObjectId) -> bool {
+        let snapshot = self.cluster.snapshot();
+        let n = usize::from(snapshot.settings(id.bucket()).n);
+        let (me, partition) = (self.id(), snapshot.table.partition_of(id));
+        let takes_over =
+            || snapshot.regime.target.as_ref().is_some_and(|t| t.owners(partition, n).contains(&me));
+        !snapshot.table.nodes().contains(&me)
+            || (!snapshot.table.owners(partition, n).contains(&me) && takes_over())
+    }
+
     /// The own copy, for a coordinator here or elsewhere; damaged or half-filled copies answer nothing at all.
     pub(crate) fn held(&self, id: &ObjectId, record: bool) -> Result<(Held, Bytes), Refusal> {
-        if self.is_joining() {
+        if self.lacks(id) {
             return Err(Refusal::Unavailable("this node is being filled".into()));
         }
         let Some(bytes) = self.local(id)? else { return Ok((Held::Absent, Bytes::new())) };
@@ -161,6 +186,11 @@ impl<W: World> Node<W> {
                         .map(|r| Held::Record(hash, Arc::new(r)))
                 }
                 Ok(Message { head: Answer::Held(hash), .. }) => Some(Held::Digest(hash)),
+                Ok(Message { head: Answer::Refused(Refusal::StaleTables), .. }) => {
+                    // The read fails here or succeeds elsewhere; the next one is to know better.
+                    crate::duty::gossip::exchange(&node, from).await;
+                    None
+                }
                 _ => None,
             };
             held.map_or(Event::Failed { by: from }, |held| Event::Found { by: from, held })

@@ -4,6 +4,7 @@ use super::Node;
 use crate::cluster::Snapshot;
 use crate::lane::Job;
 use crate::limits::{PULL_BYTES_MAX, PULL_ROWS_MAX};
+use crate::peer::frame::TableTag;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
@@ -28,15 +29,21 @@ pub type Rows = Vec<(ObjectId, Vec<u8>)>;
 
 impl<W: World> Node<W> {
     /// Answers a peer.
-    pub(crate) async fn answer(&self, from: NodeId, message: Message<Ask>) -> Message<Answer> {
+    pub(crate) async fn answer(
+        &self,
+        from: NodeId,
+        table: TableTag,
+        message: Message<Ask>,
+    ) -> Message<Answer> {
         let refused = |refusal| Message::of(Answer::Refused(refusal));
         match message.head {
             Ask::Store { id, hint_for, sync } => {
-                match self.merge_here(id, message.body, hint_for, sync).await {
+                match self.store_for(table, id, message.body, hint_for, sync).await {
                     Ok(durable) => Message::of(Answer::Stored { durable }),
                     Err(refusal) => refused(refusal),
                 }
             }
+            Ask::Read { id, .. } if self.is_behind(table) && !self.owns(&id) => refused(Refusal::StaleTables),
             Ask::Read { id, record } => match self.held(&id, record) {
                 Ok((Held::Absent, _)) => Message::of(Answer::Absent),
                 Ok((Held::Digest(hash), _)) => Message::of(Answer::Held(hash)),
@@ -54,6 +61,9 @@ impl<W: World> Node<W> {
             Ask::Keys { bucket, start, end, partitions, limit } => self
                 .keys_here(&bucket, &start, &end, &partitions, limit as usize)
                 .map_or_else(refused, |keys| Message::of(Answer::Keys(keys))),
+            Ask::Sizes => self.sizes().map_or_else(refused, |sizes| Message::of(Answer::Sizes(sizes))),
+            Ask::Transfers => Message::of(Answer::Transfers(self.transfers_here())),
+            Ask::Lacks => self.answer_lacks(&message.body).await.unwrap_or_else(refused),
             Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
             Ask::Repair { partition, bucket, key } => {
                 self.answer_repair(partition, bucket, key).await.unwrap_or_else(refused)
@@ -78,15 +88,45 @@ impl<W: World> Node<W> {
         self.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
     }
 
+    /// Whether somebody acts by older tables than this node. Who acts by newer ones knows what he does.
+    fn is_behind(&self, theirs: TableTag) -> bool {
+        let ours = self.cluster.snapshot().regime.name();
+        theirs.digest != ours.digest && theirs.counter <= ours.counter
+    }
+
+    /// Whether this node is a settled owner of a key: it has everything that was acknowledged.
+    fn owns(&self, id: &ObjectId) -> bool {
+        let snapshot = self.cluster.snapshot();
+        let n = usize::from(snapshot.settings(id.bucket()).n);
+        snapshot.table.owners(snapshot.table.partition_of(id), n).contains(&self.id())
+    }
+
+    /// Stores a record for a coordinator that acts by the same tables before and after: whoever takes over the partition
+    /// fetches it only after this node has said that it acts by newer ones, and so finds whatever was said to be stored.
+    async fn store_for(
+        &self,
+        table: TableTag,
+        id: ObjectId,
+        record: Bytes,
+        hint_for: Option<NodeId>,
+        sync: bool,
+    ) -> Result<bool, Refusal> {
+        if self.is_behind(table) {
+            return Err(Refusal::StaleTables);
+        }
+        let durable = self.merge_here(id, record, hint_for, sync).await?;
+        if self.is_behind(table) { Err(Refusal::StaleTables) } else { Ok(durable) }
+    }
+
     async fn answer_write(&self, ask: ring::wire::peer::WriteAsk, body: Bytes) -> Message<Answer> {
         if self.is_draining() {
             return Message::of(Answer::Refused(Refusal::Draining));
         }
+        if let Some(objection) = self.objection() {
+            return Message::of(Answer::Refused(Refusal::Unavailable(objection.into())));
+        }
         if self.is_joining() {
             return Message::of(Answer::Refused(Refusal::Unavailable("this node is being filled".into())));
-        }
-        if let Some(objection) = self.past.standing().objection() {
-            return Message::of(Answer::Refused(Refusal::Unavailable(objection.into())));
         }
         match self.coordinate(ask, body).await {
             Ok(written) => Message { head: Answer::Written(written.head), body: written.body },

@@ -74,7 +74,7 @@ impl<W: World> Node<W> {
     /// Answers another node's question about trees.
     pub(crate) fn answer_tree(&self, table: u64, ns: u64, what: TreeAsk) -> Result<Message<Answer>, Refusal> {
         let snapshot = self.cluster.snapshot();
-        if snapshot.table.name().digest != table || snapshot.ns.tag() != ns {
+        if snapshot.regime.name().digest != table || snapshot.ns.tag() != ns {
             return Err(Refusal::Unavailable("another table".into()));
         }
         let trees = self.lock_trees();

@@ -3,8 +3,9 @@
 //! The driver is a task of its own: it outlives the client's connection, so that late failures still leave hints.
 
 use super::Node;
+use crate::cluster::Snapshot;
 use crate::lane::{Job, Taken};
-use crate::limits::FORWARD_GRACE;
+use crate::limits::{FORWARD_GRACE, REPLANS_MAX};
 use crate::peer::CallError;
 use crate::peer::frame::TableTag;
 use crate::world::World;
@@ -73,7 +74,7 @@ impl<W: World> Node<W> {
     pub async fn write(&self, ask: WriteAsk, body: Bytes) -> Written {
         let snapshot = self.cluster.snapshot();
         let plan = self.cluster.plan(&snapshot, &ask.id);
-        let may_coordinate = !self.is_joining() && self.past.standing().objection().is_none();
+        let may_coordinate = !self.is_joining() && self.objection().is_none();
         if plan.owners.contains(&self.id()) && may_coordinate {
             return self.coordinate(ask, body).await;
         }
@@ -123,9 +124,28 @@ impl<W: World> Node<W> {
         Message::decode(&answer).map_err(|_| CallError::Lost)
     }
 
-    /// The name of the table by which this node acts.
+    /// The same, and if this node turns out to act by older tables, it hears of the newer ones and asks again.
+    async fn ask_anew(
+        &self,
+        to: NodeId,
+        message: Message<Ask>,
+        deadline: Duration,
+    ) -> Result<Message<Answer>, CallError> {
+        let until = self.now() + deadline;
+        let mut answer = self.ask(to, message.clone(), deadline).await?;
+        for _ in 0..REPLANS_MAX {
+            if answer.head != Answer::Refused(Refusal::StaleTables) || self.now() >= until {
+                break;
+            }
+            crate::duty::gossip::exchange(self, to).await;
+            answer = self.ask(to, message.clone(), until - self.now()).await?;
+        }
+        Ok(answer)
+    }
+
+    /// The name of the tables by which this node acts.
     pub(crate) fn table_tag(&self) -> TableTag {
-        let name = self.cluster.snapshot().table.name();
+        let name = self.cluster.snapshot().regime.name();
         TableTag { counter: name.counter, digest: name.digest }
     }
 
@@ -133,11 +153,7 @@ impl<W: World> Node<W> {
     pub(crate) async fn coordinate(&self, ask: WriteAsk, body: Bytes) -> Written {
         let seen = ask.seen.as_ref().map(context_from).transpose().map_err(WriteFail::Refused)?;
         let snapshot = self.cluster.snapshot();
-        let mut plan = self.cluster.plan(&snapshot, &ask.id);
-        // Far down the walk a node is not even a fallback; it stands in all the same.
-        if !plan.owners.contains(&self.id()) && !plan.fallbacks.contains(&self.id()) {
-            plan.fallbacks.push(self.id());
-        }
+        let plan = self.own_plan(&snapshot, &ask.id);
         let settings = snapshot.settings(ask.id.bucket());
         let quorum = write_quorum(settings, &ask.quorum, plan.owners.len());
         let write = Write {
@@ -160,9 +176,20 @@ impl<W: World> Node<W> {
             answer: Some(answer),
             taken: None,
             replicate: Bytes::new(),
+            regime: snapshot.regime.name().digest,
         };
         tokio::spawn(drive.run(plan, write));
         wait.await.unwrap_or(Err(WriteFail::Lost))
+    }
+
+    /// Whom a write concerns that this node coordinates.
+    fn own_plan(&self, snapshot: &Snapshot, id: &ObjectId) -> Plan {
+        let mut plan = self.cluster.plan(snapshot, id);
+        // Far down the walk a node is not even a fallback; it stands in all the same.
+        if ![&plan.owners, &plan.pending, &plan.fallbacks].iter().any(|nodes| nodes.contains(&self.id())) {
+            plan.fallbacks.push(self.id());
+        }
+        plan
     }
 }
 
@@ -189,6 +216,8 @@ struct Drive<W: World> {
     answer: Option<oneshot::Sender<Written>>,
     taken: Option<Taken>,
     replicate: Bytes,
+    /// The tables by which it goes on.
+    regime: u64,
 }
 
 impl<W: World> Drive<W> {
@@ -209,7 +238,10 @@ impl<W: World> Drive<W> {
         let stored = to_its_end(self.store_here(write, hint_for), deadline.as_mut(), too_slow).await;
         self.answer = answer;
         match stored {
-            Ok(durable) => put.on(Event::StoredHere { durable }, &mut effects),
+            Ok(durable) => {
+                self.catch_up(&mut put, &mut effects);
+                put.on(Event::StoredHere { durable }, &mut effects);
+            }
             Err(refusal) => {
                 // What the lane refuses was not written, or the node is about to leave; nothing was sent.
                 self.say(Err(WriteFail::Refused(refusal)));
@@ -235,8 +267,19 @@ impl<W: World> Drive<W> {
                 () = &mut deadline, if self.answer.is_some() => Some(Event::TimedOut),
             };
             if let Some(event) = event {
+                self.catch_up(&mut put, &mut effects);
                 put.on(event, &mut effects);
             }
+        }
+    }
+
+    /// Nothing counts before the write goes by the tables of this moment: a yes may have been given by newer ones.
+    fn catch_up(&mut self, put: &mut Put, effects: &mut Vec<Effect>) {
+        let snapshot = self.node.cluster.snapshot();
+        let now = snapshot.regime.name().digest;
+        if now != self.regime {
+            self.regime = now;
+            put.on(Event::Replanned(self.node.own_plan(&snapshot, &self.id)), effects);
         }
     }
 
@@ -261,7 +304,7 @@ impl<W: World> Drive<W> {
         let head = Ask::Store { id: self.id.clone(), hint_for, sync: self.sync };
         let message = Message { head, body: self.replicate.clone() };
         Box::pin(async move {
-            let answer = node.ask(to, message, timeout).await;
+            let answer = node.ask_anew(to, message, timeout).await;
             Some(match answer {
                 Ok(Message { head: Answer::Stored { durable }, .. }) => Event::Stored { by: to, durable },
                 _ => Event::Failed { by: to },

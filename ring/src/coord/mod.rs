@@ -28,7 +28,9 @@ pub struct Plan {
     pub owners: Vec<NodeId>,
     /// Who stands in for them, in order: distinct, none an owner.
     pub fallbacks: Vec<NodeId>,
-    /// Nodes that are being filled: they are sent every write, count for nothing, and are never read.
+    /// The owners in each further table while partitions move: a write must reach its quorum among each of these as well.
+    pub also: Vec<Vec<NodeId>>,
+    /// Those of them who are no owners: they are sent every write, and are never read.
     pub pending: Vec<NodeId>,
     /// Who is believed to be unreachable. A belief, not a verdict.
     pub doubted: Vec<NodeId>,
@@ -43,6 +45,28 @@ impl Plan {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), count, "owners, fallbacks and pending nodes are distinct");
+        let mut pending: Vec<NodeId> =
+            self.also.iter().flatten().copied().filter(|node| !self.owns(*node)).collect();
+        pending.sort_unstable();
+        pending.dedup();
+        let mut named = self.pending.clone();
+        named.sort_unstable();
+        assert_eq!(pending, named, "who is pending owns the key in a further table");
+    }
+
+    /// Every set of owners among which a write must reach its quorum.
+    fn sets(&self) -> impl Iterator<Item = &[NodeId]> {
+        std::iter::once(self.owners.as_slice()).chain(self.also.iter().map(Vec::as_slice))
+    }
+
+    /// Everybody who is sent every write.
+    fn concerned(&self) -> Vec<NodeId> {
+        self.owners.iter().chain(&self.pending).copied().collect()
+    }
+
+    /// Whether the node owns the key in any table.
+    fn concerns(&self, node: NodeId) -> bool {
+        self.owns(node) || self.pending.contains(&node)
     }
 
     fn doubts(&self, node: NodeId) -> bool {

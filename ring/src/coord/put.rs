@@ -6,8 +6,13 @@
 //!
 //! Nothing leaves before the own record is synced: a dot that others have and a crash takes back here would be issued
 //! twice. An owner that fails is replaced by the next fallback, which keeps a durable hint and counts towards W; where no
-//! other node is left the coordinator keeps the hint itself, and that does not count: it is the same disk. The reply is not
-//! the end: later failures still leave hints, and an own record that becomes durable after the time was up is sent out all
+//! other node is left the coordinator keeps the hint itself, and that does not count: it is the same disk.
+//!
+//! While partitions move there are several sets of owners, and the quorum must be reached among each of them. A fallback
+//! counts for all: whatever set the owner belonged to for which it stands in, its hint is delivered to all of them. If the
+//! tables change in the midst of a write, the write goes on by the new ones, and what has been stored so far counts.
+//!
+//! The reply is not the end: later failures still leave hints, and an own record that becomes durable after the time was up is sent out all
 //! the same, since it is there and may be read.
 
 use super::quorum::{Tally, WriteQuorum};
@@ -16,7 +21,7 @@ use crate::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What happened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// The own record is stored.
     StoredHere {
@@ -37,6 +42,8 @@ pub enum Event {
         /// Which.
         by: NodeId,
     },
+    /// The tables have changed since the write began.
+    Replanned(Plan),
     /// The request's time is up.
     TimedOut,
 }
@@ -90,7 +97,7 @@ enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
     Waiting,
-    Yes,
+    Yes { durable: bool },
     No,
 }
 
@@ -108,8 +115,6 @@ pub struct Put {
     kept: BTreeSet<NodeId>,
     /// Owners that were not asked because they are believed to be down.
     passed_over: Vec<NodeId>,
-    tally: Tally,
-    fallbacks: usize,
 }
 
 impl Put {
@@ -124,8 +129,6 @@ impl Put {
             stands_for: BTreeMap::new(),
             kept: BTreeSet::new(),
             passed_over: Vec::new(),
-            tally: Tally::default(),
-            fallbacks: 0,
         };
         let hint_for = if put.plan.owns(put.plan.me) { None } else { put.stand_in_here() };
         out.push(Effect::StoreHere { hint_for });
@@ -146,7 +149,7 @@ impl Put {
             Event::StoredHere { durable } if self.waits_for(self.plan.me) => self.stored_here(durable, out),
             Event::FailedHere if self.waits_for(self.plan.me) => self.failed_here(out),
             Event::Stored { by, durable } if by != self.plan.me && self.waits_for(by) => {
-                self.yes(by, durable);
+                self.asked.insert(by, Asked::Yes { durable });
                 self.conclude(out);
             }
             Event::Failed { by } if by != self.plan.me && self.waits_for(by) => {
@@ -154,6 +157,7 @@ impl Put {
                 self.replace(by, out);
                 self.conclude(out);
             }
+            Event::Replanned(plan) => self.replan(plan, out),
             // The own store may still succeed after this: indeterminate, whatever it waits for.
             Event::TimedOut if self.phase != Phase::Answered => self.reply(Outcome::Indeterminate, true, out),
             _ => {}
@@ -173,10 +177,16 @@ impl Put {
         if self.phase == Phase::StoringHere {
             self.phase = Phase::AwaitingReplicas;
         }
-        self.yes(self.plan.me, durable);
-        for owner in self.plan.owners.clone() {
+        self.asked.insert(self.plan.me, Asked::Yes { durable });
+        self.ask_concerned(out);
+        self.conclude(out);
+    }
+
+    /// Asks everybody who owns the key and was not asked yet.
+    fn ask_concerned(&mut self, out: &mut Vec<Effect>) {
+        for owner in self.plan.concerned() {
             // The own hint already stands for an owner that could not take the write itself.
-            if owner == self.plan.me {
+            if self.asked.contains_key(&owner) || self.passed_over.contains(&owner) {
                 continue;
             }
             if self.plan.doubts(owner) {
@@ -186,11 +196,17 @@ impl Put {
                 self.ask(owner, None, out);
             }
         }
-        for pending in self.plan.pending.clone() {
-            if pending != self.plan.me {
-                self.ask(pending, None, out);
-            }
+    }
+
+    /// Goes on by other tables. Whoever has stored it has stored it; who owns it now and was not asked is asked.
+    fn replan(&mut self, plan: Plan, out: &mut Vec<Effect>) {
+        plan.assert_whole();
+        assert_eq!(plan.me, self.plan.me, "a write stays with its coordinator");
+        self.plan = plan;
+        if self.phase == Phase::StoringHere || self.waits_for(self.plan.me) {
+            return;
         }
+        self.ask_concerned(out);
         self.conclude(out);
     }
 
@@ -207,30 +223,40 @@ impl Put {
         out.push(Effect::Store { to, hint_for });
     }
 
-    fn yes(&mut self, by: NodeId, durable: bool) {
-        self.asked.insert(by, Asked::Yes);
-        if !self.counts(by) {
-            return;
-        }
-        let owner = self.plan.owns(by);
-        self.tally.count(owner, durable);
-        self.fallbacks += usize::from(!owner);
+    /// Whether a yes of this node counts in a set: an owner's, and a fallback's where the quorum is sloppy.
+    fn counts(&self, node: NodeId, set: &[NodeId]) -> bool {
+        set.contains(&node) || (self.quorum.sloppy && !self.plan.concerns(node))
     }
 
-    /// Whether a yes of this node counts: an owner's, and a fallback's where the quorum is sloppy.
-    fn counts(&self, node: NodeId) -> bool {
-        self.plan.owns(node) || (self.quorum.sloppy && !self.plan.pending.contains(&node))
+    /// What has come in, as far as it counts in a set.
+    fn tally(&self, set: &[NodeId]) -> Tally {
+        let mut tally = Tally::default();
+        for (node, asked) in &self.asked {
+            if let Asked::Yes { durable } = asked
+                && self.counts(*node, set)
+            {
+                tally.count(set.contains(node), *durable);
+            }
+        }
+        tally
+    }
+
+    /// What is needed in a set: a table with fewer nodes can't give more.
+    fn quorum_of(&self, set: &[NodeId]) -> WriteQuorum {
+        let most =
+            |level: usize| if set.len() == self.plan.owners.len() { level } else { level.min(set.len()) };
+        let WriteQuorum { w, pw, dw, sloppy } = self.quorum;
+        WriteQuorum { w: most(w), pw: most(pw), dw: most(dw), sloppy }
     }
 
     /// Somebody failed: an owner, or the fallback that stood for one.
     fn replace(&mut self, failed: NodeId, out: &mut Vec<Effect>) {
         match self.stands_for.remove(&failed) {
             // An owner that was doubted and asked in the end may have taken it after all.
-            Some(owner) if self.asked.get(&owner) == Some(&Asked::Yes) => {}
+            Some(owner) if matches!(self.asked.get(&owner), Some(Asked::Yes { .. })) => {}
             Some(owner) => self.stand_in(owner, out),
-            None if self.plan.owns(failed) => self.stand_in(failed, out),
             // A node that is being filled must not miss a write that came after its filling began.
-            None => self.keep_hint(failed, out),
+            None => self.stand_in(failed, out),
         }
     }
 
@@ -260,7 +286,7 @@ impl Put {
         if self.phase != Phase::AwaitingReplicas {
             return;
         }
-        if self.tally.reaches(&self.quorum) {
+        if self.plan.sets().all(|set| self.tally(set).reaches(&self.quorum_of(set))) {
             return self.reply(Outcome::Applied, false, out);
         }
         while !self.may_still_reach() {
@@ -284,7 +310,8 @@ impl Put {
             self.asked.get(o) == Some(&Asked::No) && self.stands_for.values().all(|stood| stood != *o)
         };
         let fallback = self.plan.fallbacks.iter().find(spared).copied().filter(|_| self.quorum.sloppy);
-        let (Some(fallback), Some(owner)) = (fallback, self.plan.owners.iter().find(lacks).copied()) else {
+        let concerned = self.plan.concerned();
+        let (Some(fallback), Some(owner)) = (fallback, concerned.iter().find(lacks).copied()) else {
             return false;
         };
         self.stands_for.insert(fallback, owner);
@@ -293,16 +320,19 @@ impl Put {
     }
 
     fn may_still_reach(&self) -> bool {
-        let waiting =
-            self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.counts(**n)).map(|(n, _)| *n);
-        let (owners, others): (Vec<NodeId>, Vec<NodeId>) = waiting.partition(|n| self.plan.owns(*n));
-        self.tally.may_reach(&self.quorum, owners.len(), others.len())
+        self.plan.sets().all(|set| {
+            let waiting = self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.counts(**n, set));
+            let (owners, others): (Vec<NodeId>, Vec<NodeId>) =
+                waiting.map(|(n, _)| *n).partition(|n| set.contains(n));
+            self.tally(set).may_reach(&self.quorum_of(set), owners.len(), others.len())
+        })
     }
 
     fn reply(&mut self, outcome: Outcome, timed_out: bool, out: &mut Vec<Effect>) {
         assert!(self.phase != Phase::Answered, "the reply is said once");
         self.phase = Phase::Answered;
-        let (tally, fallbacks) = (self.tally, self.fallbacks);
+        let tally = self.tally(&self.plan.owners);
+        let fallbacks = tally.all - tally.owners;
         let hints = self.stands_for.len() + self.kept.len();
         out.push(Effect::Reply(Reply { outcome, timed_out, tally, fallbacks, hints }));
     }

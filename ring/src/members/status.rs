@@ -1,8 +1,11 @@
 //! A member's status, and how two opinions about it become one.
 //!
 //! ```text
-//!   Joining ──▶ Up ◀──▶ Leaving ──▶ Removed          (Joining and Up may be removed as well)
+//!   Joining ──▶ Up ◀──▶ Leaving ──▶ Lost ──▶ Removed
 //! ```
+//!
+//! Each may also be skipped forwards. Lost is a leave of somebody whose last word nobody waits for: its disk is gone, or
+//! an operator says so.
 //!
 //! Each change by an operator or by the node raises a version, so of two opinions the one of the higher version is
 //! the later; at the same version, made on two sides of a partition, the one further to the right wins. Removed wins
@@ -16,24 +19,32 @@ use serde::{Deserialize, Serialize};
 pub enum Status {
     /// Known to the cluster, owner of nothing.
     Joining,
-    /// A member that owns its share.
+    /// A member that owns its share, or is about to.
     Up,
     /// Still an owner, until others have taken over what it holds.
     Leaving,
+    /// Leaving, without being waited for: what it alone holds is given up, unless it comes back and hands it on.
+    Lost,
     /// Gone for ever.
     Removed,
 }
 
 impl Status {
-    /// Whether a member of this status keeps its part of the ring.
-    pub fn owns(self) -> bool {
-        matches!(self, Status::Up | Status::Leaving)
+    /// Whether a member of this status claims a part of the ring.
+    pub fn claims(self) -> bool {
+        self == Status::Up
+    }
+
+    /// Whether it is on its way out.
+    pub fn leaves(self) -> bool {
+        matches!(self, Status::Leaving | Status::Lost)
     }
 
     /// Whether one who stands here may be moved there.
     pub fn may_become(self, next: Status) -> bool {
-        use Status::{Joining, Leaving, Removed, Up};
-        matches!((self, next), (Joining | Leaving, Up) | (Up, Leaving) | (Joining | Up | Leaving, Removed))
+        use Status::{Joining, Leaving, Lost, Removed, Up};
+        let forwards = matches!((self, next), (Joining, Up) | (Up, Leaving) | (Up | Leaving, Lost));
+        forwards || (self, next) == (Leaving, Up) || (next == Removed && self != Removed)
     }
 
     /// The contract's word for it, while the member can be reached.
@@ -41,7 +52,7 @@ impl Status {
         match self {
             Status::Joining => "joining",
             Status::Up => "up",
-            Status::Leaving => "leaving",
+            Status::Leaving | Status::Lost => "leaving",
             Status::Removed => "removed",
         }
     }
@@ -61,11 +72,11 @@ pub(super) fn join(a: (u64, Status), b: (u64, Status)) -> (u64, Status) {
 
 #[cfg(test)]
 mod tests {
-    use super::Status::{Joining, Leaving, Removed, Up};
+    use super::Status::{Joining, Leaving, Lost, Removed, Up};
     use super::*;
 
     fn opinions() -> Vec<(u64, Status)> {
-        let versions = |version| [Joining, Up, Leaving, Removed].map(|status| (version, status));
+        let versions = |version| [Joining, Up, Leaving, Lost, Removed].map(|status| (version, status));
         (1..=3).flat_map(versions).collect()
     }
 
@@ -91,10 +102,12 @@ mod tests {
 
     #[test]
     fn nobody_comes_back_from_removed_or_goes_back_to_joining() {
-        for status in [Joining, Up, Leaving, Removed] {
+        for status in [Joining, Up, Leaving, Lost, Removed] {
             assert!(!Removed.may_become(status));
             assert!(!status.may_become(Joining));
         }
         assert!(Leaving.may_become(Up), "a leave can be called off");
+        assert!(!Lost.may_become(Up), "a given up member can't come back");
+        assert!(!Joining.may_become(Lost) && !Lost.may_become(Leaving));
     }
 }

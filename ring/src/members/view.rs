@@ -2,21 +2,24 @@
 //!
 //! | row | written by | two writers at once |
 //! | --- | --- | --- |
-//! | a member's description | the member alone, each time with a higher incarnation | the greater content wins |
-//! | a member's status | whoever acts on it, with a higher version | the later status wins, Removed always |
+//! | a member | see `member.rs` | part by part |
+//! | the settled layout | whoever sees that a step may be taken | the higher stamp, then the greater content |
+//! | what is staged | any node, with a higher version | the greater node id wins |
 //! | a bucket's settings | any node, with a higher version | the greater node id wins |
 //!
-//! Every row's join is the maximum of a total order (or, for the status, of two), so the whole is commutative,
+//! Every row's join is the maximum of a total order (or, for a member, of several), so the whole is commutative,
 //! associative and idempotent, and gossip may deliver anything in any order, twice or late.
 //!
 //! Rows are never deleted: a removed member and a deleted bucket stay as markers, or a late gossip would bring them
 //! back. The hard bounds on rows are therefore a multiple of the bounds on what lives, and only adding a row of
 //! one's own is refused at the lower bound: two sides of a partition that both filled up must still merge.
 
-use super::status::{self, Status};
+use super::change::Staged;
+use super::member::{Acting, Description, Member, Seat};
+use super::status::Status;
 use crate::bucket::{BucketSettings, Invalid};
 use crate::ids::{ClusterId, NameError, NodeId, Zone, check_bucket};
-use crate::place::{Claimant, PARTITIONS_MAX, WEIGHT_MAX, partitions_valid};
+use crate::place::{Claimant, Layout, LayoutError, PARTITIONS_MAX, partitions_valid};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,34 +38,15 @@ pub const TEXT_BYTES_MAX: usize = 255;
 /// The greatest version or incarnation: room for a thousand changes a second over eight thousand years, and for sums.
 pub const VERSION_MAX: u64 = 1 << 48;
 
-/// What a member says about itself.
+/// The layout whose owners have everything, and the one before while somebody may still act by it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Description {
-    /// Where clients reach it.
-    pub http: String,
-    /// Where other nodes reach it.
-    pub peer: String,
-    /// Its failure domain.
-    pub zone: Zone,
-    /// How much of the ring it takes, 1 to [`WEIGHT_MAX`].
-    pub weight: u32,
-    /// How often it has been started.
-    pub starts: u64,
-    /// Drawn at each boot of the machine's node process: tells two starts apart that claim the same count.
-    pub boot_id: u64,
-}
-
-/// One node in the eyes of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Member {
-    /// Which of its descriptions this is. Only the node itself raises it.
-    pub incarnation: u64,
-    /// What it says about itself.
-    pub description: Description,
-    /// Where it stands between joining and having gone.
-    pub status: Status,
-    /// Which change of the status this is.
-    pub status_version: u64,
+pub struct Settled {
+    /// Which step this is; each is taken by whoever sees first that it may be.
+    pub stamp: u64,
+    /// Whose owners have everything.
+    pub layout: Layout,
+    /// What was settled before.
+    pub previous: Option<Layout>,
 }
 
 /// The settings of a bucket, or the marker that it has the defaults again.
@@ -85,6 +69,10 @@ pub struct View {
     pub partitions: u16,
     /// Everybody who ever joined.
     pub members: BTreeMap<NodeId, Member>,
+    /// Who owns what.
+    pub settled: Settled,
+    /// Changes that somebody has put together and not committed.
+    pub staged: Staged,
     /// Every bucket that was ever configured.
     pub buckets: BTreeMap<Bytes, BucketEntry>,
 }
@@ -146,6 +134,12 @@ pub enum ViewError {
     /// The bucket's settings can't be kept.
     #[error(transparent)]
     Settings(#[from] Invalid),
+    /// The layout can't be one.
+    #[error("the layout can't be used: {0}")]
+    Layout(#[from] LayoutError),
+    /// The stamp of the settled layout is out of range, or more is staged than can be.
+    #[error("what is {0} is out of range")]
+    Register(&'static str),
     /// A bucket's version is out of range.
     #[error("version {0} of a bucket's settings is above {VERSION_MAX}")]
     BucketVersion(u64),
@@ -158,7 +152,9 @@ impl View {
             partitions_valid(partitions),
             "a ring has a power of two of slices up to 4,096, not {partitions}"
         );
-        View { cluster, partitions, members: BTreeMap::new(), buckets: BTreeMap::new() }
+        let settled = Settled { stamp: 0, layout: Layout::empty(partitions), previous: None };
+        let (members, buckets) = (BTreeMap::new(), BTreeMap::new());
+        View { cluster, partitions, members, settled, staged: Staged::default(), buckets }
     }
 
     /// Checks a view that came from outside. A joiner does so before it takes a whole view as its own.
@@ -173,6 +169,8 @@ impl View {
             return Err(ViewError::TooManyBuckets);
         }
         self.members.iter().try_for_each(|(id, member)| member.validate(*id))?;
+        self.settled.validate(self.partitions)?;
+        self.staged.validate()?;
         self.buckets.iter().try_for_each(|(name, entry)| entry.validate(name))
     }
 
@@ -195,7 +193,9 @@ impl View {
         }
         let members = merge_rows(&mut self.members, &other.members, Member::merge);
         let buckets = merge_rows(&mut self.buckets, &other.buckets, BucketEntry::merge);
-        Ok(members || buckets)
+        let settled = take_greater(&mut self.settled, &other.settled);
+        let staged = take_greater(&mut self.staged, &other.staged);
+        Ok(members || buckets || settled || staged)
     }
 
     /// The bytes of the view, for peers and for the disk.
@@ -217,23 +217,19 @@ impl View {
 
     /// A number that never falls as views merge, for [`TableName::counter`](crate::place::TableName).
     pub fn table_counter(&self) -> u64 {
-        // 4,096 rows × 2 × 2^48 = 2^61: the sum fits.
-        self.members.values().map(|member| member.incarnation + member.status_version).sum()
+        // 4,096 rows × 2 × 2^48 and one more = 2^61: the sum fits.
+        let members = self.members.values().map(|member| member.seat.version + member.status_version);
+        self.settled.stamp + members.sum::<u64>()
     }
 
-    /// Those who own the ring: members that are up, and those that are leaving until they have left.
+    /// Those who should own the ring: what the settled layout is to become.
     pub fn claimants(&self) -> Vec<Claimant> {
         let claimant = |(id, member): (&NodeId, &Member)| Claimant {
             id: *id,
-            zone: member.description.zone.clone(),
-            weight: member.description.weight,
+            zone: member.seat.zone.clone(),
+            weight: member.seat.weight,
         };
-        self.members.iter().filter(|(_, member)| member.status.owns()).map(claimant).collect()
-    }
-
-    /// Those who wait to own a part of the ring.
-    pub fn joining(&self) -> impl Iterator<Item = (NodeId, &Member)> {
-        self.living().filter(|(_, member)| member.status == Status::Joining)
+        self.members.iter().filter(|(_, member)| member.status.claims()).map(claimant).collect()
     }
 
     /// Everybody but the removed.
@@ -247,19 +243,23 @@ impl View {
     /// Only the node itself calls this for its own id, at its start and whenever a merge shows a description of it
     /// that it did not give (one from before its disk lost the last words). Says whether anything changed.
     pub fn admit(&mut self, id: NodeId, description: Description) -> Result<bool, ViewError> {
-        let known = self.members.get(&id);
-        let incarnation = match known {
+        let member = match self.members.get(&id) {
             Some(member) if member.status == Status::Removed => return Err(ViewError::Removed(id)),
             Some(member) if member.description == description => return Ok(false),
-            Some(member) => member.incarnation + 1,
+            Some(member) => {
+                let mut member = Member { incarnation: member.incarnation + 1, ..member.clone() };
+                let Description { weight, zone, .. } = description.clone();
+                let wished = (member.seat.weight, &member.seat.zone) != (weight, &zone);
+                if member.status == Status::Joining && wished {
+                    member.seat = Seat { version: member.seat.version + 1, weight, zone };
+                }
+                Member { description, ..member }
+            }
             None if self.living().count() >= MEMBERS_MAX || self.members.len() >= MEMBER_ROWS_MAX => {
                 return Err(ViewError::TooManyMembers);
             }
-            None => 1,
+            None => Member::new(description),
         };
-        let (status_version, status) =
-            known.map_or((1, Status::Joining), |member| (member.status_version, member.status));
-        let member = Member { incarnation, description, status, status_version };
         member.validate(id)?;
         self.members.insert(id, member);
         Ok(true)
@@ -279,6 +279,30 @@ impl View {
         moved.validate(id)?;
         self.members.insert(id, moved);
         Ok(true)
+    }
+
+    /// Gives a member another weight or zone. Says whether that was a change.
+    pub fn set_seat(&mut self, id: NodeId, weight: u32, zone: Zone) -> Result<bool, ViewError> {
+        let member = self.members.get(&id).ok_or(ViewError::NoMember(id))?;
+        if (member.seat.weight, &member.seat.zone) == (weight, &zone) {
+            return Ok(false);
+        }
+        let seat = Seat { version: member.seat.version + 1, weight, zone };
+        let moved = Member { seat, ..member.clone() };
+        moved.validate(id)?;
+        self.members.insert(id, moved);
+        Ok(true)
+    }
+
+    /// Lets a node say by which regime it acts. Only the node itself calls this. Says whether that was news.
+    pub fn act(&mut self, id: NodeId, regime: u64, done: bool) -> bool {
+        let Some(member) = self.members.get_mut(&id) else { return false };
+        let Acting { version, .. } = member.acting;
+        if member.acting == (Acting { version, regime, done }) {
+            return false;
+        }
+        member.acting = Acting { version: version + 1, regime, done };
+        true
     }
 
     /// Gives a bucket settings of its own, or with `None` the defaults again. Says whether that was a change.
@@ -318,6 +342,14 @@ impl View {
     }
 }
 
+fn take_greater<T: Ord + Clone>(ours: &mut T, theirs: &T) -> bool {
+    let newer = theirs > ours;
+    if newer {
+        ours.clone_from(theirs);
+    }
+    newer
+}
+
 /// Joins `theirs` into `ours` row by row. Says whether anything changed.
 fn merge_rows<K: Ord + Clone, V: Clone>(
     ours: &mut BTreeMap<K, V>,
@@ -334,43 +366,22 @@ fn merge_rows<K: Ord + Clone, V: Clone>(
     changed
 }
 
-impl Member {
-    fn merge(&mut self, other: &Member) -> bool {
-        let mut changed = false;
-        if (other.incarnation, &other.description) > (self.incarnation, &self.description) {
-            self.incarnation = other.incarnation;
-            self.description = other.description.clone();
-            changed = true;
+impl Settled {
+    fn validate(&self, partitions: u16) -> Result<(), ViewError> {
+        for layout in std::iter::once(&self.layout).chain(&self.previous) {
+            layout.validate()?;
+            if layout.partitions() != partitions {
+                return Err(ViewError::Partitions(layout.partitions()));
+            }
         }
-        let ours = (self.status_version, self.status);
-        let joined = status::join(ours, (other.status_version, other.status));
-        (self.status_version, self.status) = joined;
-        changed || joined != ours
-    }
-
-    fn validate(&self, id: NodeId) -> Result<(), ViewError> {
-        let Description { http, peer, zone, weight, .. } = &self.description;
-        let checks = [
-            ("http address", http.len() <= TEXT_BYTES_MAX),
-            ("peer address", peer.len() <= TEXT_BYTES_MAX),
-            ("zone", zone.0.len() <= TEXT_BYTES_MAX),
-            ("weight", (1..=WEIGHT_MAX).contains(weight)),
-            ("incarnation", self.incarnation <= VERSION_MAX),
-            ("status version", self.status_version <= VERSION_MAX),
-        ];
-        let bad = checks.into_iter().find(|(_, holds)| !holds);
-        bad.map_or(Ok(()), |(what, _)| Err(ViewError::Description { id, what }))
+        if self.stamp > VERSION_MAX { Err(ViewError::Register("settled")) } else { Ok(()) }
     }
 }
 
 impl BucketEntry {
     fn merge(&mut self, other: &BucketEntry) -> bool {
         // The derived order compares the version first, then the writer, then the content.
-        let newer = other > self;
-        if newer {
-            self.clone_from(other);
-        }
-        newer
+        take_greater(self, other)
     }
 
     fn validate(&self, name: &[u8]) -> Result<(), ViewError> {

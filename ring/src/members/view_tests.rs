@@ -1,7 +1,6 @@
 //! The view's laws over random views, and its promises one by one.
 
 use super::*;
-use crate::place::Table;
 use proptest::prelude::*;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -37,13 +36,47 @@ fn merged(a: &View, b: &View) -> View {
 }
 
 fn members() -> impl Strategy<Value = Member> {
-    let statuses = prop::sample::select(vec![Status::Joining, Status::Up, Status::Leaving, Status::Removed]);
-    (0u64..3, 1u16..3, 1u32..3, statuses, 0u64..3).prop_map(
-        |(incarnation, port, weight, status, status_version)| {
+    let statuses = prop::sample::select(vec![
+        Status::Joining,
+        Status::Up,
+        Status::Leaving,
+        Status::Lost,
+        Status::Removed,
+    ]);
+    let seat = (0u64..3, 1u32..3, 0u8..2).prop_map(|(version, weight, zone)| Seat {
+        version,
+        weight,
+        zone: Zone(zone.to_string()),
+    });
+    let acting = (0u64..3, 0u64..2, any::<bool>()).prop_map(|(version, regime, done)| Acting {
+        version,
+        regime,
+        done,
+    });
+    (0u64..3, 1u16..3, 1u32..3, statuses, 0u64..3, seat, acting).prop_map(
+        |(incarnation, port, weight, status, status_version, seat, acting)| {
             let description = Description { weight, ..described(port) };
-            Member { incarnation, description, status, status_version }
+            Member { incarnation, description, status, status_version, seat, acting }
         },
     )
+}
+
+fn settled() -> impl Strategy<Value = Settled> {
+    (0u64..3, 0u128..4, prop::option::of(0u128..4)).prop_map(|(stamp, nodes, previous)| {
+        let layout = |nodes: u128| {
+            let claimant = |id| Claimant { id: NodeId(id), zone: Zone("a".to_owned()), weight: 1 };
+            Layout::empty(64).evolve(&(0..nodes).map(claimant).collect::<Vec<_>>())
+        };
+        Settled { stamp, layout: layout(nodes), previous: previous.map(layout) }
+    })
+}
+
+fn staged() -> impl Strategy<Value = Staged> {
+    (0u64..3, prop::option::of((0u128..3).prop_map(NodeId)), 0u128..3).prop_map(|(version, by, id)| Staged {
+        version,
+        by,
+        changes: vec![crate::members::Change::Leave(NodeId(id))],
+    })
 }
 
 fn entries() -> impl Strategy<Value = BucketEntry> {
@@ -58,7 +91,13 @@ fn views() -> impl Strategy<Value = View> {
     let members = prop::collection::btree_map((0u128..4).prop_map(NodeId), members(), 0..4);
     let names = prop::sample::select(vec!["a", "b", "c"]).prop_map(Bytes::from);
     let buckets = prop::collection::btree_map(names, entries(), 0..3);
-    (members, buckets).prop_map(|(members, buckets)| View { members, buckets, ..View::new(CLUSTER, 64) })
+    (members, buckets, settled(), staged()).prop_map(|(members, buckets, settled, staged)| View {
+        members,
+        buckets,
+        settled,
+        staged,
+        ..View::new(CLUSTER, 64)
+    })
 }
 
 proptest! {
@@ -113,17 +152,17 @@ proptest! {
 fn a_newcomer_joins_and_owns_once_it_is_up() {
     let mut view = View::new(CLUSTER, 64);
     assert_eq!(view.admit(NodeId(1), described(8098)), Ok(true));
-    assert_eq!((view.joining().count(), view.claimants().len()), (1, 0));
+    assert_eq!((view.living().count(), view.claimants().len()), (1, 0));
     assert_eq!(view.set_status(NodeId(1), Status::Up), Ok(true));
-    assert_eq!((view.joining().count(), view.claimants().len()), (0, 1));
+    assert_eq!((view.living().count(), view.claimants().len()), (1, 1));
     assert_eq!(view.set_status(NodeId(1), Status::Up), Ok(false));
 }
 
 #[test]
-fn a_leaving_member_owns_until_it_is_removed() {
+fn a_leaving_member_claims_nothing_more() {
     let mut view = three();
     view.set_status(NodeId(2), Status::Leaving).unwrap();
-    assert_eq!(view.claimants().len(), 3);
+    assert_eq!(view.claimants().len(), 2);
     view.set_status(NodeId(2), Status::Removed).unwrap();
     assert_eq!((view.claimants().len(), view.living().count(), view.members.len()), (2, 2, 3));
 }
@@ -152,13 +191,24 @@ fn the_removed_are_not_admitted_again() {
 }
 
 #[test]
-fn equal_views_make_equal_tables() {
+fn equal_views_make_equal_regimes() {
     let (mut a, mut b) = (three(), three());
     a.set_status(NodeId(3), Status::Leaving).unwrap();
-    b.admit(NodeId(1), Description { weight: 2, ..described(9000) }).unwrap();
-    let table = |view: &View| Table::compute(&view.claimants(), view.partitions, 16, view.table_counter());
-    assert_eq!(table(&merged(&a, &b)), table(&merged(&b, &a)));
-    assert!(table(&merged(&a, &b)).name() > table(&a).name());
+    b.set_seat(NodeId(1), 2, Zone("a".to_owned())).unwrap();
+    let name = |view: &View| crate::members::Regime::of(view).name();
+    assert_eq!(name(&merged(&a, &b)), name(&merged(&b, &a)));
+    assert!(name(&merged(&a, &b)) > name(&a));
+}
+
+#[test]
+fn a_description_moves_nothing_once_its_node_is_up() {
+    let mut view = View::new(CLUSTER, 64);
+    view.admit(NodeId(1), described(8098)).unwrap();
+    view.admit(NodeId(1), Description { weight: 3, ..described(8098) }).unwrap();
+    assert_eq!(view.members[&NodeId(1)].seat.weight, 3, "a node that waits may still change its mind");
+    view.set_status(NodeId(1), Status::Up).unwrap();
+    view.admit(NodeId(1), Description { weight: 5, ..described(8098) }).unwrap();
+    assert_eq!(view.claimants()[0].weight, 3);
 }
 
 #[test]
@@ -240,8 +290,7 @@ fn the_bounds_refuse_newcomers_and_let_full_sides_merge() {
     let full = |from: u128| {
         let mut view = View::new(CLUSTER, 64);
         for number in from..from + MEMBERS_MAX as u128 {
-            let member =
-                Member { incarnation: 1, description: described(1), status: Status::Up, status_version: 1 };
+            let member = Member { status: Status::Up, ..Member::new(described(1)) };
             view.members.insert(NodeId(number), member);
         }
         view

@@ -30,7 +30,7 @@ pub const WEIGHT_MAX: u32 = 64;
 const TOKENS_PER_WEIGHT: u32 = 32;
 
 /// A node that wants its part of the ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Claimant {
     /// Who it is.
     pub id: NodeId,
@@ -78,8 +78,9 @@ fn weight(member: &Claimant) -> u32 {
 }
 
 /// For each partition all nodes, in the order in which a walk clockwise from its start meets them.
-fn orders(members: &[&Claimant], partitions: u16) -> Vec<Vec<usize>> {
-    let tokens = |member: &&Claimant| {
+pub(super) fn orders<M: std::borrow::Borrow<Claimant>>(members: &[M], partitions: u16) -> Vec<Vec<usize>> {
+    let tokens = |member: &M| {
+        let member: &Claimant = member.borrow();
         let count = weight(member) * TOKENS_PER_WEIGHT;
         let mut tokens: Vec<u64> = (0..count).map(|index| hash::token(member.id, index).0).collect();
         tokens.sort_unstable();

@@ -16,10 +16,12 @@
 
 mod claim;
 mod hash;
+mod layout;
 mod preflist;
 mod share;
 mod table;
 
 pub use claim::{Claimant, N_FALLBACKS_MAX, WEIGHT_MAX, claim};
 pub use hash::{PARTITIONS_DEFAULT, PARTITIONS_MAX, partition, partitions_valid, position};
+pub use layout::{Layout, LayoutError};
 pub use table::{N_MAX, Table, TableName};

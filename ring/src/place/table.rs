@@ -7,7 +7,8 @@
 //!
 //! The lists of all partitions stand in one flat vector, all of one length: a lookup is a multiplication and a slice.
 
-use super::claim::{Claimant, N_FALLBACKS_MAX, claim};
+use super::claim::{N_FALLBACKS_MAX, orders};
+use super::layout::Layout;
 use super::{hash, preflist};
 use crate::ids::{NodeId, ObjectId, Partition};
 use serde::{Deserialize, Serialize};
@@ -46,19 +47,23 @@ pub struct Table {
 }
 
 impl Table {
-    /// The one table that these members make. `n_max` is the greatest n that [`Table::owners`] will be asked for.
-    pub fn compute(members: &[Claimant], partitions: u16, n_max: usize, counter: u64) -> Table {
-        assert!((1..=N_MAX).contains(&n_max), "a table is made for an n of 1 to 16, not {n_max}");
-        let lists = claim(members, partitions, n_max);
-        let walk_len = members.len().min(n_max + N_FALLBACKS_MAX);
-        for list in &lists {
-            assert_eq!(list.len(), walk_len, "all lists of a table are of one length");
-            preflist::assert_distinct(list);
+    /// The table of a layout: its owners, and behind them others in the order of the ring.
+    pub fn of(layout: &Layout, counter: u64) -> Table {
+        let members = layout.members();
+        let walk_len = members.len().min(N_MAX + N_FALLBACKS_MAX);
+        let mut walks = Vec::with_capacity(usize::from(layout.partitions()) * walk_len);
+        for (number, order) in (0..).zip(orders(members, layout.partitions())) {
+            let owners: Vec<usize> =
+                layout.list(Partition(number)).iter().map(|at| usize::from(*at)).collect();
+            let others = order.iter().copied().filter(|node| !owners.contains(node)).take(N_FALLBACKS_MAX);
+            let walk: Vec<NodeId> = owners.iter().copied().chain(others).map(|at| members[at].id).collect();
+            assert_eq!(walk.len(), walk_len, "all lists of a table are of one length");
+            preflist::assert_distinct(&walk);
+            walks.extend(walk);
         }
-        let walks = lists.concat();
-        let digest = digest(partitions, n_max, &walks);
+        let name = TableName { counter, digest: digest(layout.partitions(), N_MAX, &walks) };
         let nodes = members.iter().map(|member| member.id).collect();
-        Table { name: TableName { counter, digest }, partitions, n_max, nodes, walks, walk_len }
+        Table { name, partitions: layout.partitions(), n_max: N_MAX, nodes, walks, walk_len }
     }
 
     /// What to call it in every request between nodes.

@@ -70,6 +70,8 @@ impl Default for Built {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Plot {
     built: Built,
+    /// Keys that are built.
+    keys: u64,
     trees: BTreeMap<u8, Tree>,
 }
 
@@ -119,6 +121,7 @@ impl Forest {
         if !counts || before == after {
             return;
         }
+        plot.keys = plot.keys + u64::from(after.is_some()) - u64::from(before.is_some());
         let tree = plot.trees.entry(n).or_default();
         for digest in [before, after].into_iter().flatten() {
             tree.toggle(slot, leaf(id, digest));
@@ -140,7 +143,9 @@ impl Forest {
             let n = self.ns.of(id.bucket());
             self.plot(partition).trees.entry(n).or_default().toggle(*slot, leaf(id, *digest));
         }
-        self.plot(partition).built = next.map_or(Built::Whole, Built::Below);
+        let plot = self.plot(partition);
+        plot.keys += page.len() as u64;
+        plot.built = next.map_or(Built::Whole, Built::Below);
     }
 
     /// Something is wrong with this partition's trees: they are built again.
@@ -151,6 +156,11 @@ impl Forest {
     /// Whether the partition's trees can be compared.
     pub fn stands(&self, partition: Partition) -> bool {
         self.plots[usize::from(partition.0)].built == Built::Whole
+    }
+
+    /// How many keys of a partition its trees hold.
+    pub fn keys(&self, partition: Partition) -> u64 {
+        self.plots[usize::from(partition.0)].keys
     }
 
     /// How many partitions are not built yet.

@@ -118,6 +118,12 @@ pub enum Ask {
         /// What I want to know.
         what: TreeAsk,
     },
+    /// How many keys do you hold of each partition, and how long are their records on average?
+    Sizes,
+    /// How far have you come with what you take over, and with handing on?
+    Transfers,
+    /// Records that I hold and don't own. Which of them do you lack? In the body, key and digest each.
+    Lacks,
     /// Make all owners of a partition equal, as far as these keys go.
     Repair {
         /// The partition, of which you are an owner.
@@ -189,6 +195,12 @@ pub enum Answer {
         /// Where there is more, if anywhere: in which of the slots asked for, after which of its keys.
         next: Option<(u16, Option<ObjectId>)>,
     },
+    /// For each partition: keys, and bytes of an average record.
+    Sizes(Vec<(u64, u64)>),
+    /// How far this node has come.
+    Transfers(Transfers),
+    /// Which of the records that were named are not held here as they are there, by their place in the list.
+    Lacking(Vec<u16>),
     /// The owners of the partition were compared.
     Repaired {
         /// How many keys differed, counted for each pair.
@@ -251,6 +263,10 @@ pub enum Refusal {
         /// How many they may have.
         max: usize,
     },
+    /// You act by older tables than I do: hear of the newer ones, and ask again. A record that came with it may be stored,
+    /// and does not count.
+    #[error("the cluster's tables have changed")]
+    StaleTables,
 }
 
 /// A write, as the coordinator is asked for it. Object values are in the message's body.
@@ -321,6 +337,29 @@ pub enum Action {
     },
     /// What was seen of an item, or of all, goes.
     CartRemove(crate::cart::Target),
+}
+
+/// How far a node has come with a change of the tables.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Transfers {
+    /// The regime that it is about.
+    pub regime: u64,
+    /// Whether everything is here.
+    pub done: bool,
+    /// Whether it has begun.
+    pub moving: bool,
+    /// Partitions to take over.
+    pub partitions: u64,
+    /// Of them here.
+    pub complete: Vec<Partition>,
+    /// Bytes of records that have come in.
+    pub bytes: u64,
+    /// Milliseconds since it began.
+    pub elapsed_ms: u64,
+    /// What is in the way.
+    pub reason: Option<String>,
+    /// Partitions of which it holds records that it does not own.
+    pub surplus: u64,
 }
 
 /// How a write ended.

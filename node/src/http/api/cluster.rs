@@ -14,7 +14,7 @@
 
 use super::envelope::rfc3339;
 use super::reply::{self, put_name};
-use super::{Api, directory, health, metrics_text};
+use super::{Api, directory, health, metrics_text, transfers};
 use crate::cluster::Snapshot;
 use crate::http::body::ReplyBody;
 use crate::http::params::Params;
@@ -57,7 +57,7 @@ pub(super) async fn handle<W: World, B>(
         Route::Ring => Ok(reply::value(&ring_json(&api.node.cluster.snapshot()))),
         Route::Hints => hints_json(&api.node).map(|hints| reply::value(&hints)).map_err(unreadable),
         Route::Aae => Ok(reply::value(&aae_json(&api.node))),
-        Route::Transfers => Ok(reply::value(&json!({}))),
+        Route::Transfers => Ok(reply::value(&transfers::all(&api.node).await)),
         Route::Live => Ok(reply::value(&json!({ "live": true }))),
         Route::Ready => Ok(health::ready(&api.node)),
         Route::Ping => Ok(reply::typed("OK", "text/plain")),
@@ -83,45 +83,57 @@ fn cluster_json<W: World>(node: &Node<W>) -> Value {
         .map(|(id, member)| {
             let doubted = doubted.contains(id);
             let reachable = *id == node.id() || (heard.contains(id) && !doubted);
-            member_json(*id, member, doubted, reachable)
+            member_json(*id, member, &snapshot, doubted, reachable)
         })
         .collect();
-    let name = snapshot.table.name();
     json!({
         "cluster": node.cluster_id.to_string(),
         "node": node.id().to_string(),
         "members": members,
-        "ring": {
-            "version": name.counter,
-            "digest": format!("{:016x}", name.digest),
-            "partitions": snapshot.view.partitions,
-        },
-        "transfers": {},
+        "ring": ring_summary(&snapshot),
+        "transfers": transfers::summary(node, &snapshot),
     })
 }
 
-fn member_json(id: NodeId, member: &Member, doubted: bool, reachable: bool) -> Value {
+/// The name of the tables, which two nodes can compare.
+pub(super) fn ring_summary(snapshot: &Snapshot) -> Value {
+    let name = snapshot.regime.name();
+    json!({
+        "version": name.counter,
+        "digest": format!("{:016x}", name.digest),
+        "partitions": snapshot.view.partitions,
+        "settled": snapshot.regime.is_settled(),
+    })
+}
+
+fn member_json(id: NodeId, member: &Member, snapshot: &Snapshot, doubted: bool, reachable: bool) -> Value {
     let said = &member.description;
     json!({
         "id": id.to_string(),
         "http": said.http,
         "peer": said.peer,
-        "zone": said.zone.0,
-        "weight": said.weight,
-        "status": status(member.status, doubted),
+        "zone": member.seat.zone.0,
+        "weight": member.seat.weight,
+        "status": status(member.status, snapshot.table.nodes().contains(&id), doubted),
         "reachable": reachable && member.status != Status::Removed,
         "incarnation": member.incarnation,
         "starts": said.starts,
+        "partitions": snapshot.table.owned_by(id, usize::from(snapshot.defaults.n)).count(),
     })
 }
 
-/// "down" is no status but an opinion: this node does not hear a member that should be up.
-fn status(status: Status, doubted: bool) -> &'static str {
-    if status == Status::Up && doubted { "down" } else { status.name() }
+/// "down" is no status but an opinion: this node does not hear a member that should be up. Who has no part in the settled
+/// table yet is still joining.
+fn status(status: Status, settled: bool, doubted: bool) -> &'static str {
+    match status {
+        Status::Up if doubted => "down",
+        Status::Up if !settled => Status::Joining.name(),
+        _ => status.name(),
+    }
 }
 
 fn ring_json(snapshot: &Snapshot) -> Value {
-    let name = snapshot.table.name();
+    let name = snapshot.regime.name();
     let n = usize::from(snapshot.defaults.n);
     let partitions: Vec<Value> = (0..snapshot.view.partitions)
         .map(|number| {
@@ -283,17 +295,19 @@ mod tests {
             view.admit(NodeId(node), description).unwrap();
             view.set_status(NodeId(node), Status::Up).unwrap();
         }
+        view.found();
         crate::cluster::Cluster::new(NodeId(1), view, BucketSettings::default())
     }
 
     #[test]
     fn a_member_that_is_not_heard_is_down() {
-        assert_eq!(status(Status::Up, false), "up");
-        assert_eq!(status(Status::Up, true), "down");
-        assert_eq!(status(Status::Leaving, true), "leaving");
+        assert_eq!(status(Status::Up, true, false), "up");
+        assert_eq!(status(Status::Up, false, false), "joining");
+        assert_eq!(status(Status::Up, true, true), "down");
+        assert_eq!(status(Status::Leaving, true, true), "leaving");
         let snapshot = cluster(1).snapshot();
         let member = &snapshot.view.members[&NodeId(1)];
-        let shown = member_json(NodeId(1), member, false, true);
+        let shown = member_json(NodeId(1), member, &snapshot, false, true);
         assert_eq!(shown["id"], "00000000000000000000000000000001");
         assert_eq!((&shown["http"], &shown["zone"]), (&json!("h1:1"), &json!("z1")));
         assert_eq!((&shown["status"], &shown["reachable"]), (&json!("up"), &json!(true)));

@@ -87,7 +87,7 @@ pub(super) fn write_failed(fail: &WriteFail, required: usize) -> Problem {
 pub(super) fn refused(refusal: &Refusal, required: usize) -> Problem {
     let detail = refusal.to_string();
     match refusal {
-        Refusal::Unavailable(_) => untouched(Code::WriteQuorumNotMet, detail)
+        Refusal::Unavailable(_) | Refusal::StaleTables => untouched(Code::WriteQuorumNotMet, detail)
             .counts(count(required), 0)
             .retry_after_ms(REPLICAS_RETRY_MS),
         Refusal::DiskFull => untouched(Code::DiskFull, detail),

@@ -13,7 +13,7 @@ use super::objects::{
     CONTEXT, DELETED, EXPIRES_AT, MIN_CONTEXT, SIBLINGS, context_header, level, opaque, open, seal,
     tag_value, timeout,
 };
-use super::{Answer, Api, cart_view, draining, failure, overloaded, reply};
+use super::{Answer, Api, STOPPING, cart_view, draining, failure, overloaded, reply};
 use crate::http::body::ReplyBody;
 use crate::http::headers::{Condition, Form, META_PREFIX, VERSIONS_JSON, accept};
 use crate::http::params::Params;
@@ -142,7 +142,7 @@ async fn poll<W: World>(
             return Ok(None);
         }
         if api.node.is_draining() {
-            return Err(draining());
+            return Err(draining(STOPPING));
         }
     }
 }

@@ -21,10 +21,11 @@ pub(super) fn ready<W: World>(node: &Node<W>) -> Response<ReplyBody> {
     if node.is_draining() {
         reasons.push("this node is stopping".to_owned());
     }
-    if node.is_joining() {
-        reasons.push("this node is joining and not filled yet".to_owned());
+    match node.objection() {
+        Some(objection) => reasons.push(objection.to_owned()),
+        None if node.is_joining() => reasons.push("this node is joining and not filled yet".to_owned()),
+        None => {}
     }
-    reasons.extend(node.past.standing().objection().map(str::to_owned));
     reasons.extend(out_of_reach(&node.cluster.snapshot(), &unheard(node)));
     answer(&reasons)
 }
@@ -79,6 +80,7 @@ mod tests {
             view.admit(NodeId(node), said).unwrap();
             view.set_status(NodeId(node), Status::Up).unwrap();
         }
+        view.found();
         let cluster = Cluster::new(NodeId(1), view, BucketSettings { sloppy, ..BucketSettings::default() });
         out_of_reach(&cluster.snapshot(), &doubted.iter().copied().map(NodeId).collect())
     }

@@ -22,16 +22,18 @@ mod health;
 mod listing;
 mod metrics_text;
 mod objects;
+mod plan;
 mod put;
 mod repair;
 mod reply;
+mod transfers;
 
 use super::body::{ReplyBody, read_body};
 use super::metrics::Requests;
 use super::path::{Kind, Route, route};
 use super::problem::{Code, Ctx, Outcome, Problem, Retry, Scope, X_REQUEST_ID, catch_panic};
 use crate::limits::{BODY_BYTES_IN_FLIGHT_MAX, POLLERS_MAX, REPLY_BYTES_IN_FLIGHT_MAX, REPLY_BYTES_SMALL};
-use crate::node::Node;
+use crate::node::{Node, REMOVED};
 use crate::world::World;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue};
@@ -176,6 +178,7 @@ impl<W: World> Api<W> {
                 carts::handle(self, ctx, route, req).await
             }
             Kind::Repair | Kind::RepairJob => repair::handle(self, route, req).await,
+            Kind::Plan | Kind::Commit => plan::handle(self, route, req).await,
             Kind::ObjectUpdate | Kind::Batch | Kind::Watch => Err(not_implemented(route.kind())),
             _ => cluster::handle(self, ctx, route, req).await,
         }
@@ -190,7 +193,10 @@ impl<W: World> Api<W> {
             return Ok(admitted);
         }
         if self.node.is_draining() {
-            return Err(draining());
+            return Err(draining(STOPPING));
+        }
+        if self.node.cluster.snapshot().is_removed(self.node.id()) {
+            return Err(draining(REMOVED));
         }
         if before >= self.limits.in_flight {
             return Err(overloaded(format!("{before} requests are in flight already")));
@@ -263,8 +269,10 @@ fn is_data(kind: Kind) -> bool {
     )
 }
 
-fn draining() -> Problem {
-    Problem::new(Code::Draining, "this node is stopping; another one serves")
+const STOPPING: &str = "this node is stopping; another one serves";
+
+fn draining(why: &'static str) -> Problem {
+    Problem::new(Code::Draining, why)
         .outcome(Outcome::NotApplied)
         .retry(Retry::Safe)
         .retry_after_ms(RETRY_AFTER_MS)

@@ -21,7 +21,7 @@ fn ids(ns: &[u128]) -> Vec<NodeId> {
 
 fn plan(me: u128, fallbacks: &[u128], doubted: &[u128]) -> Plan {
     let (fallbacks, doubted) = (ids(fallbacks), ids(doubted));
-    Plan { me: id(me), owners: ids(&[1, 2, 3]), fallbacks, pending: vec![], doubted }
+    Plan { me: id(me), owners: ids(&[1, 2, 3]), also: vec![], fallbacks, pending: vec![], doubted }
 }
 
 fn want(r: usize) -> Want {

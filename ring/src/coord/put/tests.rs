@@ -17,7 +17,8 @@ fn ids(ns: &[u128]) -> Vec<NodeId> {
 
 fn plan(me: u128, fallbacks: &[u128], pending: &[u128], doubted: &[u128]) -> Plan {
     let (fallbacks, pending, doubted) = (ids(fallbacks), ids(pending), ids(doubted));
-    Plan { me: id(me), owners: ids(&[1, 2, 3]), fallbacks, pending, doubted }
+    let also = if pending.is_empty() { vec![] } else { vec![[ids(&[1, 2]), pending.clone()].concat()] };
+    Plan { me: id(me), owners: ids(&[1, 2, 3]), also, fallbacks, pending, doubted }
 }
 
 fn quorum(w: usize) -> WriteQuorum {
@@ -118,9 +119,42 @@ fn a_strict_quorum_counts_no_fallback_not_even_the_coordinator() {
 }
 
 #[test]
-fn a_node_that_is_being_filled_is_sent_everything_and_counts_for_nothing() {
+fn while_partitions_move_a_write_reaches_its_quorum_among_both_sets_of_owners() {
+    // The further set is 1 2 9.
     check(plan(1, &[], &[9], &[]), quorum(2), "+1 +9 -2 -3", "here >2 >3 >9 h2 h3 unsure");
     check(plan(1, &[], &[9], &[]), quorum(2), "+1 +2 -9 +3", "here >2 >3 >9 applied h9");
+    check(plan(1, &[], &[9], &[]), quorum(2), "+1 +3", "here >2 >3 >9");
+    check(plan(1, &[], &[9], &[]), quorum(2), "+1 +3 +9", "here >2 >3 >9 applied");
+    check(plan(1, &[], &[9], &[]), quorum(2), "+1 +3 -2 -9", "here >2 >3 >9 h2 h9 unsure");
+}
+
+#[test]
+fn a_fallback_counts_for_both_sets_of_owners() {
+    check(plan(1, &[4], &[9], &[]), quorum(2), "+1 +3 -9 +4", "here >2 >3 >9 >4/9 applied");
+    check(plan(1, &[4], &[9], &[9]), quorum(2), "+1 +3 +4", "here >2 >3 >4/9 applied");
+}
+
+fn replanned(plans: [Plan; 2], before: &str, after: &str, expected: &str) {
+    let [first, second] = plans;
+    let (me, mut effects) = (first.me, Vec::new());
+    let mut put = Put::start(first, quorum(2), &mut effects);
+    let run = |put: &mut Put, script: &str, effects: &mut Vec<Effect>| {
+        script.split_whitespace().for_each(|word| put.on(event(me, word), effects));
+    };
+    run(&mut put, before, &mut effects);
+    put.on(Event::Replanned(second), &mut effects);
+    run(&mut put, after, &mut effects);
+    assert_eq!(said(&effects), expected);
+}
+
+#[test]
+fn a_write_goes_on_by_the_tables_that_hold_when_it_is_answered() {
+    let (before, after) = (|| plan(1, &[4], &[], &[]), || plan(1, &[4], &[9], &[]));
+    replanned([before(), after()], "+1 +3", "+9", "here >2 >3 applied >9");
+    replanned([before(), after()], "+1", "+3 +9", "here >2 >3 >9 applied");
+    replanned([before(), after()], "", "+1 +3 +2", "here >2 >3 >9 applied");
+    replanned([after(), before()], "+1 +3", "", "here >2 >3 >9 applied");
+    replanned([before(), after()], "+1 -2 +4", "+3", "here >2 >3 >4/2 applied >9");
 }
 
 #[test]
@@ -154,12 +188,14 @@ impl Onlooker {
         &self,
         plan: &Plan,
         quorum: &WriteQuorum,
+        set: &[NodeId],
         of: impl Iterator<Item = NodeId>,
     ) -> (usize, usize, usize) {
         let (mut all, mut owners, mut durable) = (0, 0, 0);
         for node in of {
-            let owner = plan.owners.contains(&node);
-            if owner || (quorum.sloppy && !plan.pending.contains(&node)) {
+            let owner = set.contains(&node);
+            let elsewhere = plan.owners.contains(&node) || plan.pending.contains(&node);
+            if owner || (quorum.sloppy && !elsewhere) {
                 all += 1;
                 owners += usize::from(owner);
                 durable += usize::from(self.yes.get(&node).copied().unwrap_or(true));
@@ -168,22 +204,29 @@ impl Onlooker {
         (all, owners, durable)
     }
 
-    fn sees(&mut self, plan: &Plan, quorum: &WriteQuorum, event: Option<Event>, effects: &[Effect]) {
+    fn reaches(&self, plan: &Plan, quorum: &WriteQuorum, of: &BTreeSet<NodeId>) -> bool {
+        plan.sets().all(|set| {
+            let (all, owners, durable) = self.count(plan, quorum, set, of.iter().copied());
+            all >= quorum.w && owners >= quorum.pw && durable >= quorum.dw
+        })
+    }
+
+    fn sees(&mut self, plan: &Plan, quorum: &WriteQuorum, event: Option<&Event>, effects: &[Effect]) {
         match event {
             Some(Event::StoredHere { durable }) => {
                 self.stored_here = Some(true);
-                self.yes.insert(plan.me, durable);
+                self.yes.insert(plan.me, *durable);
             }
             Some(Event::FailedHere) => self.stored_here = Some(false),
             Some(Event::Stored { by, durable }) => {
-                self.waiting.remove(&by);
-                self.yes.insert(by, durable);
+                self.waiting.remove(by);
+                self.yes.insert(*by, *durable);
             }
             Some(Event::Failed { by }) => {
-                self.waiting.remove(&by);
-                self.failed.insert(by);
+                self.waiting.remove(by);
+                self.failed.insert(*by);
             }
-            Some(Event::TimedOut) | None => {}
+            Some(Event::TimedOut | Event::Replanned(_)) | None => {}
         }
         for effect in effects {
             match effect {
@@ -200,10 +243,7 @@ impl Onlooker {
                     assert!(*to != plan.me, "nobody sends to itself");
                     assert!(self.sent.insert(*to, *hint_for).is_none(), "{to:?} is sent it once");
                     assert_eq!(hint_for.is_some(), plan.fallbacks.contains(to), "fallbacks keep hints");
-                    assert!(
-                        hint_for.is_none_or(|owner| plan.owners.contains(&owner)),
-                        "hints are for owners"
-                    );
+                    assert!(hint_for.is_none_or(|owner| plan.concerns(owner)), "hints are for owners");
                     assert!(quorum.sloppy || hint_for.is_none(), "a strict quorum asks no fallback");
                     self.waiting.insert(*to);
                 }
@@ -224,27 +264,25 @@ impl Onlooker {
         );
     }
 
-    fn judge(&self, plan: &Plan, quorum: &WriteQuorum, event: Option<Event>, reply: Reply) {
-        let (all, owners, durable) = self.count(plan, quorum, self.yes.keys().copied());
+    fn judge(&self, plan: &Plan, quorum: &WriteQuorum, event: Option<&Event>, reply: Reply) {
+        let yes: BTreeSet<NodeId> = self.yes.keys().copied().collect();
+        let (all, owners, durable) = self.count(plan, quorum, &plan.owners, yes.iter().copied());
         assert_eq!(reply.tally, Tally { all, owners, durable }, "the receipt is true");
         assert_eq!(reply.fallbacks, all - owners, "the receipt is true");
-        assert_eq!(reply.timed_out, event == Some(Event::TimedOut));
+        assert_eq!(reply.timed_out, event == Some(&Event::TimedOut));
         match reply.outcome {
-            Outcome::Applied => {
-                assert!(
-                    all >= quorum.w && owners >= quorum.pw && durable >= quorum.dw,
-                    "{all} {owners} {durable}"
-                );
-            }
-            Outcome::NotApplied => assert_eq!(event, Some(Event::FailedHere)),
+            Outcome::Applied => assert!(self.reaches(plan, quorum, &yes), "{yes:?} are not enough"),
+            Outcome::NotApplied => assert_eq!(event, Some(&Event::FailedHere)),
             Outcome::Indeterminate if reply.timed_out => {}
             Outcome::Indeterminate => {
-                let hoped = self.yes.keys().chain(&self.waiting).copied();
-                let (all, owners, durable) = self.count(plan, quorum, hoped);
-                let hopeless = all < quorum.w || owners < quorum.pw || durable < quorum.dw;
-                assert!(hopeless, "gave up with {:?} still to answer", self.waiting);
+                let hoped = yes.iter().chain(&self.waiting).copied().collect();
+                assert!(
+                    !self.reaches(plan, quorum, &hoped),
+                    "gave up with {:?} still to answer",
+                    self.waiting
+                );
                 let asked = |n: &NodeId| *n == plan.me || self.sent.contains_key(n);
-                assert!(plan.owners.iter().all(asked), "gave up without asking every owner");
+                assert!(plan.concerned().iter().all(asked), "gave up without asking every owner");
             }
         }
     }
@@ -292,10 +330,10 @@ fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left:
     let mut histories = 0;
     for event in next {
         let (mut put, mut onlooker, mut effects) = (put.clone(), onlooker.clone(), Vec::new());
-        put.on(event, &mut effects);
-        onlooker.sees(plan, quorum, Some(event), &effects);
+        put.on(event.clone(), &mut effects);
+        onlooker.sees(plan, quorum, Some(&event), &effects);
         let (before, said) = (put.clone(), effects.len());
-        put.on(event, &mut effects);
+        put.on(event.clone(), &mut effects);
         if event != Event::TimedOut || onlooker.reply.is_some() {
             assert!(effects.len() == said && put == before, "{event:?} again changes nothing");
         }

@@ -1,0 +1,183 @@
+//! Fetches the partitions that this node takes over, from everybody who owns them.
+//!
+//! One owner alone may have missed a write, so each of them is asked: the first gives whole pages, and after that Merkle
+//! trees are compared and what differs is fetched, which costs little where two owners agree. Only what has been compared
+//! with every owner that can be reached, and with most of them in any case, counts as here; an owner that is given up is
+//! not waited for. Meanwhile every write of these partitions is sent here as well, so nothing is chased.
+
+use crate::limits::{
+    AAE_ROOTS_MAX, AAE_SLOTS_MAX, GAIN_BYTES_PER_SECOND, GAINS_AT_ONCE, GAINS_AT_ONCE_BUSY, PULL_MERGES,
+    PULL_TIMEOUT,
+};
+use crate::node::Node;
+use crate::node::exchange::{Exchange, Only, Silent};
+use crate::node::serve::Rows;
+use crate::world::World;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ring::ids::{NodeId, ObjectId, Partition};
+use ring::members::Status;
+use ring::tree::{Group, Slot};
+use ring::wire::peer::{Answer, Ask, Message};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What is to be fetched, and from whom it has been.
+struct Wanted {
+    /// Each tree with its settled owners.
+    sources: BTreeMap<Group, Vec<NodeId>>,
+    heard: BTreeMap<Group, BTreeSet<NodeId>>,
+}
+
+/// Fetches everything. Whether all of it is here; if not, the reason stands in the node's `gain`.
+pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
+    let snapshot = node.cluster.snapshot();
+    let name = snapshot.regime.name().digest;
+    let mut wanted = Wanted { sources: BTreeMap::new(), heard: BTreeMap::new() };
+    for n in snapshot.ns.all() {
+        for partition in snapshot.regime.gained_by(node.id(), usize::from(n)) {
+            let owners = snapshot.table.owners(partition, usize::from(n)).to_vec();
+            wanted.sources.insert(Group { partition, n }, owners);
+        }
+    }
+    node.lock_gain().begin(wanted.partitions(), node.now());
+    if wanted.sources.is_empty() {
+        return true;
+    }
+    super::exchange::build(node).await;
+    let owners: BTreeSet<NodeId> = wanted.sources.values().flatten().copied().collect();
+    for owner in owners {
+        if node.cluster.snapshot().regime.name().digest != name {
+            // What is to be fetched is another question now.
+            return false;
+        }
+        let lost = snapshot.view.members.get(&owner).is_none_or(|member| member.status >= Status::Lost);
+        if !lost || !node.cluster.doubted().contains(&owner) {
+            fetch_from(node, owner, &mut wanted).await;
+        }
+    }
+    let missing = wanted.missing(node);
+    node.lock_gain().reason = missing.clone();
+    missing.is_none()
+}
+
+impl Wanted {
+    fn partitions(&self) -> BTreeSet<Partition> {
+        self.sources.keys().map(|group| group.partition).collect()
+    }
+
+    /// Whether enough of a tree's owners were heard.
+    fn is_heard<W: World>(&self, node: &Node<W>, group: &Group) -> bool {
+        let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+        let nobody = BTreeSet::new();
+        let heard = self.heard.get(group).unwrap_or(&nobody);
+        let owners = &self.sources[group];
+        let given_up =
+            |id: &NodeId| snapshot.view.members.get(id).is_none_or(|member| member.status >= Status::Lost);
+        let most = 2 * owners.iter().filter(|owner| heard.contains(owner)).count() > owners.len();
+        owners
+            .iter()
+            .all(|owner| heard.contains(owner) || given_up(owner) || (most && doubted.contains(owner)))
+    }
+
+    /// Who is missing, in words.
+    fn missing<W: World>(&self, node: &Node<W>) -> Option<String> {
+        let group = self.sources.keys().find(|group| !self.is_heard(node, group))?;
+        let owner = self.sources[group]
+            .iter()
+            .find(|owner| self.heard.get(group).is_none_or(|heard| !heard.contains(owner)))?;
+        Some(format!("partition {} could not be fetched from {owner} yet", group.partition.0))
+    }
+
+    fn hear<W: World>(&mut self, node: &Node<W>, owner: NodeId, group: Group) {
+        self.heard.entry(group).or_default().insert(owner);
+        let whole = self.sources.keys().filter(|other| other.partition == group.partition);
+        if whole.into_iter().all(|other| self.is_heard(node, other)) {
+            node.lock_gain().complete.insert(group.partition);
+        }
+    }
+}
+
+/// Everything that this owner has of what is wanted.
+async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted) {
+    let groups: Vec<Group> = wanted
+        .sources
+        .iter()
+        .filter(|(_, owners)| owners.contains(&owner))
+        .map(|(group, _)| *group)
+        .collect();
+    let mut differing = Vec::new();
+    for some in groups.chunks(AAE_ROOTS_MAX) {
+        let Ok(same) = Exchange::new(node, owner).same_roots(some).await else { return };
+        for (group, same) in some.iter().zip(same) {
+            if same {
+                wanted.hear(node, owner, *group);
+            } else {
+                differing.push(*group);
+            }
+        }
+    }
+    let busy = node.in_flight.load(Ordering::Relaxed) > 0;
+    let at_once = if busy { GAINS_AT_ONCE_BUSY } else { GAINS_AT_ONCE };
+    let mut fetched = stream::iter(differing)
+        .map(|group| async move { (group, fetch_group(node, owner, group).await) })
+        .buffer_unordered(at_once);
+    while let Some((group, came)) = fetched.next().await {
+        match came {
+            Ok(()) => wanted.hear(node, owner, group),
+            Err(Silent) => {
+                tracing::debug!(%owner, partition = group.partition.0, "a partition was not fetched")
+            }
+        }
+    }
+}
+
+async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), Silent> {
+    if node.lock_trees().root(group) == Some(0) {
+        pull(node, owner, group.partition).await?;
+    }
+    let mut exchange = Exchange::new(node, owner);
+    let slots: Vec<Slot> = exchange.differing_slots(group).await?.into_iter().collect();
+    for some in slots.chunks(AAE_SLOTS_MAX) {
+        let came = exchange.reconcile(group, some, &Only::default()).await?;
+        if came.repairs < came.differences {
+            return Err(Silent);
+        }
+    }
+    Ok(())
+}
+
+/// A whole partition, page by page.
+async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> Result<(), Silent> {
+    let mut after = None;
+    loop {
+        let ask = Ask::Pull { partition, after: after.clone() };
+        let answer = node.ask(owner, Message::of(ask), PULL_TIMEOUT).await.map_err(|_| Silent)?;
+        let Message { head: Answer::Rows { more }, body } = answer else { return Err(Silent) };
+        let page: Rows = postcard::from_bytes(&body).map_err(|_| Silent)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        merge_page(node, page).await?;
+        let bytes = body.len() as u64;
+        node.lock_gain().bytes += bytes;
+        if !more {
+            return Ok(());
+        }
+        let pause = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX);
+        tokio::time::sleep(pause / (GAIN_BYTES_PER_SECOND / GAINS_AT_ONCE as u64) as u32).await;
+    }
+}
+
+/// Many rows share a sync.
+async fn merge_page<W: World>(node: &Node<W>, page: Vec<(ObjectId, Vec<u8>)>) -> Result<(), Silent> {
+    let merges = page.into_iter().map(|(id, record)| node.merge_here(id, Bytes::from(record), None, true));
+    let mut merged = stream::iter(merges).buffer_unordered(PULL_MERGES);
+    while let Some(row) = merged.next().await {
+        if let Err(refusal) = row {
+            tracing::warn!(%refusal, "a row could not be merged");
+            return Err(Silent);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Hands on what this node holds and does not own: of partitions that went to others, and of fallbacks' copies whose hint is
+//! gone. Space comes back, and nothing is forgotten on the way.
+//!
+//! It begins when a change is over and everybody has heard of it, for until then somebody may still read here. A record goes
+//! only after **every** owner has said that it holds just this version or has durably merged it, and only if it has not
+//! changed since. A node that was removed does the same with everything it has.
+
+use crate::lane::Job;
+use crate::limits::{LACKS_ROWS_MAX, LACKS_TIMEOUT, PULL_BYTES_MAX, PULL_MERGES, SURPLUS_EVERY};
+use crate::node::Node;
+use crate::store::{Batch, Family, Store, keys};
+use crate::world::World;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ring::ids::{NodeId, ObjectId, Partition};
+use ring::tree::Leaf;
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use ring::wire::record::digest;
+use std::collections::BTreeMap;
+use tokio::sync::watch;
+
+/// Runs until the shutdown.
+pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(SURPLUS_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            _ = tick.tick() => {}
+        }
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            () = round(&node) => {}
+        }
+    }
+}
+
+async fn round<W: World>(node: &Node<W>) {
+    let snapshot = node.cluster.snapshot();
+    if !snapshot.regime.is_settled() || snapshot.table.nodes().is_empty() {
+        return;
+    }
+    let name = snapshot.regime.name().digest;
+    for partition in (0..snapshot.view.partitions).map(Partition) {
+        let disowned = |n: u8| !snapshot.table.owners(partition, usize::from(n)).contains(&node.id());
+        let surplus = snapshot.ns.all().into_iter().any(|n| {
+            let group = ring::tree::Group { partition, n };
+            disowned(n) && node.lock_trees().root(group).is_some_and(|root| root != 0)
+        });
+        if !surplus {
+            node.lock_gain().surplus.remove(&partition);
+            continue;
+        }
+        node.lock_gain().surplus.insert(partition);
+        if let Err(refusal) = hand_on(node, partition, name).await {
+            tracing::debug!(%refusal, partition = partition.0, "what is not owned here could not be handed on yet");
+        }
+    }
+}
+
+/// One partition, page by page.
+async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) -> Result<(), Refusal> {
+    let (mut start, end) = keys::records_of_partition(partition);
+    let unreadable = |why: &dyn std::fmt::Display| Refusal::Unavailable(why.to_string());
+    loop {
+        let rows = node
+            .store
+            .scan(Family::Records, &start, end.as_deref(), LACKS_ROWS_MAX, PULL_BYTES_MAX)
+            .map_err(|error| unreadable(&error))?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        start = keys::after(last);
+        let mut page: BTreeMap<Vec<NodeId>, Vec<(ObjectId, Bytes)>> = BTreeMap::new();
+        let snapshot = node.cluster.snapshot();
+        if snapshot.regime.name().digest != regime {
+            return Ok(());
+        }
+        for (key, record) in rows {
+            let (_, id) = keys::decode_record_key(&key).map_err(|error| unreadable(&error))?;
+            let n = usize::from(snapshot.settings(id.bucket()).n);
+            let owners = snapshot.table.owners(partition, n);
+            if !owners.contains(&node.id()) && node.hints_of(&id)?.is_empty() {
+                page.entry(owners.to_vec()).or_default().push((id, record));
+            }
+        }
+        for (owners, records) in page {
+            hand_to(node, &owners, records).await?;
+        }
+    }
+}
+
+/// Gives every owner what it lacks, and then lets the copies go.
+async fn hand_to<W: World>(
+    node: &Node<W>,
+    owners: &[NodeId],
+    records: Vec<(ObjectId, Bytes)>,
+) -> Result<(), Refusal> {
+    let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
+    let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
+    for owner in owners {
+        let ask = Message { head: Ask::Lacks, body: body.clone() };
+        let lacking = match node.ask(*owner, ask, LACKS_TIMEOUT).await {
+            Ok(Message { head: Answer::Lacking(lacking), .. }) => lacking,
+            Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal),
+            _ => return Err(Refusal::Unavailable(format!("{owner} does not answer"))),
+        };
+        let sent: Vec<(ObjectId, Bytes)> =
+            lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned()).collect();
+        let mut sent = stream::iter(sent)
+            .map(|(id, record)| node.store_at(*owner, id, record, LACKS_TIMEOUT))
+            .buffer_unordered(PULL_MERGES);
+        while let Some(stored) = sent.next().await {
+            if stored != Ok(true) {
+                return Err(Refusal::Unavailable(format!("{owner} did not take a record")));
+            }
+        }
+    }
+    let dropped = leaves
+        .into_iter()
+        .map(|(id, held)| async move { node.lane.run(|reply| Job::DropCopy { id, held, reply }).await });
+    let mut dropped = stream::iter(dropped).buffer_unordered(PULL_MERGES);
+    while let Some(gone) = dropped.next().await {
+        gone?;
+    }
+    Ok(())
+}
+
+impl<W: World> Node<W> {
+    /// Which of these records are not here as they are there.
+    pub(crate) async fn answer_lacks(&self, body: &Bytes) -> Result<Message<Answer>, Refusal> {
+        let leaves: Vec<Leaf> =
+            postcard::from_bytes(body).map_err(|error| Refusal::Malformed(error.to_string()))?;
+        if leaves.len() > LACKS_ROWS_MAX {
+            return Err(Refusal::Malformed("too many records at once".into()));
+        }
+        // What is here may have been left to the system to sync, and who asks is about to let his copy go.
+        self.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await?;
+        let mut lacking = Vec::new();
+        for (at, (id, theirs)) in (0..).zip(&leaves) {
+            if self.local(id)?.map(|record| digest(&record)) != Some(*theirs) {
+                lacking.push(at);
+            }
+        }
+        Ok(Message::of(Answer::Lacking(lacking)))
+    }
+}

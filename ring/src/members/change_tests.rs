@@ -1,0 +1,139 @@
+//! What may be staged, what may be committed, and why not.
+
+use super::super::Description;
+use super::*;
+use crate::ids::ClusterId;
+
+const N: usize = 3;
+
+fn described(id: u128) -> Description {
+    let (http, peer) = (format!("h{id}"), format!("p{id}"));
+    Description { http, peer, zone: Zone::default(), weight: 1, starts: 1, boot_id: 1 }
+}
+
+/// So many members that are up, and node 9 that waits.
+fn cluster(nodes: u128) -> View {
+    let mut view = View::new(ClusterId(1), 16);
+    for id in 1..=nodes {
+        view.admit(NodeId(id), described(id)).unwrap();
+        view.set_status(NodeId(id), Status::Up).unwrap();
+    }
+    view.found();
+    view.admit(NodeId(9), described(9)).unwrap();
+    view
+}
+
+fn stage(view: &mut View, changes: &[Change]) -> Result<(), ChangeError> {
+    view.stage(NodeId(1), changes.to_vec(), N, &BTreeSet::new())
+}
+
+fn set(id: u128, weight: u32) -> Change {
+    Change::Set { id: NodeId(id), weight: Some(weight), zone: None }
+}
+
+fn statuses(view: &View) -> Vec<(u128, Status)> {
+    view.members.iter().map(|(id, member)| (id.0, member.status)).collect()
+}
+
+#[test]
+fn what_is_staged_moves_nothing() {
+    let mut view = cluster(4);
+    let before = (view.claimants(), view.table_counter());
+    stage(&mut view, &[Change::Join(NodeId(9)), Change::Leave(NodeId(1)), set(2, 5)]).unwrap();
+    assert_eq!((view.claimants(), view.table_counter()), before);
+    let hash = view.plan_hash();
+    view.commit(NodeId(2), hash, N, &BTreeSet::new()).unwrap();
+    assert_eq!(view.members[&NodeId(2)].seat.weight, 5);
+    let expected = [1, 2, 3, 4, 9].map(|id| (id, if id == 1 { Status::Leaving } else { Status::Up }));
+    assert_eq!(statuses(&view), expected);
+    assert!(view.staged.changes.is_empty());
+}
+
+#[test]
+fn a_hash_names_what_its_author_has_seen() {
+    let mut view = cluster(4);
+    stage(&mut view, &[Change::Join(NodeId(9))]).unwrap();
+    let seen = view.plan_hash();
+    stage(&mut view, &[set(2, 5)]).unwrap();
+    let refused = view.commit(NodeId(1), seen, N, &BTreeSet::new());
+    assert_eq!(refused, Err(ChangeError::OtherPlan { now: view.plan_hash() }));
+    let now = view.plan_hash();
+    view.set_seat(NodeId(3), 7, Zone::default()).unwrap();
+    assert_ne!(view.plan_hash(), now, "what it would be applied to has changed");
+    view.clear_staged(NodeId(1));
+    let nothing = view.plan_hash();
+    assert_eq!(view.commit(NodeId(1), nothing, N, &BTreeSet::new()), Err(ChangeError::Nothing));
+}
+
+#[test]
+fn too_few_are_never_left() {
+    let mut view = cluster(3);
+    assert_eq!(stage(&mut view, &[Change::Leave(NodeId(1))]), Err(ChangeError::TooFew { left: 2, n: 3 }));
+    stage(&mut view, &[Change::Leave(NodeId(1)), Change::Join(NodeId(9))]).unwrap();
+    let mut view = cluster(3);
+    stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9) }]).unwrap();
+    let mut young = cluster(1);
+    stage(&mut young, &[Change::Join(NodeId(9))]).unwrap();
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_place() {
+    let mut view = cluster(4);
+    let at = |error: Result<(), ChangeError>| match error {
+        Err(ChangeError::Unfit { at, field, .. }) => (at, field),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(at(stage(&mut view, &[Change::Join(NodeId(1))])), (0, "/join"));
+    assert_eq!(at(stage(&mut view, &[Change::Leave(NodeId(1)), Change::Leave(NodeId(1))])), (1, ""));
+    assert_eq!(at(stage(&mut view, &[set(1, 0)])), (0, "/set/weight"));
+    assert_eq!(at(stage(&mut view, &[set(1, WEIGHT_MAX + 1)])), (0, "/set/weight"));
+    let replace = Change::Replace { old: NodeId(1), new: NodeId(1) };
+    assert_eq!(at(stage(&mut view, &[replace])), (0, ""));
+    let nobody = NodeId(77);
+    assert_eq!(
+        stage(&mut view, &[set(2, 2), Change::Leave(nobody)]),
+        Err(ChangeError::NoMember { at: 1, id: nobody })
+    );
+    view.set_status(NodeId(4), Status::Lost).unwrap();
+    assert_eq!(at(stage(&mut view, &[Change::Leave(NodeId(4))])), (0, "/leave"));
+    assert!(view.staged.changes.is_empty(), "a refused change leaves nothing behind");
+}
+
+#[test]
+fn a_later_change_of_a_member_takes_the_place_of_an_earlier_one() {
+    let mut view = cluster(4);
+    stage(&mut view, &[set(1, 2)]).unwrap();
+    stage(&mut view, &[set(2, 2)]).unwrap();
+    stage(&mut view, &[set(1, 3)]).unwrap();
+    assert_eq!(view.staged.changes, [set(2, 2), set(1, 3)]);
+    stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9) }]).unwrap();
+    assert_eq!(view.staged.changes.len(), 2);
+}
+
+#[test]
+fn who_can_t_be_reached_is_not_waited_for() {
+    let mut view = cluster(4);
+    let lost = BTreeSet::from([NodeId(1)]);
+    view.stage(NodeId(2), vec![Change::Leave(NodeId(1))], N, &lost).unwrap();
+    let hash = view.plan_hash();
+    view.commit(NodeId(2), hash, N, &lost).unwrap();
+    assert_eq!(view.members[&NodeId(1)].status, Status::Lost);
+    let mut view = cluster(4);
+    view.set_status(NodeId(1), Status::Leaving).unwrap();
+    view.stage(NodeId(2), vec![Change::Leave(NodeId(1))], N, &lost).unwrap();
+    let mut view = cluster(4);
+    stage(&mut view, &[Change::Leave(NodeId(9))]).unwrap();
+    let hash = view.plan_hash();
+    view.commit(NodeId(1), hash, N, &BTreeSet::new()).unwrap();
+    assert_eq!(view.members[&NodeId(9)].status, Status::Removed, "who waits owns nothing");
+}
+
+#[test]
+fn a_leave_is_called_off_by_a_join() {
+    let mut view = cluster(4);
+    view.set_status(NodeId(1), Status::Leaving).unwrap();
+    stage(&mut view, &[Change::Join(NodeId(1))]).unwrap();
+    let hash = view.plan_hash();
+    view.commit(NodeId(2), hash, N, &BTreeSet::new()).unwrap();
+    assert_eq!(view.members[&NodeId(1)].status, Status::Up);
+}
