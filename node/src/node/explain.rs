@@ -2,14 +2,17 @@
 
 use super::Node;
 use super::write::context_bytes;
+use crate::cluster::Snapshot;
 use crate::limits::EXPLAIN_TIMEOUT;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use futures_util::future::join_all;
+use ring::coord::Plan;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
 use ring::record::{Content, Sibling};
 use ring::time::Wall;
+use ring::tree::Group;
 use ring::wire::peer::{Answer, Ask, Explanation, Message, Refusal};
 use ring::wire::record::{decode, digest};
 
@@ -18,10 +21,48 @@ use ring::wire::record::{decode, digest};
 pub struct ReplicaExplained {
     /// The node.
     pub node: NodeId,
-    /// Whether it is an owner; the others are fallbacks that hold something.
-    pub owner: bool,
+    /// What it is to the key; fallbacks are named only if they hold something.
+    pub role: Role,
     /// What it said, if it could be reached.
     pub told: Option<Explanation>,
+}
+
+/// What a node is to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It owns it, now and after whatever change is under way.
+    Owner,
+    /// It owns it no longer, or not for long.
+    Losing,
+    /// It is about to own it.
+    Gaining,
+    /// It stands in for owners.
+    Fallback,
+}
+
+impl Role {
+    /// In the API's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Owner => "owner",
+            Role::Losing => "losing",
+            Role::Gaining => "gaining",
+            Role::Fallback => "fallback",
+        }
+    }
+
+    fn of(node: NodeId, snapshot: &Snapshot, plan: &Plan, partition: Partition) -> Role {
+        let n = plan.owners.len();
+        let target = snapshot.regime.target.as_ref().map(|target| target.owners(partition, n));
+        let stays = target.is_none_or(|target| target.contains(&node));
+        match (plan.owners.contains(&node), plan.pending.contains(&node)) {
+            (true, _) if stays => Role::Owner,
+            (true, _) => Role::Losing,
+            (false, true) if target.is_some() && stays => Role::Gaining,
+            (false, true) => Role::Losing,
+            (false, false) => Role::Fallback,
+        }
+    }
 }
 
 /// A key in the eyes of the cluster.
@@ -33,7 +74,7 @@ pub struct KeyExplained {
     pub partition: Partition,
     /// Its owners, in order of preference.
     pub owners: Vec<NodeId>,
-    /// Every owner, and every fallback that holds a copy.
+    /// Every owner, whoever is about to be one or has been, and every fallback that holds a copy.
     pub replicas: Vec<ReplicaExplained>,
     /// `converged`, `stale`, `diverged` or `unreachable`.
     pub verdict: &'static str,
@@ -44,23 +85,27 @@ impl<W: World> Node<W> {
     pub async fn explain(&self, id: &ObjectId) -> KeyExplained {
         let snapshot = self.cluster.snapshot();
         let plan = self.cluster.plan(&snapshot, id);
-        let everybody = plan.owners.iter().chain(&plan.fallbacks).copied();
+        let partition = snapshot.table.partition_of(id);
+        let concerned = plan.owners.iter().chain(&plan.pending).copied();
+        // Also those who are asked to stand in no longer: they may hold something still.
+        let others = snapshot.table.fallbacks(partition, plan.owners.len()).iter().copied();
+        let everybody = concerned.clone().chain(others.filter(|node| !concerned.clone().any(|c| c == *node)));
         let told =
             join_all(everybody.map(|node| async move { (node, self.explain_at(node, id).await) })).await;
         let mut replicas: Vec<ReplicaExplained> = told
             .into_iter()
-            .map(|(node, told)| ReplicaExplained { node, owner: plan.owners.contains(&node), told })
+            .map(|(node, told)| ReplicaExplained {
+                node,
+                role: Role::of(node, &snapshot, &plan, partition),
+                told,
+            })
             .collect();
         let holds = |t: &Explanation| t.present || !t.hints.is_empty();
-        replicas.retain(|r| r.owner || r.told.as_ref().is_some_and(holds));
-        let verdict = verdict(&replicas);
-        KeyExplained {
-            hash: position(id).0,
-            partition: snapshot.table.partition_of(id),
-            owners: plan.owners,
-            replicas,
-            verdict,
-        }
+        replicas.retain(|r| r.role != Role::Fallback || r.told.as_ref().is_some_and(holds));
+        let settled: Vec<&ReplicaExplained> =
+            replicas.iter().filter(|r| plan.owners.contains(&r.node)).collect();
+        let verdict = verdict(&settled);
+        KeyExplained { hash: position(id).0, partition, owners: plan.owners, replicas, verdict }
     }
 
     async fn explain_at(&self, node: NodeId, id: &ObjectId) -> Option<Explanation> {
@@ -75,24 +120,26 @@ impl<W: World> Node<W> {
 
     /// The own copy of a key.
     pub(crate) fn explain_here(&self, id: &ObjectId) -> Result<Explanation, Refusal> {
-        let hints = self.hints_of(id)?;
-        let Some(bytes) = self.local(id)? else {
-            return Ok(Explanation {
-                present: false,
-                digest: None,
-                context: Default::default(),
-                versions: vec![],
-                hints,
-            });
+        let snapshot = self.cluster.snapshot();
+        let (n, partition) = (snapshot.settings(id.bucket()).n, snapshot.table.partition_of(id));
+        let gains = snapshot.regime.gained_by(self.id(), usize::from(n)).contains(&partition);
+        let done = self.transfers_here().done || self.lock_gain().complete.contains(&partition);
+        let mut explanation = Explanation {
+            present: false,
+            digest: None,
+            context: Default::default(),
+            versions: vec![],
+            hints: self.hints_of(id)?,
+            root: self.lock_trees().root(Group { partition, n }),
+            fetched: gains.then_some(done),
         };
+        let Some(bytes) = self.local(id)? else { return Ok(explanation) };
         let record = decode(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;
-        Ok(Explanation {
-            present: true,
-            digest: Some(digest(&bytes)),
-            context: context_bytes(&record.clock),
-            versions: record.siblings.iter().map(version).collect(),
-            hints,
-        })
+        explanation.present = true;
+        explanation.digest = Some(digest(&bytes));
+        explanation.context = context_bytes(&record.clock);
+        explanation.versions = record.siblings.iter().map(version).collect();
+        Ok(explanation)
     }
 
     /// For whom this node keeps hints of a key.
@@ -122,13 +169,12 @@ fn version(sibling: &Sibling) -> (ring::causal::Dot, bool, u64, Wall) {
     (sibling.dot, deleted, size as u64, when)
 }
 
-/// Owners alone decide: fallbacks are on their way elsewhere.
-fn verdict(replicas: &[ReplicaExplained]) -> &'static str {
-    let owners = || replicas.iter().filter(|r| r.owner);
-    if owners().any(|r| r.told.is_none()) {
+/// Owners alone decide: fallbacks are on their way elsewhere, and who is being filled is not done.
+fn verdict(owners: &[&ReplicaExplained]) -> &'static str {
+    if owners.iter().any(|r| r.told.is_none()) {
         return "unreachable";
     }
-    let digests: Vec<_> = owners().map(|r| r.told.as_ref().and_then(|t| t.digest)).collect();
+    let digests: Vec<_> = owners.iter().map(|r| r.told.as_ref().and_then(|t| t.digest)).collect();
     if digests.windows(2).all(|pair| pair[0] == pair[1]) {
         return "converged";
     }

@@ -402,4 +402,8 @@ pub struct Explanation {
     pub versions: Vec<(Dot, bool, u64, Wall)>,
     /// For whom this node keeps a hint of the key.
     pub hints: Vec<NodeId>,
+    /// The root of the Merkle tree that the key belongs to; `None` while it is being built.
+    pub root: Option<u128>,
+    /// Whether this node is fetching the key's partition, and has all of it: none, not yet, or done.
+    pub fetched: Option<bool>,
 }

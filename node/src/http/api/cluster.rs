@@ -22,7 +22,7 @@ use crate::http::path::{Route, name_problem};
 use crate::http::problem::{Code, Ctx, Outcome, Problem, Retry};
 use crate::limits::{HINT_SCAN_BYTES, HINT_SCAN_ROWS};
 use crate::node::Node;
-use crate::node::explain::{KeyExplained, ReplicaExplained};
+use crate::node::explain::{KeyExplained, ReplicaExplained, Role};
 use crate::node::write::context_from;
 use crate::store::{Family, Store, StoreError, keys};
 use crate::world::World;
@@ -234,18 +234,39 @@ fn explained_json(id: &ObjectId, explained: &KeyExplained, snapshot: &Snapshot, 
     all.insert("hash".to_owned(), format!("{:016x}", explained.hash).into());
     all.insert("partition".to_owned(), explained.partition.0.into());
     all.insert("preference_list".to_owned(), ids(&explained.owners).into());
-    let replicas = explained.replicas.iter().map(|replica| replica_json(id, replica, snapshot, tokens));
+    let common = common_root(explained);
+    let replicas = explained
+        .replicas
+        .iter()
+        .map(|replica| replica_json(id, replica, explained, common, snapshot, tokens));
     all.insert("replicas".to_owned(), replicas.collect());
     all.insert("verdict".to_owned(), explained.verdict.into());
     Value::Object(all)
 }
 
-fn replica_json(id: &ObjectId, replica: &ReplicaExplained, snapshot: &Snapshot, tokens: &TokenKey) -> Value {
+/// The root that most owners' trees have: a tree that has another is the one that differs.
+fn common_root(explained: &KeyExplained) -> Option<u128> {
+    let owners = explained.replicas.iter().filter(|replica| explained.owners.contains(&replica.node));
+    let roots: Vec<u128> = owners.filter_map(|replica| replica.told.as_ref()?.root).collect();
+    roots.iter().copied().max_by_key(|root| (roots.iter().filter(|other| *other == root).count(), *root))
+}
+
+fn replica_json(
+    id: &ObjectId,
+    replica: &ReplicaExplained,
+    explained: &KeyExplained,
+    common: Option<u128>,
+    snapshot: &Snapshot,
+    tokens: &TokenKey,
+) -> Value {
     let zone = snapshot.view.members.get(&replica.node).map(|member| member.description.zone.0.as_str());
     let mut all = json!({
         "node": replica.node.to_string(),
         "zone": zone,
-        "owner": replica.owner,
+        "owner": explained.owners.contains(&replica.node),
+        "role": replica.role.name(),
+        "transfer": null,
+        "tree": "unknown",
         "reachable": replica.told.is_some(),
         "present": false,
         "versions": [],
@@ -260,6 +281,17 @@ fn replica_json(id: &ObjectId, replica: &ReplicaExplained, snapshot: &Snapshot, 
         let context = context_from(&told.context).ok().filter(|_| told.present);
         all["context"] = context.map(|context| tokens.seal(id, &context)).into();
         all["hints"] = ids(&told.hints).into();
+        all["transfer"] = match (replica.role, told.fetched) {
+            (Role::Gaining, Some(true)) => "done".into(),
+            (Role::Gaining, Some(false)) => "moving".into(),
+            (Role::Gaining, None) => "waiting".into(),
+            _ => Value::Null,
+        };
+        all["tree"] = match (told.root, common) {
+            (Some(root), Some(common)) if root == common => "agrees".into(),
+            (Some(_), Some(_)) => "differs".into(),
+            _ => "unknown".into(),
+        };
     }
     all
 }
@@ -348,14 +380,16 @@ mod tests {
             context: context_bytes(&context),
             versions: vec![(dot, true, 5, Wall(0))],
             hints: vec![NodeId(3)],
+            root: Some(7),
+            fetched: None,
         };
         let explained = KeyExplained {
             hash: 1,
             partition: Partition(6),
             owners: vec![NodeId(1), NodeId(2)],
             replicas: vec![
-                ReplicaExplained { node: NodeId(1), owner: true, told: Some(told) },
-                ReplicaExplained { node: NodeId(2), owner: true, told: None },
+                ReplicaExplained { node: NodeId(1), role: Role::Owner, told: Some(told) },
+                ReplicaExplained { node: NodeId(2), role: Role::Gaining, told: None },
             ],
             verdict: "unreachable",
         };
@@ -370,8 +404,10 @@ mod tests {
             (&json!(true), &json!(5))
         );
         assert_eq!(here["hints"][0], "00000000000000000000000000000003");
+        assert_eq!((&here["role"], &here["tree"]), (&json!("owner"), &json!("agrees")));
         assert_eq!(tokens.open(&id, here["context"].as_str().unwrap()), Ok(context));
         let away = &shown["replicas"][1];
         assert_eq!((&away["reachable"], &away["context"]), (&json!(false), &Value::Null));
+        assert_eq!((&away["role"], &away["tree"]), (&json!("gaining"), &json!("unknown")));
     }
 }

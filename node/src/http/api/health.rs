@@ -26,7 +26,9 @@ pub(super) fn ready<W: World>(node: &Node<W>) -> Response<ReplyBody> {
         None if node.is_joining() => reasons.push("this node is joining and not filled yet".to_owned()),
         None => {}
     }
-    reasons.extend(out_of_reach(&node.cluster.snapshot(), &unheard(node)));
+    if !node.cluster.snapshot().is_removed(node.id()) {
+        reasons.extend(out_of_reach(&node.cluster.snapshot(), &unheard(node)));
+    }
     answer(&reasons)
 }
 
