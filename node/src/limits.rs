@@ -268,3 +268,12 @@ pub const REPAIRS_KEPT_MAX: usize = 64;
 
 /// How long one partition's repair may take: 100,000 records of 8 KiB at [`AAE_BYTES_PER_SECOND`], and as long again.
 pub const REPAIR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often some records are looked at whether they are whole.
+pub const SCRUB_EVERY: Duration = Duration::from_millis(250);
+
+/// Records that are looked at at a time: 1,024 in a second, a million in 16 minutes.
+pub const SCRUB_PAGE_ROWS: usize = 256;
+
+/// Bytes of records after which such a look pauses: 4 MiB in a second, a few thousandths of a core.
+pub const SCRUB_PAGE_BYTES: usize = 1 << 20;

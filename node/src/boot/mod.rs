@@ -6,7 +6,7 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Join};
-use crate::duty::{exchange, gossip, hints, past, shape, surplus, swim};
+use crate::duty::{exchange, gossip, hints, past, scrub, shape, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
 use crate::lane::{Core, Job, Lane, Trees};
@@ -119,6 +119,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(exchange::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(shape::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(scrub::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(surplus::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");

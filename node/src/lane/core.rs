@@ -140,6 +140,17 @@ impl<S: Store> Core<S> {
                 let dropped = self.drop_hint(&id, owner, delivered, drop_copy_unless, draft);
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
+            Job::Heal { id, record, now, reply } => {
+                let healed = self.heal(&id, &record, now, draft);
+                draft.sync = true;
+                draft.answer(reply, healed, |(), synced| synced);
+            }
+            Job::CheckLeaf { id, reply } => {
+                let before = draft.mended.len();
+                let checked = self.slot(&id, draft).and_then(|(key, _)| self.hash_again(&key, draft));
+                let mended = draft.mended.len() > before;
+                draft.answer(reply, checked, move |(), _| mended);
+            }
             Job::DropCopy { id, held, reply } => {
                 let dropped = self.drop_copy(&id, held, draft);
                 draft.answer(reply, dropped, |dropped, _| dropped);
@@ -226,6 +237,23 @@ impl<S: Store> Core<S> {
             self.keep_hint(id, owner, now, draft);
         }
         Ok(())
+    }
+
+    /// What can't be read is taken for lost, and not for nothing: the copy that takes its place says so by a fresh epoch.
+    fn heal(&mut self, id: &ObjectId, record: &Bytes, now: Wall, draft: &mut Draft) -> Result<(), Refusal> {
+        if self.slot(id, draft).is_err() {
+            let position = position(id);
+            let partition = partition(position, self.partitions);
+            let (key, tree) = (keys::record_key(partition, id), tree::slot(position));
+            // The trees hold what the leaf says.
+            let leaf = self.store.get(Family::Leaves, &keys::leaf_key(partition, tree, id));
+            let leaf = leaf.map_err(|e| self.refusal(e))?;
+            let stored =
+                leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
+            let slot = Slot { partition, tree, id: id.clone(), record: None, stored, changed: false };
+            draft.slots.insert(key, slot);
+        }
+        self.merge(id, record, None, now, draft)
     }
 
     /// Somebody sent what is here already, perhaps because the leaf here says something else. Then the leaf is mended, and
@@ -417,6 +445,8 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::KeepHint { reply, .. }
         | Job::DropHint { reply, .. }
         | Job::DropCopy { reply, .. }
+        | Job::Heal { reply, .. }
+        | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }
         | Job::GrowTree { reply, .. }
         | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),

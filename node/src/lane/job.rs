@@ -72,6 +72,24 @@ pub enum Job {
         /// The answer: whether the hint is gone.
         reply: Reply<bool>,
     },
+    /// Put a copy from elsewhere in the place of one that can't be read; merge it with one that can.
+    Heal {
+        /// The key.
+        id: ObjectId,
+        /// The record, encoded.
+        record: Bytes,
+        /// When.
+        now: Wall,
+        /// The answer: whether it is durable.
+        reply: Reply<bool>,
+    },
+    /// See to it that a key's leaf is that of its record.
+    CheckLeaf {
+        /// The key.
+        id: ObjectId,
+        /// The answer: whether it was not.
+        reply: Reply<bool>,
+    },
     /// Every owner holds this version of a key that this node does not own: let the copy go, unless it has changed.
     DropCopy {
         /// The key.

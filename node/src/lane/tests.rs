@@ -166,6 +166,56 @@ async fn a_damaged_record_is_not_nothing() {
 }
 
 #[tokio::test]
+async fn a_damaged_record_is_replaced_as_if_it_had_been_lost() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    let first = bench.put(&key, "v", None, true).await.unwrap();
+    let copy = bench.bytes(&key).unwrap();
+    bench.disk.corrupt(Family::Records, &keys::record_key(partition(position(&key), PARTITIONS), &key));
+    let (record, now) = (copy.clone(), Wall(1));
+    let heal = |reply| Job::Heal { id: key.clone(), record, now, reply };
+    assert_eq!(bench.lane.run(heal).await, Ok(true));
+    let healed = decode(&bench.bytes(&key).unwrap()).unwrap();
+    assert_eq!(healed.siblings.len(), 1);
+    assert_ne!(healed.clock, decode(&copy).unwrap().clock, "its own dots of before are not continued");
+    let second = bench.put(&key, "w", Some(first.context), true).await.unwrap();
+    assert_ne!(second.dots[0].actor, first.dots[0].actor);
+}
+
+#[tokio::test]
+async fn a_wrong_leaf_is_found_and_written_again() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    let check = || bench.lane.run(|reply| Job::CheckLeaf { id: key.clone(), reply });
+    assert_eq!(check().await, Ok(false));
+    let position = position(&key);
+    let leaf = keys::leaf_key(partition(position, PARTITIONS), slot(position), &key);
+    let right = bench.store.get(Family::Leaves, &leaf).unwrap();
+    let mut batch = Batch::default();
+    batch.put(Family::Leaves, leaf.clone(), Bytes::from(vec![7; 16]));
+    bench.store.write(batch, true).unwrap();
+    assert_eq!(check().await, Ok(true));
+    assert_eq!(bench.store.get(Family::Leaves, &leaf).unwrap(), right);
+    assert_eq!(check().await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_copy_goes_only_as_it_was_handed_on() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    let held = digest(&bench.bytes(&key).unwrap());
+    bench.put(&key, "w", None, true).await.unwrap();
+    let drop = |held| bench.lane.run(move |reply| Job::DropCopy { id: id("k"), held, reply });
+    assert_eq!(drop(held).await, Ok(false));
+    assert!(bench.bytes(&key).is_some());
+    let held = digest(&bench.bytes(&key).unwrap());
+    assert_eq!(drop(held).await, Ok(true));
+    assert_eq!(bench.bytes(&key), None);
+}
+
+#[tokio::test]
 async fn a_hint_goes_only_for_what_was_delivered() {
     let bench = Bench::on(MemDisk::new());
     let key = id("k");

@@ -36,6 +36,14 @@ pub struct Aae {
     pub last: Option<Wall>,
     /// By peer: when the last round with it ended, how many trees it compared, how many of them differed.
     pub peers: BTreeMap<NodeId, (Wall, usize, usize)>,
+    /// Records that were looked at whether they are whole.
+    pub scrubbed: u64,
+    /// Times that all of them have been.
+    pub scrubs: u64,
+    /// Of the records, damaged ones that another owner's copy has replaced.
+    pub healed: u64,
+    /// Leaves that were not those of their records.
+    pub mended: u64,
     /// When a tree was last seen to be the same here and at a peer.
     pub same: BTreeMap<(NodeId, Group), Time>,
 }

@@ -259,3 +259,74 @@ async fn wrong_scopes(c: &Cluster) -> Result<()> {
     }
     Ok(())
 }
+
+/// Some kilobytes that belong to one key and to no other.
+fn value_of(number: usize) -> String {
+    let mut state = number as u64 + 1;
+    let mut words = Vec::new();
+    for _ in 0..256 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        words.push(format!("{state:016x}"));
+    }
+    words.concat()
+}
+
+/// Flips bytes in the first half of every large table file: its blocks of data. Answers how many.
+fn spoil(dir: &std::path::Path) -> Result<usize> {
+    let mut flipped = 0;
+    for entry in std::fs::read_dir(dir.join("db"))? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "sst") {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path)?;
+        if bytes.len() < 64 << 10 {
+            continue;
+        }
+        for eighth in 1..4 {
+            let at = bytes.len() * eighth / 8;
+            bytes[at] ^= 0x40;
+            flipped += 1;
+        }
+        std::fs::write(&path, bytes)?;
+    }
+    Ok(flipped)
+}
+
+#[tokio::test]
+async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(number), BUCKET, &format!("k{number}"));
+        put_blind(&url, &value_of(number)).await?.expect(204)?;
+    }
+    all_converged(&c, BUCKET, KEYS).await?;
+    // A start makes table files of the log.
+    c.stop(2).await?;
+    c.restart(2).await?;
+    c.stop(2).await?;
+    let flipped = spoil(c.data_dir(2))?;
+    ensure!(flipped > 0, "there was no table file to spoil");
+    c.restart(2).await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(2), BUCKET, &format!("k{number}"));
+        let reply = http::get(format!("{url}?r=1")).send().await?;
+        ensure!(reply.status != 404, "a damaged record is not nothing");
+        if reply.status == 200 {
+            ensure!(reply.text() == value_of(number), "wrong bytes were told of k{number}");
+        }
+    }
+    eventually(HEAL_TIME_MAX, || async {
+        let scrub = &aae(&c, 2).await?["scrub"];
+        ensure!(scrub["healed"].as_u64() > Some(0) && scrub["rounds"].as_u64() > Some(0), "{scrub}");
+        all_converged(&c, BUCKET, KEYS).await
+    })
+    .await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(2), BUCKET, &format!("k{number}"));
+        let reply = http::get(format!("{url}?r=1")).send().await?.expect(200)?;
+        ensure!(reply.text() == value_of(number), "wrong bytes were told of k{number}");
+    }
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}

@@ -197,6 +197,12 @@ fn aae_json<W: World>(node: &Node<W>) -> Value {
         "differences": aae.differences,
         "repairs": aae.repairs,
         "bytes": aae.bytes,
+        "scrub": {
+            "records": aae.scrubbed,
+            "rounds": aae.scrubs,
+            "healed": aae.healed,
+            "leaves_mended": aae.mended,
+        },
         "oldest_unverified_ms": oldest.map(|age| age.as_millis() as u64),
         "peers": peers,
     })

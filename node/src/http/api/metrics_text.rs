@@ -49,6 +49,9 @@ fn set_aae<W: World>(node: &Node<W>) {
     counter!("cartwheel_aae_differences_total").absolute(aae.differences);
     counter!("cartwheel_aae_repairs_total").absolute(aae.repairs);
     counter!("cartwheel_aae_bytes_total").absolute(aae.bytes);
+    counter!("cartwheel_scrub_records_total").absolute(aae.scrubbed);
+    counter!("cartwheel_scrub_healed_total").absolute(aae.healed);
+    counter!("cartwheel_scrub_leaves_mended_total").absolute(aae.mended);
 }
 
 fn set_members<W: World>(node: &Node<W>) {

@@ -1,0 +1,112 @@
+//! Looks at every record once in a while: that its bytes are whole, and that its leaf is its own.
+//!
+//! Merkle trees compare leaves and never look at the records, so a record that the disk has spoiled would agree with
+//! everybody for ever and answer nobody. Here it is found without a read, and fetched from another owner as if this node had
+//! lost it: with a mark that its own dots of before are not continued. A leaf that is wrong is written again, and its
+//! partition's trees are built anew.
+//!
+//! It goes by the leaves, one page after the other, and not by a scan of the records: a scan ends at the first spoiled block.
+
+use crate::lane::{Job, leaf_row};
+use crate::limits::{AAE_TIMEOUT, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS};
+use crate::node::Node;
+use crate::store::{Family, Store, keys};
+use crate::world::World;
+use bytes::Bytes;
+use ring::ids::{ObjectId, Partition};
+use ring::wire::peer::{Answer, Ask, Message};
+use ring::wire::record::{Digest, digest, verify};
+use tokio::sync::watch;
+
+/// Runs until the shutdown.
+pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(SCRUB_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut from = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            _ = tick.tick() => {}
+        }
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            next = page(&node, &from) => from = next,
+        }
+    }
+}
+
+/// Looks at some records; answers where to go on.
+async fn page<W: World>(node: &Node<W>, from: &[u8]) -> Vec<u8> {
+    let rows = match node.store.scan(Family::Leaves, from, None, SCRUB_PAGE_ROWS, usize::MAX) {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::warn!(%error, "leaves can't be read");
+            return Vec::new();
+        }
+    };
+    let mut bytes = 0;
+    let mut next = Vec::new();
+    for row in &rows {
+        next = keys::after(&row.0);
+        if let Some((partition, _, id, leaf)) = leaf_row(row) {
+            bytes += look(node, partition, id, leaf).await;
+        }
+        if bytes >= SCRUB_PAGE_BYTES {
+            return next;
+        }
+    }
+    if rows.len() == SCRUB_PAGE_ROWS {
+        return next;
+    }
+    node.lock_aae().scrubs += 1;
+    Vec::new()
+}
+
+/// Looks at one record, and mends what is wrong. Answers how many bytes it has.
+async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf: Digest) -> usize {
+    node.lock_aae().scrubbed += 1;
+    let record = node.store.get(Family::Records, &keys::record_key(partition, &id));
+    let whole = record.as_ref().is_ok_and(|record| record.as_ref().is_none_or(|r| verify(r).is_ok()));
+    if !whole {
+        heal(node, id).await;
+        return 0;
+    }
+    let record = record.ok().flatten();
+    if record.as_deref().map(digest) != Some(leaf) {
+        // It may have been written since the leaf was read; the lane knows.
+        let mended = node.lane.run(|reply| Job::CheckLeaf { id, reply }).await;
+        if matches!(mended, Ok(true)) {
+            node.lock_aae().mended += 1;
+        }
+    }
+    record.map_or(0, |record| record.len())
+}
+
+/// Puts another owner's copy in the place of a spoiled one. Without one it stays as it is, and is looked at again.
+async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
+    tracing::error!(key = ?id, "a record on this disk is damaged; it is fetched from another owner");
+    let snapshot = node.cluster.snapshot();
+    let plan = node.cluster.plan(&snapshot, &id);
+    for owner in plan.owners.iter().filter(|owner| **owner != node.id()) {
+        let Some(record) = fetch(node, *owner, &id).await else { continue };
+        let (id, now) = (id.clone(), node.wall());
+        let healed = node.lane.run(|reply| Job::Heal { id, record, now, reply }).await;
+        match healed {
+            Ok(_) => {
+                node.lock_aae().healed += 1;
+                return;
+            }
+            Err(refusal) => tracing::warn!(%refusal, "a damaged record could not be replaced"),
+        }
+    }
+}
+
+async fn fetch<W: World>(node: &Node<W>, from: ring::ids::NodeId, id: &ObjectId) -> Option<Bytes> {
+    let ask = Message::of(Ask::Read { id: id.clone(), record: true });
+    match node.ask(from, ask, AAE_TIMEOUT).await.ok()? {
+        Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(body),
+        _ => None,
+    }
+}
