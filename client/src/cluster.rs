@@ -21,7 +21,13 @@ pub struct Cluster {
     pub node: String,
     /// Everybody it knows.
     pub members: Vec<Member>,
-    /// The ring, transfers and more.
+    /// The table of owners.
+    #[serde(default)]
+    pub ring: RingState,
+    /// How far a change is.
+    #[serde(default)]
+    pub transfers: Progress,
+    /// Everything else.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -44,6 +50,55 @@ pub struct Member {
     pub status: String,
     /// Whether the node that answered can reach it.
     pub reachable: bool,
+    /// The partitions it owns.
+    pub partitions: Option<u64>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// The table of owners, by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RingState {
+    /// How often it has changed.
+    pub version: Value,
+    /// The hash of its content, or of the members that make it.
+    pub digest: Option<String>,
+    /// How many slices it has.
+    pub partitions: Option<u64>,
+    /// Whether nothing moves. A node that does not say so knows of no moving.
+    pub settled: Option<bool>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// How far a change of the members is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Partitions that are still to move.
+    pub partitions: Option<u64>,
+    /// Partitions that have moved.
+    pub done: Option<u64>,
+    /// Partitions that the change moves.
+    pub of: Option<u64>,
+    /// What holds it up.
+    pub waiting_for: Vec<Waiting>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// A node that others wait for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// The node.
+    pub node: String,
+    /// Why.
+    pub reason: String,
     /// Everything else.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -78,6 +133,12 @@ pub struct Replica {
     pub node: String,
     /// Its failure domain.
     pub zone: Option<String>,
+    /// `owner`, `gaining`, `losing` or `fallback`.
+    pub role: Option<String>,
+    /// While its partition moves: `waiting`, `moving` or `done`.
+    pub transfer: Option<String>,
+    /// What its Merkle tree says: `agrees`, `differs` or `unknown`.
+    pub tree: Option<String>,
     /// Whether it answered.
     pub reachable: bool,
     /// Whether it has a record of the key.
@@ -108,6 +169,13 @@ pub struct ReplicaVersion {
     /// Everything else.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+impl Cluster {
+    /// Whether every partition is where it belongs.
+    pub fn is_settled(&self) -> bool {
+        self.ring.settled.unwrap_or(true)
+    }
 }
 
 impl<T: HttpTransport> Client<T> {

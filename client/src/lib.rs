@@ -27,6 +27,7 @@ mod cluster;
 mod error;
 mod object;
 mod path;
+mod plan;
 mod repair;
 mod retry;
 #[cfg(test)]
@@ -38,9 +39,10 @@ mod transport;
 pub use bucket::{KeyPage, ListOptions, Settings};
 pub use call::Client;
 pub use cart::{Cart, CartItem, ItemChange, fresh_op_id};
-pub use cluster::{Cluster, Explanation, Member, Replica, ReplicaVersion};
+pub use cluster::{Cluster, Explanation, Member, Progress, Replica, ReplicaVersion, RingState, Waiting};
 pub use error::{Error, Outcome, Problem, Result, Retry};
 pub use object::{Context, Object, Quorum, ReadOptions, Receipt, Version, WriteOptions, Written};
+pub use plan::{Balance, Change, Committed, Plan, PlannedNode, Surplus, Transfer, Transfers};
 pub use repair::{Repair, RepairScope};
 pub use transport::{
     FailureKind, HttpTransport, Method, Request, ReqwestTransport, Response, TransportError,

@@ -1,42 +1,33 @@
-//! `cluster status`, `ring`, `explain`: looking at the cluster from a shell.
-//!
-//! A key has an owner only together with its bucket, so `ring` takes `BUCKET/KEY`.
+//! `cluster …`: who is in the cluster, and what moves between them. Changing it is in `plan`.
 
-use super::output::{Terminal, table};
+use super::output::{Terminal, document, or_none, table, text, yes_or_no};
+use super::plan::{self, SetArgs};
 use super::{DONE, Endpoint};
 use crate::call::Client;
-use crate::cluster::{Cluster, Explanation, Member, Replica};
-use crate::error::{Error, Result};
+use crate::cluster::{Cluster, Member, Waiting};
+use crate::error::Result;
+use crate::plan::{Transfer, Transfers};
 use clap::{Args, Subcommand};
-use serde::Serialize;
-use serde_json::Value;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressStyle};
+use std::time::Duration;
 
-const CLUSTER_EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   cartwheel cluster status
-  cartwheel cluster status --url http://127.0.0.1:8108    the cluster as another node sees it";
+  cartwheel cluster status --wait                     until every partition is where it belongs
+  cartwheel cluster status --url http://127.0.0.1:8108    the cluster as another node sees it
+  cartwheel cluster leave 127.0.0.1:8118              stage: nothing moves yet
+  cartwheel cluster plan                              what would move
+  cartwheel cluster commit                            carry it out
 
-const RING_EXAMPLES: &str = "\
-Examples:
-  cartwheel ring                    every partition and its owners
-  cartwheel ring shop/greeting      the owners of one key";
+A node is named by its id, by the beginning of its id, or by one of its addresses.";
 
-const EXPLAIN_EXAMPLES: &str = "\
-Examples:
-  cartwheel explain shop greeting
-  cartwheel explain shop greeting --json
-
-Verdicts: converged, all replicas hold the same; stale, some miss what others have; diverged, each has something
-that others miss; unreachable, too few answered to tell.";
-
-/// The longest piece of a context that is shown in a table.
-const CONTEXT_CHARS: usize = 24;
+/// How often it is asked how far it is.
+const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// `cartwheel cluster`
 #[derive(Debug, Args)]
-#[command(after_help = CLUSTER_EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub struct ClusterArgs {
     #[command(flatten)]
     pub(crate) endpoint: Endpoint,
@@ -48,167 +39,188 @@ pub struct ClusterArgs {
 /// What to do with the cluster.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
-    /// Show the members
-    Status,
-}
-
-/// `cartwheel ring`
-#[derive(Debug, Args)]
-#[command(after_help = RING_EXAMPLES)]
-pub struct RingArgs {
-    #[command(flatten)]
-    pub(crate) endpoint: Endpoint,
-    /// A bucket and a key; all partitions are shown when it is not given
-    #[arg(value_name = "BUCKET/KEY")]
-    key: Option<OsString>,
-}
-
-/// `cartwheel explain`
-#[derive(Debug, Args)]
-#[command(after_help = EXPLAIN_EXAMPLES)]
-pub struct ExplainArgs {
-    #[command(flatten)]
-    pub(crate) endpoint: Endpoint,
-    /// The bucket
-    bucket: OsString,
-    /// The key
-    key: OsString,
+    /// Show the members, the ring and what is staged
+    Status {
+        /// Wait until every partition is where it belongs
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Stage: a node that was started with `--join manual` takes its share
+    Join {
+        /// The node
+        node: String,
+    },
+    /// Stage: a node hands on what it has and goes for ever
+    Leave {
+        /// The node
+        node: String,
+    },
+    /// Stage: a new node takes exactly the place of an old one, which goes for ever
+    Replace {
+        /// The node that goes, running or dead
+        old: String,
+        /// The node that takes its place
+        new: String,
+    },
+    /// Stage: another share or failure domain for a node
+    Set(SetArgs),
+    /// Show what is staged and what it would move
+    Plan,
+    /// Carry out what is staged
+    Commit {
+        /// The hash of the plan that was looked at; else that of the plan as it is now
+        hash: Option<String>,
+    },
+    /// Forget what is staged
+    Clear,
+    /// Show what moves between the nodes
+    Transfers,
 }
 
 pub(crate) async fn run(args: ClusterArgs, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
     match args.command {
-        ClusterCommand::Status => status(&client.cluster().await?, terminal),
+        ClusterCommand::Status { wait } => status(wait, client, terminal).await,
+        ClusterCommand::Join { node } => plan::join(&node, client, terminal).await,
+        ClusterCommand::Leave { node } => plan::leave(&node, client, terminal).await,
+        ClusterCommand::Replace { old, new } => plan::replace(&old, &new, client, terminal).await,
+        ClusterCommand::Set(args) => plan::set(args, client, terminal).await,
+        ClusterCommand::Plan => plan::show(client, terminal).await,
+        ClusterCommand::Commit { hash } => plan::commit(hash, client, terminal).await,
+        ClusterCommand::Clear => plan::clear(client, terminal).await,
+        ClusterCommand::Transfers => transfers(client, terminal).await,
     }
-    Ok(DONE)
 }
 
-pub(crate) async fn ring(args: RingArgs, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
-    let Some(name) = args.key.map(OsString::into_vec) else {
-        let ring = client.ring().await?;
-        print_ring(&ring, terminal);
-        return Ok(DONE);
-    };
-    let slash = name.iter().position(|byte| *byte == b'/');
-    let Some(slash) = slash else {
-        return Err(Error::Invalid("the owners of a key depend on its bucket: write BUCKET/KEY".into()));
-    };
-    let explanation = client.explain(&name[..slash], &name[slash + 1..]).await?;
+async fn status(wait: bool, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
+    let cluster = if wait { settled(client, terminal).await? } else { client.cluster().await? };
     if terminal.json {
-        let Explanation { hash, partition, preference_list, .. } = explanation;
-        let place =
-            serde_json::json!({ "hash": hash, "partition": partition, "preference_list": preference_list });
-        terminal.document(&place);
-    } else {
-        place(&explanation, terminal);
-    }
-    Ok(DONE)
-}
-
-pub(crate) async fn explain(args: ExplainArgs, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
-    let explanation = client.explain(args.bucket.into_vec(), args.key.into_vec()).await?;
-    if terminal.json {
-        terminal.document(&document(&explanation));
+        terminal.document(&document(&cluster));
         return Ok(DONE);
     }
-    place(&explanation, terminal);
-    let mut rows = table(&["NODE", "ZONE", "REACHABLE", "PRESENT", "VERSIONS", "HINTS", "CONTEXT"]);
-    for replica in &explanation.replicas {
-        rows.add_row(replica_row(replica));
+    print_members(&cluster, terminal);
+    // A server that knows no plans has none staged, and the members are worth showing all the same.
+    if let Ok(staged) = client.plan().await
+        && !staged.is_empty()
+    {
+        terminal.line("");
+        plan::print(&staged, terminal);
     }
-    terminal.line(&rows.trim_fmt());
-    terminal.line(&format!("verdict: {}", explanation.verdict));
     Ok(DONE)
 }
 
-fn status(cluster: &Cluster, terminal: &mut Terminal<'_>) {
-    if terminal.json {
-        return terminal.document(&document(cluster));
+/// Asks until every partition is where it belongs. The bar shows on a terminal; a pipe is told what holds it up, once.
+async fn settled(client: &Client, terminal: &mut Terminal<'_>) -> Result<Cluster> {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} partitions {msg}").expect("it is ours");
+    let bar = ProgressBar::new(0).with_style(style);
+    let mut told = Vec::new();
+    loop {
+        let cluster = client.cluster().await?;
+        if cluster.is_settled() {
+            bar.finish_and_clear();
+            return Ok(cluster);
+        }
+        let waiting = &cluster.transfers.waiting_for;
+        bar.set_length(cluster.transfers.of.unwrap_or(0));
+        bar.set_position(cluster.transfers.done.unwrap_or(0));
+        bar.set_message(waiting.iter().map(holds_up).collect::<Vec<_>>().join("; "));
+        if bar.is_hidden() && *waiting != told {
+            for one in waiting.iter().filter(|one| !told.contains(one)) {
+                terminal.say(&holds_up(one));
+            }
+            told.clone_from(waiting);
+        }
+        tokio::time::sleep(POLL_EVERY).await;
     }
-    let mut rows = table(&["NODE", "STATUS", "REACHABLE", "ZONE", "WEIGHT", "HTTP", "PEER"]);
-    for member in &cluster.members {
+}
+
+fn holds_up(waiting: &Waiting) -> String {
+    format!("waits for {}: {}", waiting.node, waiting.reason)
+}
+
+fn print_members(cluster: &Cluster, terminal: &mut Terminal<'_>) {
+    let mut rows = table(&["NODE", "STATUS", "REACHABLE", "ZONE", "WEIGHT", "PARTITIONS", "HTTP", "PEER"]);
+    let (removed, shown): (Vec<&Member>, Vec<&Member>) =
+        cluster.members.iter().partition(|member| member.status == "removed");
+    for member in shown {
         rows.add_row(member_row(member, &cluster.node));
     }
     terminal.line(&rows.trim_fmt());
-    let ring = cluster.rest.get("ring").unwrap_or(&Value::Null);
-    let field = |name| ring.get(name).map_or("?".to_owned(), text);
-    terminal.line(&format!("ring version {}, {} partitions", field("version"), field("partitions")));
+    let ring = &cluster.ring;
+    let partitions = ring.partitions.map_or("?".into(), |count| count.to_string());
+    terminal.line(&format!(
+        "ring version {}, {partitions} partitions{}",
+        text(&ring.version),
+        state(cluster)
+    ));
+    for waiting in &cluster.transfers.waiting_for {
+        terminal.line(&holds_up(waiting));
+    }
+    if !removed.is_empty() {
+        terminal.say(&format!("{} removed for ever, shown with --json", removed.len()));
+    }
     terminal.say(&format!("cluster {} as seen by the node with the star", cluster.cluster));
 }
 
-fn member_row(member: &Member, seen_by: &str) -> [String; 7] {
-    let or_none = |text: &Option<String>| text.clone().filter(|text| !text.is_empty()).unwrap_or("-".into());
+fn state(cluster: &Cluster) -> String {
+    let moves = &cluster.transfers;
+    match (cluster.ring.settled, moves.done, moves.of) {
+        (None, ..) => String::new(),
+        (Some(true), ..) => ", settled".into(),
+        (Some(false), Some(done), Some(of)) => format!(", {done} of {of} have moved"),
+        (Some(false), ..) => ", moving".into(),
+    }
+}
+
+fn member_row(member: &Member, seen_by: &str) -> [String; 8] {
     [
         format!("{}{}", member.id, if member.id == seen_by { " *" } else { "" }),
         member.status.clone(),
         yes_or_no(member.reachable),
-        or_none(&member.zone),
-        member.weight.as_ref().map_or("-".into(), |weight| weight.to_string()),
-        or_none(&member.http),
-        or_none(&member.peer),
+        or_none(member.zone.as_ref()),
+        or_none(member.weight.as_ref()),
+        or_none(member.partitions),
+        or_none(member.http.as_ref()),
+        or_none(member.peer.as_ref()),
     ]
 }
 
-fn place(explanation: &Explanation, terminal: &mut Terminal<'_>) {
-    let partition = explanation.partition.map_or("?".to_owned(), |partition| partition.to_string());
-    let owners: Vec<String> = explanation.preference_list.iter().map(text).collect();
-    terminal.line(&format!("hash:       {}", text(&explanation.hash)));
-    terminal.line(&format!("partition:  {partition}"));
-    terminal.line(&format!("preference: {}", owners.join(", ")));
+async fn transfers(client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
+    let transfers = client.transfers().await?;
+    if terminal.json {
+        terminal.document(&document(&transfers));
+    } else {
+        print_transfers(&transfers, terminal);
+    }
+    Ok(DONE)
 }
 
-fn replica_row(replica: &Replica) -> [String; 7] {
-    let versions: Vec<String> = replica
-        .versions
-        .iter()
-        .map(|version| {
-            let what = if version.deleted { "removed".to_owned() } else { format!("{} B", version.size) };
-            format!("{} ({what})", text(&version.dot))
-        })
-        .collect();
-    let context: String = replica.context.as_ref().map(text).unwrap_or_default();
-    let hints = match &replica.hints {
-        Value::Array(hints) => hints.len().to_string(),
-        other => text(other),
-    };
+fn print_transfers(transfers: &Transfers, terminal: &mut Terminal<'_>) {
+    if transfers.items.is_empty() {
+        terminal.line("nothing moves");
+    } else {
+        let mut rows = table(&["NODE", "STATE", "PARTITIONS", "MOVED", "TO MOVE", "RATE", "LEFT", "REASON"]);
+        for item in &transfers.items {
+            rows.add_row(transfer_row(item));
+        }
+        terminal.line(&rows.trim_fmt());
+    }
+    for surplus in transfers.surplus.iter().filter(|surplus| surplus.partitions > 0) {
+        terminal.line(&format!("{} still keeps {} partitions for others", surplus.node, surplus.partitions));
+    }
+    for waiting in &transfers.waiting_for {
+        terminal.line(&holds_up(waiting));
+    }
+}
+
+fn transfer_row(item: &Transfer) -> [String; 8] {
     [
-        replica.node.clone(),
-        replica.zone.clone().filter(|zone| !zone.is_empty()).unwrap_or("-".into()),
-        yes_or_no(replica.reachable),
-        yes_or_no(replica.present),
-        if versions.is_empty() { "-".into() } else { versions.join("\n") },
-        hints,
-        context.chars().take(CONTEXT_CHARS).collect(),
+        item.node.clone(),
+        item.state.clone(),
+        format!("{}/{}", item.done, item.partitions),
+        BinaryBytes(item.bytes_moved).to_string(),
+        BinaryBytes(item.bytes_to_move).to_string(),
+        or_none(item.bytes_per_second.map(|rate| format!("{}/s", BinaryBytes(rate)))),
+        or_none(item.estimate_ms.map(|left| HumanDuration(Duration::from_millis(left)))),
+        or_none(item.reason.as_ref()),
     ]
-}
-
-/// Shows a list of partitions as a table, and anything else as it is.
-fn print_ring(ring: &Value, terminal: &mut Terminal<'_>) {
-    let partitions = ring.get("partitions").and_then(Value::as_array).filter(|_| !terminal.json);
-    let Some(partitions) = partitions else { return terminal.document(ring) };
-    let mut rows = table(&["PARTITION", "OWNERS"]);
-    for (index, partition) in partitions.iter().enumerate() {
-        let number = partition.get("partition").map_or(index.to_string(), text);
-        let owners = partition.get("owners").unwrap_or(partition);
-        let owners: Vec<String> = owners.as_array().into_iter().flatten().map(text).collect();
-        rows.add_row([number, owners.join(", ")]);
-    }
-    terminal.line(&rows.trim_fmt());
-}
-
-fn document(of: &impl Serialize) -> Value {
-    serde_json::to_value(of).expect("what was read as JSON can be written as JSON")
-}
-
-/// Text as it is; a thing that has a name or an id by that; anything else as JSON.
-fn text(value: &Value) -> String {
-    let named = ["id", "node"].iter().find_map(|name| value.get(name)?.as_str());
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".into(),
-        other => named.map_or_else(|| other.to_string(), str::to_owned),
-    }
-}
-
-fn yes_or_no(yes: bool) -> String {
-    if yes { "yes" } else { "no" }.into()
 }

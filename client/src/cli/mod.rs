@@ -12,7 +12,9 @@ mod cart;
 mod cluster;
 mod object;
 mod output;
+mod plan;
 mod repair;
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +24,11 @@ use clap::{Args, Subcommand};
 pub use output::Terminal;
 
 pub use cart::{CartArgs, CartCommand};
-pub use cluster::{ClusterArgs, ClusterCommand, ExplainArgs, RingArgs};
+pub use cluster::{ClusterArgs, ClusterCommand};
 pub use object::{DeleteArgs, GetArgs, LsArgs, PutArgs};
+pub use plan::SetArgs;
 pub use repair::RepairArgs;
+pub use ring::{ExplainArgs, RingArgs};
 
 /// Done.
 pub const DONE: i32 = 0;
@@ -71,7 +75,7 @@ pub enum Command {
     Ls(LsArgs),
     /// Show and change carts
     Cart(CartArgs),
-    /// See who is in the cluster
+    /// See who is in the cluster, and change it
     Cluster(ClusterArgs),
     /// See which nodes own what
     Ring(RingArgs),
@@ -129,8 +133,8 @@ async fn dispatch(command: Command, client: &Client, terminal: &mut Terminal<'_>
         Command::Ls(args) => object::ls(args, client, terminal).await,
         Command::Cart(args) => cart::run(args, client, terminal).await,
         Command::Cluster(args) => cluster::run(args, client, terminal).await,
-        Command::Ring(args) => cluster::ring(args, client, terminal).await,
-        Command::Explain(args) => cluster::explain(args, client, terminal).await,
+        Command::Ring(args) => ring::run(args, client, terminal).await,
+        Command::Explain(args) => ring::explain(args, client, terminal).await,
         Command::Repair(args) => repair::run(args, client, terminal).await,
     }
 }

@@ -6,6 +6,7 @@
 use crate::error::{Error, Outcome, Result, Retry};
 use crate::transport::FailureKind;
 use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 
@@ -140,6 +141,30 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
+/// What was read as JSON, as JSON again.
+pub(crate) fn document(of: &impl Serialize) -> Value {
+    serde_json::to_value(of).expect("what was read as JSON can be written as JSON")
+}
+
+/// Text as it is; a thing that has a name or an id by that; anything else as JSON.
+pub(crate) fn text(value: &Value) -> String {
+    let named = ["id", "node"].iter().find_map(|name| value.get(name)?.as_str());
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => named.map_or_else(|| other.to_string(), str::to_owned),
+    }
+}
+
+pub(crate) fn yes_or_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.into()
+}
+
+/// What is not there, or empty, is a dash, so that every row has as many words.
+pub(crate) fn or_none(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).filter(|text| !text.is_empty()).unwrap_or("-".into())
+}
+
 /// The error for programs: the problem as the node sent it, or the same fields as far as they are known here.
 fn as_json(error: &Error) -> Value {
     match error {
@@ -172,6 +197,7 @@ fn hint(error: &Error) -> Option<&'static str> {
         "read_quorum_not_met" | "write_quorum_not_met" | "coverage_incomplete" => {
             Some("some owners can't be reached; see: cartwheel cluster status")
         }
+        "plan_changed" => Some("look at it again, then commit: cartwheel cluster plan"),
         "precondition_failed" => Some("somebody was faster: read it again and write with the new context"),
         "invalid_context" => {
             Some("a context belongs to one key of one cluster; get a new one with: cartwheel get")

@@ -1,5 +1,7 @@
 //! The commands as a user meets them: a command line in; stdout, stderr and an exit code out.
 
+mod cluster;
+
 use super::{Command, Terminal, run_on};
 use crate::stage::{Answer, Stage, answer, dead_url, json, problem};
 use clap::Parser;
@@ -42,7 +44,7 @@ fn siblings() -> Answer {
 
 fn explanation() -> Answer {
     let replica = body!({ "node": "n1", "zone": "a", "reachable": true, "present": true, "context": "c", "hints": 0,
-        "versions": [{ "dot": "n1:1", "etag": "e", "deleted": false, "size": 5 }] });
+        "role": "gaining", "transfer": "moving", "tree": "differs", "versions": [{ "dot": "n1:1", "etag": "e", "deleted": false, "size": 5 }] });
     let absent = body!({ "node": "n2", "zone": "b", "reachable": false, "present": false, "versions": [],
         "context": null, "hints": 1 });
     let whole = body!({ "hash": "00ff", "partition": 7, "preference_list": ["n1", "n2"],
@@ -195,24 +197,12 @@ async fn cart_show_is_a_table_or_json() {
 }
 
 #[tokio::test]
-async fn cluster_status_is_a_table_with_a_star() {
-    let member = |id: &str, reachable: bool| {
-        body!({ "id": id, "http": "127.0.0.1:1", "peer": "127.0.0.1:2", "zone": "", "weight": 1,
-            "status": "up", "reachable": reachable })
-    };
-    let cluster = body!({ "cluster": "c1", "node": "n1", "members": [member("n1", true), member("n2", false)],
-        "ring": { "version": 4, "partitions": 256 }, "transfers": {} });
-    let (ran, _stage) = ran(vec![json(200, cluster)], &["cluster", "status"]).await;
-    assert_eq!(ran.code, 0, "{}", ran.messages);
-    assert!(ran.out.contains("n1 *") && !ran.out.contains("n2 *"), "{}", ran.out);
-    assert!(ran.out.contains("ring version 4, 256 partitions"), "{}", ran.out);
-}
-
-#[tokio::test]
 async fn explain_shows_every_replica_and_the_verdict() {
     let (shown, stage) = ran(vec![explanation()], &["explain", "b", "a/k"]).await;
     assert_eq!(shown.code, 0, "{}", shown.messages);
-    for words in ["partition:  7", "preference: n1, n2", "n1:1 (5 B)", "verdict: stale"] {
+    for words in
+        ["partition:  7", "preference: n1, n2", "n1:1 (5 B)", "gaining (moving)", "differs", "verdict: stale"]
+    {
         assert!(shown.out.contains(words), "{words} is missing: {}", shown.out);
     }
     assert_eq!(stage.lines(), ["GET /v1/explain?bucket=b&key=a%2Fk"]);
