@@ -297,7 +297,7 @@ fn spoil(dir: &std::path::Path) -> Result<usize> {
 async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> Result<()> {
     let mut c = Cluster::start(3).await?;
     for number in 0..KEYS {
-        let url = key_url(&c.url(number), BUCKET, &format!("k{number}"));
+        let url = key_url(&c.url(number), BUCKET, format!("k{number}"));
         put_blind(&url, &value_of(number)).await?.expect(204)?;
     }
     all_converged(&c, BUCKET, KEYS).await?;
@@ -309,7 +309,7 @@ async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> 
     ensure!(flipped > 0, "there was no table file to spoil");
     c.restart(2).await?;
     for number in 0..KEYS {
-        let url = key_url(&c.url(2), BUCKET, &format!("k{number}"));
+        let url = key_url(&c.url(2), BUCKET, format!("k{number}"));
         let reply = http::get(format!("{url}?r=1")).send().await?;
         ensure!(reply.status != 404, "a damaged record is not nothing");
         if reply.status == 200 {
@@ -323,7 +323,7 @@ async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> 
     })
     .await?;
     for number in 0..KEYS {
-        let url = key_url(&c.url(2), BUCKET, &format!("k{number}"));
+        let url = key_url(&c.url(2), BUCKET, format!("k{number}"));
         let reply = http::get(format!("{url}?r=1")).send().await?.expect(200)?;
         ensure!(reply.text() == value_of(number), "wrong bytes were told of k{number}");
     }
