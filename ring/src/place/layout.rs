@@ -7,15 +7,21 @@
 //! It names owners for every n up to [`N_MAX`] by their place among the members: two bytes each, 128 KiB for 4,096
 //! partitions. Who stands in for them follows from the ring and need not travel.
 
-use super::claim::{Claimant, WEIGHT_MAX, claim};
+use super::claim::{Claimant, WEIGHT_MAX, orders, weight};
+use super::evolve::Draft;
 use super::hash::partitions_valid;
+use super::share;
 use super::table::N_MAX;
-use crate::ids::{NodeId, Partition};
+use crate::ids::{NodeId, Partition, Zone};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most members that a layout can have.
 const LAYOUT_MEMBERS_MAX: usize = 1024;
+
+/// A share of one whole partition.
+pub const SHARE_UNIT: u64 = share::SLICE;
 
 /// Who owns what, as it was committed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -48,21 +54,30 @@ impl Layout {
         Layout { members: Vec::new(), partitions, owners: Vec::new() }
     }
 
-    /// What this one becomes with these members. The same members leave it as it is.
+    /// What this one becomes with these members. The same members leave it as it is, and no order of them makes a
+    /// difference; a member named twice is a mistake of the caller.
     pub fn evolve(&self, members: &[Claimant]) -> Layout {
         let mut members = members.to_vec();
         members.sort_by_key(|member| member.id);
         if members == self.members {
             return self.clone();
         }
-        let place = |id: &NodeId| {
-            let at = members.binary_search_by_key(id, |member| member.id).expect("lists name members");
-            u16::try_from(at).expect("there are at most 1,024")
-        };
-        let lists = claim(&members, self.partitions, N_MAX);
-        let ranks = N_MAX.min(members.len());
-        let owners = lists.iter().flat_map(|list| &list[..ranks]).map(place).collect();
+        assert!(members.windows(2).all(|pair| pair[0].id < pair[1].id), "a member claims once: {members:?}");
+        let (nodes, zones) = weighed(&members);
+        let orders = orders(&members, self.partitions);
+        let lists = Draft::new(nodes, zones, orders, self.before(&members)).fill(N_MAX.min(members.len()));
+        let place = |at: usize| u16::try_from(at).expect("there are at most 1,024 members");
+        let owners = lists.into_iter().flatten().map(place).collect();
         Layout { members, partitions: self.partitions, owners }
+    }
+
+    /// The owners of every partition as places among other members, where they are among them.
+    fn before(&self, members: &[Claimant]) -> Vec<Vec<Option<usize>>> {
+        let place = |old: &Claimant| members.binary_search_by_key(&old.id, |member| member.id).ok();
+        let places: Vec<Option<usize>> = self.members.iter().map(place).collect();
+        let all = (0..self.partitions).map(Partition);
+        all.map(|partition| self.list(partition).iter().map(|at| places[usize::from(*at)]).collect())
+            .collect()
     }
 
     /// For whom it was made, in the order of their ids.
@@ -73,6 +88,14 @@ impl Layout {
     /// How many slices the ring has.
     pub fn partitions(&self) -> u16 {
         self.partitions
+    }
+
+    /// What each node should hold among the first `n` owners, in units of [`SHARE_UNIT`] to a partition.
+    pub fn fair_shares(&self, n: usize) -> BTreeMap<NodeId, u64> {
+        let (nodes, zones) = weighed(&self.members);
+        let shares =
+            share::shares(&nodes, zones, u64::from(self.partitions), n.min(self.members.len())).pop();
+        self.members.iter().map(|member| member.id).zip(shares.unwrap_or_default()).collect()
     }
 
     /// How many owners each list names.
@@ -114,10 +137,20 @@ impl Layout {
     }
 }
 
+/// Each member's weight and the number of its zone, and how many zones there are.
+fn weighed(members: &[Claimant]) -> (Vec<(u64, usize)>, usize) {
+    let zones: BTreeSet<&Zone> = members.iter().map(|member| &member.zone).collect();
+    let zones: Vec<&Zone> = zones.into_iter().collect();
+    let node = |member: &Claimant| {
+        let zone = zones.binary_search(&&member.zone).expect("the zones were taken from the members");
+        (u64::from(weight(member)), zone)
+    };
+    (members.iter().map(node).collect(), zones.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Zone;
 
     fn members(count: u128) -> Vec<Claimant> {
         let member = |id| Claimant { id: NodeId(id), zone: Zone(format!("z{}", id % 2)), weight: 1 };

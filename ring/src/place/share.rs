@@ -1,4 +1,4 @@
-//! What each node should hold: the fair share, and the bound above it.
+//! What each node should hold: its fair share.
 //!
 //! A share is not simply weight over total weight. A node keeps a slice once, however heavy it is; a zone that is one
 //! of exactly N zones keeps every slice, however light it is. So the shares are poured like water: each vessel fills
@@ -13,15 +13,12 @@
 //! rounding of floats is one more thing that would have to be the same everywhere.
 
 /// One slice, in the unit of the shares.
-const SLICE: u64 = 1 << 20;
+pub(super) const SLICE: u64 = 1 << 20;
 
-/// The share in per cent that no node exceeds.
-const BOUND_PERCENT: u64 = 115;
-
-/// How many slices each node may hold among the first 1, 2, … `ranks` owners: `bounds[rank - 1][node]`.
+/// What each node should hold among the first 1, 2, … `ranks` owners, in [`SLICE`]s: `shares[rank - 1][node]`.
 ///
-/// `nodes` gives each node's weight and the index of its zone. The bounds are 1.15 × the fair share, rounded up.
-pub(crate) fn bounds(nodes: &[(u64, usize)], zones: usize, slices: u64, ranks: usize) -> Vec<Vec<u64>> {
+/// `nodes` gives each node's weight and the index of its zone.
+pub(super) fn shares(nodes: &[(u64, usize)], zones: usize, slices: u64, ranks: usize) -> Vec<Vec<u64>> {
     let full = slices * SLICE;
     let mut by_zone = vec![0; zones];
     for &(weight, zone) in nodes {
@@ -29,7 +26,7 @@ pub(crate) fn bounds(nodes: &[(u64, usize)], zones: usize, slices: u64, ranks: u
     }
     let weights: Vec<u64> = nodes.iter().map(|&(weight, _)| weight).collect();
     let mut shares = vec![0; nodes.len()];
-    let mut bounds = Vec::with_capacity(ranks);
+    let mut all = Vec::with_capacity(ranks);
     for rank in 1..=ranks {
         let total = full * rank as u64;
         shares = if rank <= zones {
@@ -45,13 +42,9 @@ pub(crate) fn bounds(nodes: &[(u64, usize)], zones: usize, slices: u64, ranks: u
             let level = level(&weights, &shares, full, total);
             weights.iter().zip(&shares).map(|(&weight, &low)| poured(level, weight, low, full)).collect()
         };
-        bounds.push(shares.iter().map(|&share| bound(share, slices)).collect());
+        all.push(shares.clone());
     }
-    bounds
-}
-
-fn bound(share: u64, slices: u64) -> u64 {
-    (share * BOUND_PERCENT).div_ceil(100 * SLICE).min(slices)
+    all
 }
 
 /// What a vessel holds when the water stands at `level`.
@@ -78,35 +71,38 @@ mod tests {
 
     fn check(nodes: &[(u64, usize)], ranks: usize, expected: &[u64]) {
         let zones = nodes.iter().map(|node| node.1 + 1).max().unwrap();
-        assert_eq!(bounds(nodes, zones, 256, ranks)[ranks - 1], expected);
+        let shares = shares(nodes, zones, 256, ranks);
+        let hundredths: Vec<u64> =
+            shares[ranks - 1].iter().map(|share| (share * 100 + SLICE / 2) / SLICE).collect();
+        assert_eq!(hundredths, expected);
     }
 
     #[test]
-    fn equal_nodes_have_equal_bounds() {
-        check(&[(1, 0); 4], 1, &[74; 4]); // 256 / 4 × 1.15 = 73.6
-        check(&[(1, 0); 4], 3, &[221; 4]); // 192 × 1.15 = 220.8
+    fn equal_nodes_have_equal_shares() {
+        check(&[(1, 0); 4], 1, &[6400; 4]);
+        check(&[(1, 0); 4], 3, &[19200; 4]);
     }
 
     #[test]
     fn weight_counts_in_proportion() {
-        check(&[(2, 0), (1, 0), (1, 0)], 1, &[148, 74, 74]);
+        check(&[(2, 0), (1, 0), (1, 0)], 1, &[12800, 6400, 6400]);
     }
 
     #[test]
     fn nobody_holds_a_slice_twice() {
         // By weight alone the first would be due 2.5 of 3 copies; the others share what it can't take.
-        check(&[(10, 0), (1, 0), (1, 0)], 2, &[256, 148, 148]);
-        check(&[(1, 0), (1, 0), (1, 0)], 3, &[256; 3]);
+        check(&[(10, 0), (1, 0), (1, 0)], 2, &[25600, 12800, 12800]);
+        check(&[(1, 0), (1, 0), (1, 0)], 3, &[25600; 3]);
     }
 
     #[test]
     fn a_zone_that_is_needed_everywhere_is_full() {
-        check(&[(1, 0), (1, 1), (1, 1), (1, 2), (1, 2)], 3, &[256, 148, 148, 148, 148]);
+        check(&[(1, 0), (1, 1), (1, 1), (1, 2), (1, 2)], 3, &[25600, 12800, 12800, 12800, 12800]);
     }
 
     #[test]
     fn past_the_last_zone_weight_alone_counts() {
         // Two zones, three copies: the lonely node has them all, the other zone holds two of each slice.
-        check(&[(1, 0), (1, 1), (1, 1), (1, 1), (1, 1)], 3, &[256, 148, 148, 148, 148]);
+        check(&[(1, 0), (1, 1), (1, 1), (1, 1), (1, 1)], 3, &[25600, 12800, 12800, 12800, 12800]);
     }
 }

@@ -23,7 +23,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Body;
 use ring::ids::{NodeId, Partition, Zone};
 use ring::members::{Change, ChangeError, STAGED_MAX, View, ViewError};
-use ring::place::{Layout, Table};
+use ring::place::{Layout, SHARE_UNIT, Table};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -259,15 +259,13 @@ impl Moves {
     }
 }
 
-/// What the fullest node holds over its share by weight. A node holds a partition once, so a share is at most all of them.
+/// What the fullest node holds over its fair share.
 fn balance(layout: &Layout, table: &Table, n: usize) -> f64 {
-    let total: u32 = layout.members().iter().map(|member| member.weight).sum();
-    let slices = f64::from(layout.partitions());
-    let copies = slices * n.min(layout.members().len()) as f64;
-    let over = layout.members().iter().map(|member| {
-        let fair = (copies * f64::from(member.weight) / f64::from(total)).min(slices);
-        table.owned_by(member.id, n).count() as f64 / fair
-    });
+    let shares = layout.fair_shares(n);
+    let over = shares
+        .iter()
+        .filter(|(_, share)| **share > 0)
+        .map(|(id, share)| table.owned_by(*id, n).count() as f64 * SHARE_UNIT as f64 / *share as f64);
     let most = over.fold(0.0, f64::max);
     (most * 1000.0).round() / 1000.0
 }
