@@ -24,6 +24,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The longest `limits.hint_age_ms`: a year.
+const HINT_AGE_MAX_MS: u64 = 365 * 86_400_000;
+
 /// The hard ceiling of `limits.value_bytes`.
 pub const VALUE_BYTES_CEILING: u64 = 64 << 20;
 /// The exit code of a start that ends here.
@@ -126,6 +129,10 @@ pub struct Limits {
     pub connections: usize,
     /// The most client requests in flight.
     pub in_flight: usize,
+    /// The most bytes that are kept for others that are away.
+    pub hint_bytes: u64,
+    /// How old a hint may grow that no acknowledgement relies on.
+    pub hint_age: Duration,
 }
 
 /// `[timeouts]`
@@ -244,6 +251,8 @@ impl Config {
                 header_bytes: from.size("limits.header_bytes", 1024, 48 << 10)?,
                 connections: from.size("limits.connections", 1, 65_536)?,
                 in_flight: from.size("limits.in_flight", 1, 65_536)?,
+                hint_bytes: from.number("limits.hint_bytes", 0, 1 << 50)?,
+                hint_age: Duration::from_millis(from.number("limits.hint_age_ms", 1, HINT_AGE_MAX_MS)?),
             },
             timeouts: Timeouts {
                 request: from.millis("timeouts.request_ms")?,

@@ -155,14 +155,32 @@ pub const GOSSIP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often hints are looked through when nothing has changed.
 pub const HINTS_EVERY: Duration = Duration::from_secs(1);
 
-/// Hints read at a time: the rows are only names.
-pub const HINT_SCAN_ROWS: usize = 256;
+/// Hints read at a time, with their records: 1,024 × 1 KiB, or as many as fit into what the receiver asks for.
+pub const HINT_SCAN_ROWS: usize = 1024;
 
-/// Bytes of hints read at a time: 256 × 1.3 KiB.
-pub const HINT_SCAN_BYTES: usize = 512 << 10;
+/// Bytes of hints' names read at a time: 1,024 × 1.3 KiB.
+pub const HINT_SCAN_BYTES: usize = 2 << 20;
 
-/// Hints on their way to one node: what it syncs in one batch.
+/// Hints of one node on their way to others than their target.
 pub const HINTS_IN_FLIGHT: usize = 64;
+
+/// Records in one delivery, and twice as many as are read at a time.
+pub const HINT_ROWS_MAX: usize = 2 * HINT_SCAN_ROWS;
+
+/// Bytes of records that a node asks for at a time when nobody waits for it: some 1,000 of 1 KiB share a sync.
+pub const HINT_CREDIT_IDLE: u32 = 1 << 20;
+
+/// Bytes that it asks for while clients or other nodes wait for it: 64 records of 1 KiB, a few milliseconds of its lane.
+pub const HINT_CREDIT_BUSY: u32 = 64 << 10;
+
+/// How long it then wants to be left alone: 64 KiB in 5 ms are 12 MiB in a second.
+pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(5);
+
+/// The first pause after a delivery that failed; it doubles with each further one.
+pub const HINT_BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// The longest pause between tries.
+pub const HINT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// How long one delivery may take.
 pub const HINT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -31,6 +31,8 @@ const LOG_TAIL_LINES: usize = 25;
 /// Several nodes and the directory in which they live. Dropping it kills them.
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// Settings of every node that is started from now on.
+    settings: Vec<(String, String)>,
     dir: tempfile::TempDir,
 }
 
@@ -72,7 +74,7 @@ impl Cluster {
                 child: None,
             });
         }
-        Ok(Cluster { nodes, dir })
+        Ok(Cluster { nodes, settings: Vec::new(), dir })
     }
 
     /// One node more, on this data directory and with the first node as its seed. It is not started.
@@ -87,6 +89,11 @@ impl Cluster {
             child: None,
         });
         Ok(index)
+    }
+
+    /// Gives every node that is started from now on this setting, by its environment variable.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.settings.push((variable.to_owned(), value.to_owned()));
     }
 
     /// How many nodes there are, running or not.
@@ -140,6 +147,7 @@ impl Cluster {
         for seed in &node.seeds {
             command.args(["--seed", &format!("127.0.0.1:{seed}")]);
         }
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         node.child = Some(command.spawn().context("could not start a node")?);
         Ok(())

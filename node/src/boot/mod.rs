@@ -9,7 +9,7 @@ use crate::config::{Config, Join};
 use crate::duty::{exchange, gossip, hints, past, scrub, shape, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
-use crate::lane::{Core, Job, Lane, Trees};
+use crate::lane::{Core, Job, Lane, Ledger, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::past::Past;
 use crate::node::{Inner, Node};
@@ -251,7 +251,16 @@ fn start<W: World>(
     store.write(batch, true)?;
     let partitions = entered.view.partitions;
     let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));
-    let core = Core::new(store.clone(), entered.node, epochs, partitions, Arc::clone(&trees), failed);
+    let hints = Arc::new(Mutex::new(Ledger::load(store, config.limits.hint_bytes)?));
+    let core = Core::new(
+        store.clone(),
+        entered.node,
+        epochs,
+        partitions,
+        Arc::clone(&trees),
+        Arc::clone(&hints),
+        failed,
+    );
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
@@ -272,6 +281,10 @@ fn start<W: World>(
         trees,
         aae: Mutex::default(),
         repairs: Mutex::default(),
+        hints,
+        deliveries: Mutex::default(),
+        hint_age: config.limits.hint_age,
+        stores: 0.into(),
         gain: Mutex::default(),
         rng: Mutex::new(world.rng("node")),
     });

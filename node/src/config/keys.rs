@@ -74,6 +74,18 @@ pub const KEYS: &[Key] = &[
         "1024",
         "most client connections at once; more wait in the system's backlog",
     ),
+    key(
+        "limits.hint_bytes",
+        "",
+        "4294967296",
+        "most bytes of records that this node keeps for others that are away; writes that need more go elsewhere",
+    ),
+    key(
+        "limits.hint_age_ms",
+        "",
+        "86400000",
+        "milliseconds after which a hint is given up that no acknowledgement relies on; its partition is compared instead",
+    ),
     key("limits.in_flight", "", "1024", "most client requests in flight; more are answered `429 overloaded`"),
     key("defaults.n", "", "3", "replicas of a bucket that nobody configured"),
     key("defaults.r", "", "quorum", "replicas that must answer a read"),

@@ -58,10 +58,38 @@ async fn round<W: World>(node: &Node<W>, doubts: &mut Doubts, turn: usize) {
     if node.is_joining() || peers.is_empty() {
         return;
     }
-    let peer = peers[turn % peers.len()];
-    if let Err(Silent) = meet(&mut Exchange::new(node, peer), doubts).await {
-        tracing::debug!(%peer, "an exchange was given up");
+    let mut turns = urgent(node, &peers);
+    turns.insert(peers[turn % peers.len()]);
+    for peer in turns {
+        match meet(&mut Exchange::new(node, peer), doubts).await {
+            Ok(()) => met(node, peer),
+            Err(Silent) => tracing::debug!(%peer, "an exchange was given up"),
+        }
     }
+}
+
+/// Whom a partition is to be compared with before its turn: a hint of it was given up.
+fn urgent<W: World>(node: &Node<W>, peers: &[NodeId]) -> BTreeSet<NodeId> {
+    let snapshot = node.cluster.snapshot();
+    let mut hints = node.lock_hints();
+    for (partition, left) in &mut hints.urgent {
+        let owners = || snapshot.table.owners(*partition, snapshot.n_most()).iter().copied();
+        left.get_or_insert_with(|| owners().filter(|owner| *owner != node.id()).collect());
+    }
+    let left: BTreeSet<NodeId> = hints.urgent.values().flatten().flatten().copied().collect();
+    left.into_iter().filter(|peer| peers.contains(peer)).collect()
+}
+
+/// Everything that both own was compared: what is urgent with this peer is so no longer. A slot that differs is due at
+/// the next round, which the trees themselves see to.
+fn met<W: World>(node: &Node<W>, peer: NodeId) {
+    let mut hints = node.lock_hints();
+    hints.urgent.retain(|_, left| {
+        left.as_mut().is_none_or(|left| {
+            left.remove(&peer);
+            !left.is_empty()
+        })
+    });
 }
 
 /// Builds whatever tree does not stand: all of them after a start, or after a bucket got another n.

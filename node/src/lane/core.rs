@@ -1,6 +1,8 @@
 //! One step of the lane: read, decide, one batch, answers.
 
+use super::hints::Wanted;
 use super::job::{Job, Reply, Taken};
+use super::ledger::{HintChange, Hints, Ledger};
 use crate::limits::LEAF_PAGE_ROWS;
 use crate::store::{Batch, Family, Row, Store, StoreError, keys};
 use bytes::Bytes;
@@ -21,11 +23,12 @@ use tokio::sync::watch;
 /// What the lane works on.
 #[derive(Debug)]
 pub struct Core<S> {
-    store: S,
+    pub(super) store: S,
     node: NodeId,
     epochs: Epochs,
-    partitions: u16,
+    pub(super) partitions: u16,
     trees: Trees,
+    hints: Hints,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
@@ -53,13 +56,17 @@ type TreeChange = (Partition, tree::Slot, Vec<u8>, ObjectId, [Option<Digest>; 2]
 
 /// What one step collects.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     slots: BTreeMap<Vec<u8>, Slot>,
     batch: Batch,
     sync: bool,
     answers: Vec<Answer>,
     /// Partitions with a leaf that was wrong.
     mended: BTreeSet<Partition>,
+    /// Hints that come and go, by their keys on disk.
+    pub(super) hints: BTreeMap<Vec<u8>, HintChange>,
+    /// Partitions of which a hint was given up.
+    pub(super) given_up: Vec<Partition>,
 }
 
 type Answer = Box<dyn FnOnce(Result<bool, Refusal>) + Send>;
@@ -72,9 +79,10 @@ impl<S: Store> Core<S> {
         epochs: Epochs,
         partitions: u16,
         trees: Trees,
+        hints: Hints,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        Core { store, node, epochs, partitions, trees, marked: false, failed }
+        Core { store, node, epochs, partitions, trees, hints, marked: false, failed }
     }
 
     /// Runs everything that waits as one batch.
@@ -131,13 +139,21 @@ impl<S: Store> Core<S> {
                 draft.answer(reply, merged, |(), synced| synced);
             }
             Job::KeepHint { id, owner, now, reply } => {
-                let kept = self.slot(&id, draft).map(|(key, _)| key);
-                let kept = kept.map(|_| self.keep_hint(&id, owner, now, draft));
+                let wanted = Wanted { owner, counted: false, now };
+                let kept = self.slot(&id, draft).and_then(|(_, local)| {
+                    self.keep_hint(&id, wanted, local.as_deref().map_or(0, Record::bytes), draft)
+                });
                 draft.sync = true;
-                draft.answer(reply, kept, |(), synced| synced);
+                draft.answer(reply, kept, |kept, synced| kept && synced);
+            }
+            Job::GiveUpHint { id, owner, reply } => {
+                let gone = self.give_up(&id, owner, draft);
+                draft.answer(reply, gone, |gone, _| gone);
             }
             Job::DropHint { id, owner, delivered, drop_copy_unless, reply } => {
                 let dropped = self.drop_hint(&id, owner, delivered, drop_copy_unless, draft);
+                // A deletion that nobody syncs would have the next start doubt everything.
+                draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
             Job::Heal { id, record, now, reply } => {
@@ -153,6 +169,7 @@ impl<S: Store> Core<S> {
             }
             Job::DropCopy { id, held, reply } => {
                 let dropped = self.drop_copy(&id, held, draft);
+                draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
             Job::Jump { lease, reply } => {
@@ -172,7 +189,11 @@ impl<S: Store> Core<S> {
     }
 
     /// The key's slot in this batch, read from the store the first time.
-    fn slot(&self, id: &ObjectId, draft: &mut Draft) -> Result<(Vec<u8>, Option<Arc<Record>>), Refusal> {
+    pub(super) fn slot(
+        &self,
+        id: &ObjectId,
+        draft: &mut Draft,
+    ) -> Result<(Vec<u8>, Option<Arc<Record>>), Refusal> {
         let position = position(id);
         let partition = partition(position, self.partitions);
         let key = keys::record_key(partition, id);
@@ -202,6 +223,11 @@ impl<S: Store> Core<S> {
         let (key, local) = self.slot(id, draft)?;
         let is_cart =
             !matches!(write.action, ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete);
+        if let Some(owner) = hint_for {
+            // Before the write gets its dot: where there is no room nothing is done.
+            let wanted = Wanted { owner, counted: true, now };
+            self.keep_hint(id, wanted, write.body.len(), draft)?;
+        }
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         let done = take(local.as_deref(), write, now, &mut me)?;
         let record = Arc::new(done.record);
@@ -209,9 +235,6 @@ impl<S: Store> Core<S> {
         // for ever.
         if local.as_deref().unwrap_or(&Record::default()) != &*record {
             draft.set(&key, Some(Arc::clone(&record)));
-        }
-        if let Some(owner) = hint_for {
-            self.keep_hint(id, owner, now, draft);
         }
         // A cart can be long and its change short; an object travels whole, which heals whoever missed something.
         let replicate = if is_cart { Arc::new(done.delta) } else { Arc::clone(&record) };
@@ -228,13 +251,13 @@ impl<S: Store> Core<S> {
     ) -> Result<(), Refusal> {
         let incoming = decode(record).map_err(|e| Refusal::Malformed(e.to_string()))?;
         let (key, local) = self.slot(id, draft)?;
+        if let Some(owner) = hint_for {
+            self.keep_hint(id, Wanted { owner, counted: true, now }, incoming.bytes(), draft)?;
+        }
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         match receive(local.as_deref(), &incoming, &mut me) {
             Some(merged) => draft.set(&key, Some(Arc::new(merged))),
             None => self.hash_again(&key, draft)?,
-        }
-        if let Some(owner) = hint_for {
-            self.keep_hint(id, owner, now, draft);
         }
         Ok(())
     }
@@ -298,41 +321,9 @@ impl<S: Store> Core<S> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep_hint(&self, id: &ObjectId, owner: NodeId, now: Wall, draft: &mut Draft) {
-        let partition = partition(position(id), self.partitions);
-        let key = keys::hint_key(owner, partition, id);
-        draft.batch.put(Family::Hints, key, Bytes::copy_from_slice(&now.0.to_be_bytes()));
-    }
-
-    fn drop_hint(
-        &mut self,
-        id: &ObjectId,
-        owner: NodeId,
-        delivered: Option<Digest>,
-        drop_copy_unless: Option<Vec<NodeId>>,
-        draft: &mut Draft,
-    ) -> Result<bool, Refusal> {
-        let (key, local) = self.slot(id, draft)?;
-        let held = local.as_deref().map(|r| digest(&encode(r)));
-        if held != delivered {
-            return Ok(false);
-        }
-        let partition = partition(position(id), self.partitions);
-        draft.batch.delete(Family::Hints, keys::hint_key(owner, partition, id));
-        let Some(others) = drop_copy_unless else { return Ok(true) };
-        for other in others.into_iter().filter(|o| *o != owner) {
-            let hint = self.store.get(Family::Hints, &keys::hint_key(other, partition, id));
-            if hint.map_err(|e| self.refusal(e))?.is_some() {
-                return Ok(true);
-            }
-        }
-        draft.set(&key, None);
-        Ok(true)
-    }
-
     fn drop_copy(&self, id: &ObjectId, held: Digest, draft: &mut Draft) -> Result<bool, Refusal> {
         let (key, local) = self.slot(id, draft)?;
-        let same = local.as_deref().map(|record| digest(&encode(record))) == Some(held);
+        let same = self.held(&key, local.as_deref(), draft) == Some(held);
         if same {
             draft.set(&key, None);
         }
@@ -341,6 +332,13 @@ impl<S: Store> Core<S> {
 
     fn commit(&mut self, mut draft: Draft) {
         let changes = draft.write_slots();
+        let hints = std::mem::take(&mut draft.hints);
+        for (key, change) in &hints {
+            match change.after {
+                Some(row) => draft.batch.put(Family::Hints, key.clone(), row.encode()),
+                None => draft.batch.delete(Family::Hints, key.clone()),
+            }
+        }
         if !draft.sync && !draft.batch.is_empty() && !self.marked {
             // The first write that nobody syncs says so durably: a start after a power cut then draws fresh epochs.
             draft.batch.put(Family::Meta, keys::UNSYNCED, Bytes::from_static(b"1"));
@@ -360,13 +358,22 @@ impl<S: Store> Core<S> {
             }
             draft.mended.iter().for_each(|partition| trees.clear(*partition));
         }
+        if written.is_ok() && !(hints.is_empty() && draft.given_up.is_empty()) {
+            let mut ledger = self.lock_hints();
+            hints.values().for_each(|change| ledger.apply(change));
+            draft.given_up.iter().for_each(|partition| ledger.drop_one(*partition));
+        }
         let result = written.map_err(|e| self.refusal(e));
         for answer in draft.answers {
             answer(result.clone());
         }
     }
 
-    fn refusal(&self, error: StoreError) -> Refusal {
+    pub(super) fn lock_hints(&self) -> MutexGuard<'_, Ledger> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn refusal(&self, error: StoreError) -> Refusal {
         match error {
             StoreError::Corrupt(why) => Refusal::Unavailable(why),
             StoreError::Full(_) => Refusal::DiskFull,
@@ -414,7 +421,12 @@ impl Draft {
         changes
     }
 
-    fn set(&mut self, key: &[u8], record: Option<Arc<Record>>) {
+    /// What the disk holds of a key, unless this batch changes it.
+    pub(super) fn unchanged(&self, key: &[u8]) -> Option<Option<Digest>> {
+        self.slots.get(key).filter(|slot| !slot.changed).map(|slot| slot.stored)
+    }
+
+    pub(super) fn set(&mut self, key: &[u8], record: Option<Arc<Record>>) {
         let slot = self.slots.get_mut(key).expect("slot() has read it in");
         slot.record = record;
         slot.changed = true;
@@ -444,6 +456,7 @@ fn refuse(job: Job, refusal: Refusal) {
         Job::Merge { reply, .. }
         | Job::KeepHint { reply, .. }
         | Job::DropHint { reply, .. }
+        | Job::GiveUpHint { reply, .. }
         | Job::DropCopy { reply, .. }
         | Job::Heal { reply, .. }
         | Job::CheckLeaf { reply, .. }

@@ -99,6 +99,15 @@ pub enum Job {
         /// The answer: whether it is gone.
         reply: Reply<bool>,
     },
+    /// Give a hint up that no acknowledgement relies on, and have its partition compared instead.
+    GiveUpHint {
+        /// The key.
+        id: ObjectId,
+        /// For whom it was.
+        owner: NodeId,
+        /// The answer: whether it was such a one.
+        reply: Reply<bool>,
+    },
     /// Others remember a start that this directory has forgotten: go on under a lease beyond it, and never again under an
     /// actor of before.
     Jump {

@@ -11,10 +11,13 @@
 //! foreign thread would let the paused clock run away.
 
 mod core;
+mod hints;
 mod job;
+mod ledger;
 
 pub use core::{Core, Trees, leaf_row};
 pub use job::{Job, Taken};
+pub use ledger::{HintRow, Hints, Kept, Ledger};
 
 use crate::limits::{LANE_BATCH_JOBS_MAX, LANE_QUEUE_JOBS_MAX};
 use crate::store::Store;

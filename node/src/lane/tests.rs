@@ -1,6 +1,6 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Job, Lane, Taken, Trees};
+use super::{Core, Hints, Job, Lane, Ledger, Taken, Trees};
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
@@ -12,19 +12,21 @@ use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::Wall;
 use ring::tree::{Forest, Group, slot};
 use ring::wire::peer::{Action, Refusal};
-use ring::wire::record::{decode, digest};
+use ring::wire::record::{decode, digest, encode};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 const ME: NodeId = NodeId(7);
 const OTHER: NodeId = NodeId(8);
 const PARTITIONS: u16 = 256;
+const HINT_BYTES_MAX: u64 = 1000;
 
 struct Bench {
     disk: MemDisk,
     store: MemStore,
     lane: Lane,
     trees: Trees,
+    hints: Hints,
     failed: watch::Receiver<Option<String>>,
 }
 
@@ -39,9 +41,11 @@ impl Bench {
         store.write(lease, true).unwrap();
         let (tell, failed) = watch::channel(None);
         let trees: Trees = Arc::new(Mutex::new(Forest::new(PARTITIONS)));
-        let core = Core::new(store.clone(), ME, epochs, PARTITIONS, Arc::clone(&trees), tell);
+        let hints = Arc::new(Mutex::new(Ledger::load(&store, HINT_BYTES_MAX).unwrap()));
+        let core =
+            Core::new(store.clone(), ME, epochs, PARTITIONS, Arc::clone(&trees), Arc::clone(&hints), tell);
         let (lane, _done) = Lane::start(core, false);
-        Bench { disk, store, lane, trees, failed }
+        Bench { disk, store, lane, trees, hints, failed }
     }
 
     async fn put(
@@ -229,6 +233,42 @@ async fn a_hint_goes_only_for_what_was_delivered() {
     assert!(bench.drop_hint(&key, delivered).await);
     assert!(!bench.has_hint(&key));
     assert_eq!(bench.bytes(&key), None, "a fallback's copy goes with its last hint");
+}
+
+#[tokio::test]
+async fn a_hint_that_counts_is_refused_where_there_is_no_room_and_another_is_given_up() {
+    let bench = Bench::on(MemDisk::new());
+    let big = bench.put(&id("big"), &"x".repeat(800), None, true).await.unwrap();
+    assert!(bench.hint(&id("big")).await);
+    bench.put(&id("k"), &"y".repeat(300), None, true).await.unwrap();
+    assert!(!bench.hint(&id("k")).await, "there is no room for it");
+    assert!(!bench.has_hint(&id("k")));
+    let record = encode(&big.record);
+    let stand_in = |key: &str| {
+        let (id, record) = (id(key), record.clone());
+        bench.lane.run(|reply| Job::Merge {
+            id,
+            record,
+            hint_for: Some(OTHER),
+            sync: true,
+            now: Wall(2),
+            reply,
+        })
+    };
+    assert_eq!(stand_in("other").await, Err(Refusal::HintsFull));
+    assert_eq!(bench.bytes(&id("other")), None, "nothing was done");
+    assert_eq!(stand_in("big").await, Ok(true), "what is kept already has its room");
+    let place = partition(position(&id("k")), PARTITIONS);
+    {
+        let ledger = bench.hints.lock().unwrap();
+        assert_eq!((ledger.dropped, ledger.urgent.contains_key(&place)), (1, true));
+        assert_eq!(ledger.of_target(OTHER).counted, 1, "it counts now");
+    }
+    let give_up = bench.lane.run(|reply| Job::GiveUpHint { id: id("big"), owner: OTHER, reply }).await;
+    assert_eq!(give_up, Ok(false), "what counted is never given up");
+    bench.disk.crash();
+    let again = Bench::on(bench.disk);
+    assert_eq!(again.hints.lock().unwrap().of_target(OTHER).rows, 1, "the sum is made anew");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 pub(crate) mod exchange;
 pub mod explain;
 pub mod gain;
+pub mod hints;
 pub mod keys;
 pub mod past;
 pub mod read;
@@ -14,7 +15,7 @@ pub mod trees;
 pub mod write;
 
 use crate::cluster::Cluster;
-use crate::lane::{Lane, Trees};
+use crate::lane::{Hints, Lane, Trees};
 use crate::peer::Pool;
 use crate::store::{Family, Store, keys as rows};
 use crate::world::World;
@@ -26,9 +27,10 @@ use ring::ids::{ClusterId, NodeId, ObjectId};
 use ring::place::{partition, position};
 use ring::time::{Time, Wall};
 use ring::wire::peer::Refusal;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What a node says that was removed.
 pub const REMOVED: &str =
@@ -72,6 +74,14 @@ pub struct Inner<W: World> {
     pub aae: Mutex<trees::Aae>,
     /// What somebody has asked to be repaired.
     pub repairs: Mutex<repair::Jobs>,
+    /// What is kept here for others, which the lane keeps up.
+    pub hints: Hints,
+    /// How the deliveries of it go.
+    pub deliveries: Mutex<BTreeMap<NodeId, hints::Delivery>>,
+    /// How old a hint may grow that no acknowledgement relies on.
+    pub hint_age: Duration,
+    /// Records that other nodes wait to see stored here.
+    pub stores: AtomicUsize,
     /// How far it has come with what it takes over.
     pub gain: Mutex<gain::Gain>,
     /// Chance, for what is sampled.

@@ -63,6 +63,7 @@ impl<W: World> Node<W> {
                 .map_or_else(refused, |keys| Message::of(Answer::Keys(keys))),
             Ask::Sizes => self.sizes().map_or_else(refused, |sizes| Message::of(Answer::Sizes(sizes))),
             Ask::Transfers => Message::of(Answer::Transfers(self.transfers_here())),
+            Ask::StoreMany => self.answer_store_many(&message.body).await.unwrap_or_else(refused),
             Ask::Lacks => self.answer_lacks(&message.body).await.unwrap_or_else(refused),
             Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
             Ask::Repair { partition, bucket, key } => {
@@ -114,7 +115,13 @@ impl<W: World> Node<W> {
         if self.is_behind(table) {
             return Err(Refusal::StaleTables);
         }
-        let durable = self.merge_here(id, record, hint_for, sync).await?;
+        if hint_for.is_some() && self.cluster.snapshot().leaves(self.id()) {
+            return Err(Refusal::Unavailable("this node leaves, and keeps nothing more for others".into()));
+        }
+        self.stores.fetch_add(1, Ordering::Relaxed);
+        let stored = self.merge_here(id, record, hint_for, sync).await;
+        self.stores.fetch_sub(1, Ordering::Relaxed);
+        let durable = stored?;
         if self.is_behind(table) { Err(Refusal::StaleTables) } else { Ok(durable) }
     }
 

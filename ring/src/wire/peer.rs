@@ -122,6 +122,8 @@ pub enum Ask {
     Sizes,
     /// How far have you come with what you take over, and with handing on?
     Transfers,
+    /// Merge the records in the body, which were kept for you or are yours now.
+    StoreMany,
     /// Records that I hold and don't own. Which of them do you lack? In the body, key and digest each.
     Lacks,
     /// Make all owners of a partition equal, as far as these keys go.
@@ -199,6 +201,15 @@ pub enum Answer {
     Sizes(Vec<(u64, u64)>),
     /// How far this node has come.
     Transfers(Transfers),
+    /// The records are merged and synced, but for those at these places of the list.
+    StoredMany {
+        /// The places.
+        failed: Vec<u16>,
+        /// How many bytes may come next.
+        credit: u32,
+        /// After how many milliseconds.
+        pause_ms: u32,
+    },
     /// Which of the records that were named are not held here as they are there, by their place in the list.
     Lacking(Vec<u16>),
     /// The owners of the partition were compared.
@@ -267,6 +278,9 @@ pub enum Refusal {
     /// and does not count.
     #[error("the cluster's tables have changed")]
     StaleTables,
+    /// No room for a hint. Nothing was done.
+    #[error("this node keeps as many hints as it may")]
+    HintsFull,
 }
 
 /// A write, as the coordinator is asked for it. Object values are in the message's body.

@@ -30,6 +30,7 @@ mod cli;
 mod errors;
 mod fallbacks;
 mod faults;
+mod hints;
 mod hostile;
 mod keys;
 mod objects;

@@ -14,17 +14,16 @@
 
 use super::envelope::rfc3339;
 use super::reply::{self, put_name};
-use super::{Api, directory, health, metrics_text, transfers};
+use super::{Api, directory, health, hints, metrics_text, transfers};
 use crate::cluster::Snapshot;
 use crate::http::body::ReplyBody;
 use crate::http::params::Params;
 use crate::http::path::{Route, name_problem};
 use crate::http::problem::{Code, Ctx, Outcome, Problem, Retry};
-use crate::limits::{HINT_SCAN_BYTES, HINT_SCAN_ROWS};
 use crate::node::Node;
 use crate::node::explain::{KeyExplained, ReplicaExplained, Role};
 use crate::node::write::context_from;
-use crate::store::{Family, Store, StoreError, keys};
+use crate::store::StoreError;
 use crate::world::World;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -34,11 +33,6 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Member, Status};
 use ring::record::object::etag;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-
-/// Hints that are counted for one node: more is "at least so many".
-const HINTS_COUNTED_MAX: usize = 10_000;
 
 /// Answers a request about the cluster or this node.
 pub(super) async fn handle<W: World, B>(
@@ -55,7 +49,7 @@ pub(super) async fn handle<W: World, B>(
     match route {
         Route::Cluster => Ok(reply::value(&cluster_json(&api.node))),
         Route::Ring => Ok(reply::value(&ring_json(&api.node.cluster.snapshot()))),
-        Route::Hints => hints_json(&api.node).map(|hints| reply::value(&hints)).map_err(unreadable),
+        Route::Hints => Ok(reply::value(&hints::all(&api.node))),
         Route::Aae => Ok(reply::value(&aae_json(&api.node))),
         Route::Transfers => Ok(reply::value(&transfers::all(&api.node).await)),
         Route::Live => Ok(reply::value(&json!({ "live": true }))),
@@ -153,34 +147,10 @@ fn ids(nodes: &[NodeId]) -> Vec<String> {
     nodes.iter().map(NodeId::to_string).collect()
 }
 
-/// Hints that wait on this node, by the node that they are for; and whether all were counted.
-pub(super) fn waiting_hints<W: World>(node: &Node<W>) -> Result<BTreeMap<NodeId, (usize, bool)>, StoreError> {
-    let snapshot = node.cluster.snapshot();
-    let mut waiting = BTreeMap::new();
-    for target in snapshot.view.members.keys() {
-        let (count, all) = count_hints(&node.store, *target)?;
-        if count > 0 {
-            waiting.insert(*target, (count, all));
-        }
-    }
-    Ok(waiting)
-}
-
-fn count_hints<S: Store>(store: &S, target: NodeId) -> Result<(usize, bool), StoreError> {
-    let (mut start, end) = keys::hints_for(target);
-    let mut count = 0;
-    while count < HINTS_COUNTED_MAX {
-        let rows = store.scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES)?;
-        let Some((last, _)) = rows.last() else { return Ok((count, true)) };
-        count += rows.len();
-        start = keys::after(last);
-    }
-    Ok((count, false))
-}
-
 fn aae_json<W: World>(node: &Node<W>) -> Value {
     let oldest = node.oldest_unverified();
     let building = node.lock_trees().unbuilt();
+    let urgent: Vec<u16> = node.lock_hints().urgent.keys().map(|partition| partition.0).collect();
     let aae = node.lock_aae();
     let peers: Vec<Value> = aae
         .peers
@@ -204,22 +174,9 @@ fn aae_json<W: World>(node: &Node<W>) -> Value {
             "leaves_mended": aae.mended,
         },
         "oldest_unverified_ms": oldest.map(|age| age.as_millis() as u64),
+        "urgent": urgent,
         "peers": peers,
     })
-}
-
-fn hints_json<W: World>(node: &Node<W>) -> Result<Value, StoreError> {
-    let waiting = waiting_hints(node)?;
-    let items: Vec<Value> = waiting
-        .iter()
-        .map(|(target, (count, all))| json!({ "node": target.to_string(), "count": count, "complete": all }))
-        .collect();
-    Ok(json!({
-        "items": items,
-        "waiting": waiting.values().map(|(count, _)| count).sum::<usize>(),
-        "written": node.hints_written.load(Ordering::Relaxed),
-        "delivered": node.hints_delivered.load(Ordering::Relaxed),
-    }))
 }
 
 async fn explain<W: World>(api: &Api<W>, query: Option<&str>) -> Result<Response<ReplyBody>, Problem> {
@@ -311,7 +268,6 @@ fn version_json(dot: Dot, deleted: bool, size: u64) -> Value {
 mod tests {
     use super::*;
     use crate::node::write::context_bytes;
-    use crate::store::{Batch, mem::MemDisk};
     use ring::bucket::BucketSettings;
     use ring::causal::{Actor, Context};
     use ring::ids::{ClusterId, Zone};
@@ -360,19 +316,6 @@ mod tests {
             assert_eq!(partition["partition"], number);
             assert_eq!(partition["owners"].as_array().unwrap().len(), 3);
         }
-    }
-
-    #[test]
-    fn hints_are_counted_page_by_page() {
-        let store = MemDisk::new().open().unwrap();
-        let mut batch = Batch::default();
-        for number in 0..HINT_SCAN_ROWS * 2 + 3 {
-            let id = ObjectId::new("b", number.to_string()).unwrap();
-            batch.put(Family::Hints, keys::hint_key(NodeId(7), Partition(1), &id), Bytes::new());
-        }
-        store.write(batch, true).unwrap();
-        assert_eq!(count_hints(&store, NodeId(7)).unwrap(), (HINT_SCAN_ROWS * 2 + 3, true));
-        assert_eq!(count_hints(&store, NodeId(8)).unwrap(), (0, true));
     }
 
     #[test]

@@ -87,9 +87,11 @@ pub(super) fn write_failed(fail: &WriteFail, required: usize) -> Problem {
 pub(super) fn refused(refusal: &Refusal, required: usize) -> Problem {
     let detail = refusal.to_string();
     match refusal {
-        Refusal::Unavailable(_) | Refusal::StaleTables => untouched(Code::WriteQuorumNotMet, detail)
-            .counts(count(required), 0)
-            .retry_after_ms(REPLICAS_RETRY_MS),
+        Refusal::Unavailable(_) | Refusal::StaleTables | Refusal::HintsFull => {
+            untouched(Code::WriteQuorumNotMet, detail)
+                .counts(count(required), 0)
+                .retry_after_ms(REPLICAS_RETRY_MS)
+        }
         Refusal::DiskFull => untouched(Code::DiskFull, detail),
         Refusal::Overloaded => untouched(Code::Overloaded, detail).retry_after_ms(RETRY_AFTER_MS),
         Refusal::Draining => untouched(Code::Draining, detail).retry_after_ms(RETRY_AFTER_MS),

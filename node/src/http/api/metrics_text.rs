@@ -3,7 +3,7 @@
 //! Gauges that would be wrong a moment later anyway (members, hints that wait) are set at each scrape; nobody pays for
 //! them in between. Every name is listed in `docs/metrics.md`.
 
-use super::{Api, cluster, reply};
+use super::{Api, reply};
 use crate::http::body::ReplyBody;
 use crate::node::Node;
 use crate::store::{Family, Store, StoreError};
@@ -20,7 +20,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, StoreError> {
     // The recorder has to be there before the first gauge is set.
     crate::http::metrics::install();
-    set_hints(&api.node)?;
+    set_hints(&api.node);
     set_members(&api.node);
     let node = &api.node;
     counter!("cartwheel_read_repairs_total").absolute(node.read_repairs.load(Ordering::Relaxed));
@@ -32,12 +32,14 @@ pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, Stor
     Ok(reply::typed(crate::http::metrics::render().into_bytes(), TEXT_FORMAT))
 }
 
-fn set_hints<W: World>(node: &Node<W>) -> Result<(), StoreError> {
-    let waiting: usize = cluster::waiting_hints(node)?.values().map(|(count, _)| count).sum();
+fn set_hints<W: World>(node: &Node<W>) {
+    let hints = node.lock_hints();
+    let waiting: u64 = hints.targets().into_iter().map(|target| hints.of_target(target).rows).sum();
     gauge!("cartwheel_hints_waiting").set(waiting as f64);
+    gauge!("cartwheel_hints_bytes").set(hints.bytes().0 as f64);
+    counter!("cartwheel_hints_dropped_total").absolute(hints.dropped);
     counter!("cartwheel_hints_written_total").absolute(node.hints_written.load(Ordering::Relaxed));
     counter!("cartwheel_hints_delivered_total").absolute(node.hints_delivered.load(Ordering::Relaxed));
-    Ok(())
 }
 
 fn set_aae<W: World>(node: &Node<W>) {

@@ -19,6 +19,7 @@ mod envelope;
 mod failure;
 mod get;
 mod health;
+mod hints;
 mod listing;
 mod metrics_text;
 mod objects;
