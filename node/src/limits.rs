@@ -173,8 +173,11 @@ pub const HINT_CREDIT_IDLE: u32 = 1 << 20;
 /// Bytes that it asks for while clients or other nodes wait for it: 64 records of 1 KiB, a few milliseconds of its lane.
 pub const HINT_CREDIT_BUSY: u32 = 64 << 10;
 
-/// How long it then wants to be left alone: 64 KiB in 5 ms are 12 MiB in a second.
-pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(5);
+/// How long it then wants to be left alone: 64 KiB in 10 ms and what they take are some 5 MiB in a second from each keeper.
+pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(10);
+
+/// How long after the last request a node counts as busy.
+pub const BUSY_FOR: Duration = Duration::from_secs(1);
 
 /// The first pause after a delivery that failed; it doubles with each further one.
 pub const HINT_BACKOFF_MIN: Duration = Duration::from_secs(1);

@@ -284,7 +284,8 @@ fn start<W: World>(
         hints,
         deliveries: Mutex::default(),
         hint_age: config.limits.hint_age,
-        stores: 0.into(),
+        waited_for: 0.into(),
+        keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
         rng: Mutex::new(world.rng("node")),
     });

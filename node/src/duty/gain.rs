@@ -20,7 +20,6 @@ use ring::members::Status;
 use ring::tree::{Group, Slot};
 use ring::wire::peer::{Answer, Ask, Message};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What is to be fetched, and from whom it has been.
@@ -118,8 +117,7 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
             }
         }
     }
-    let busy = node.in_flight.load(Ordering::Relaxed) > 0;
-    let at_once = if busy { GAINS_AT_ONCE_BUSY } else { GAINS_AT_ONCE };
+    let at_once = if node.is_busy() { GAINS_AT_ONCE_BUSY } else { GAINS_AT_ONCE };
     let mut fetched = stream::iter(differing)
         .map(|group| async move { (group, fetch_group(node, owner, group).await) })
         .buffer_unordered(at_once);

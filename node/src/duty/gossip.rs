@@ -6,7 +6,6 @@
 
 use crate::limits::{GOSSIP_EVERY, GOSSIP_FANOUT, GOSSIP_TIMEOUT};
 use crate::node::Node;
-use crate::store::{Batch, Family, keys};
 use crate::world::World;
 use futures_util::future::join_all;
 use rand::seq::IndexedRandom;
@@ -65,12 +64,10 @@ async fn persist<W: World>(node: &Node<W>, persisted: u64) -> u64 {
         super::shape::acknowledge(node, &snapshot);
         return persisted;
     }
-    let mut batch = Batch::default();
-    batch.put(Family::Meta, keys::VIEW, snapshot.view.encode());
-    match node.lane.run(|reply| crate::lane::Job::Raw { batch, sync: true, reply }).await {
-        Ok(_) => {
-            super::shape::acknowledge(node, &snapshot);
-            digest
+    match node.keep_view().await {
+        Ok(kept) => {
+            super::shape::acknowledge(node, &kept);
+            kept.view.digest()
         }
         Err(refusal) => {
             tracing::warn!(%refusal, "the view could not be kept");

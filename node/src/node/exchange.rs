@@ -15,7 +15,6 @@ use ring::tree::{FANOUT, Group, Leaf, Slot, Tree, Unlike, differing, slots_of, u
 use ring::wire::peer::{Answer, Ask, Message, TreeAsk};
 use ring::wire::record::digest;
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The other side does not answer, or not about the same table. A later round tries again.
@@ -113,8 +112,7 @@ impl<'a, W: World> Exchange<'a, W> {
     async fn repair_all(&mut self, unlike: Vec<Unlike>) -> u64 {
         let mut done = 0;
         let (node, peer) = (self.node, self.peer);
-        let busy = node.in_flight.load(Ordering::Relaxed) > 0;
-        let at_once = if busy { AAE_REPAIRS_BUSY } else { AAE_REPAIRS_IDLE };
+        let at_once = if node.is_busy() { AAE_REPAIRS_BUSY } else { AAE_REPAIRS_IDLE };
         let mut repairs = stream::iter(unlike).map(|key| repair(node, peer, key)).buffer_unordered(at_once);
         while let Some(moved) = repairs.next().await {
             let Some(moved) = moved else { continue };

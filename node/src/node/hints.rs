@@ -11,7 +11,6 @@ use ring::ids::NodeId;
 use ring::time::Time;
 use ring::wire::peer::{Answer, Message, Refusal};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,9 +78,11 @@ impl<W: World> Node<W> {
                 failed.push(at);
             }
         }
-        let busy = self.in_flight.load(Ordering::Relaxed) + self.stores.load(Ordering::Relaxed) > 0;
-        let (credit, pause) =
-            if busy { (HINT_CREDIT_BUSY, HINT_PAUSE_BUSY) } else { (HINT_CREDIT_IDLE, Duration::ZERO) };
+        let (credit, pause) = if self.is_busy() {
+            (HINT_CREDIT_BUSY, HINT_PAUSE_BUSY)
+        } else {
+            (HINT_CREDIT_IDLE, Duration::ZERO)
+        };
         let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
         Ok(Message::of(Answer::StoredMany { failed, credit, pause_ms }))
     }

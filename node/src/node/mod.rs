@@ -14,10 +14,11 @@ pub mod serve;
 pub mod trees;
 pub mod write;
 
-use crate::cluster::Cluster;
-use crate::lane::{Hints, Lane, Trees};
+use crate::cluster::{Cluster, Snapshot};
+use crate::lane::{Hints, Job, Lane, Trees};
+use crate::limits::BUSY_FOR;
 use crate::peer::Pool;
-use crate::store::{Family, Store, keys as rows};
+use crate::store::{Batch, Family, Store, keys as rows};
 use crate::world::World;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -80,8 +81,10 @@ pub struct Inner<W: World> {
     pub deliveries: Mutex<BTreeMap<NodeId, hints::Delivery>>,
     /// How old a hint may grow that no acknowledgement relies on.
     pub hint_age: Duration,
-    /// Records that other nodes wait to see stored here.
-    pub stores: AtomicUsize,
+    /// When somebody last waited for this node: a client, or a node on a client's behalf.
+    pub waited_for: AtomicU64,
+    /// One at a time writes the view to the disk: an older one must not come after a newer.
+    pub keeping: tokio::sync::Mutex<()>,
     /// How far it has come with what it takes over.
     pub gain: Mutex<gain::Gain>,
     /// Chance, for what is sampled.
@@ -142,6 +145,27 @@ impl<W: World> Node<W> {
             return Some(REMOVED);
         }
         self.past.standing().objection()
+    }
+
+    /// Somebody waits for this node now.
+    pub(crate) fn is_waited_for(&self) {
+        self.waited_for.store(self.now().0.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether somebody has waited for this node lately, so that what nobody waits for should leave it room.
+    pub(crate) fn is_busy(&self) -> bool {
+        let last = self.waited_for.load(Ordering::Relaxed);
+        last > 0 && self.now() - Time(last) < BUSY_FOR
+    }
+
+    /// Writes the view of this moment to the disk, and gives it back. Who changes it says so only after this.
+    pub(crate) async fn keep_view(&self) -> Result<Arc<Snapshot>, Refusal> {
+        let _one = self.keeping.lock().await;
+        let snapshot = self.cluster.snapshot();
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, rows::VIEW, snapshot.view.encode());
+        self.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await?;
+        Ok(snapshot)
     }
 
     /// The own copy of a key as it is on disk.

@@ -118,10 +118,8 @@ impl<W: World> Node<W> {
         if hint_for.is_some() && self.cluster.snapshot().leaves(self.id()) {
             return Err(Refusal::Unavailable("this node leaves, and keeps nothing more for others".into()));
         }
-        self.stores.fetch_add(1, Ordering::Relaxed);
-        let stored = self.merge_here(id, record, hint_for, sync).await;
-        self.stores.fetch_sub(1, Ordering::Relaxed);
-        let durable = stored?;
+        self.is_waited_for();
+        let durable = self.merge_here(id, record, hint_for, sync).await?;
         if self.is_behind(table) { Err(Refusal::StaleTables) } else { Ok(durable) }
     }
 
@@ -174,6 +172,15 @@ impl<W: World> Node<W> {
     fn answer_join(&self, from: NodeId, body: &Bytes) -> Result<Message<Answer>, Refusal> {
         let description: Description =
             postcard::from_bytes(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let known = self.cluster.snapshot();
+        if let Some(known) = known.view.members.get(&from)
+            && known.description.boot_id != description.boot_id
+            && known.description.starts >= description.starts
+        {
+            tracing::error!(node = %from, address = description.peer, "somebody asks to be let in under the identity of a member, and is refused");
+            let why = format!("there is a member {from} already, at {}", known.description.peer);
+            return Err(Refusal::Malformed(why));
+        }
         self.cluster
             .update(|view| view.admit(from, description).map(drop))
             .map_err(|e| Refusal::Malformed(e.to_string()))?;

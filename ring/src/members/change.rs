@@ -81,6 +81,8 @@ pub enum ChangeError {
         "{left} members would be left, and the buckets keep {n} replicas: add nodes first, or lower the buckets' n"
     )]
     TooFew {
+        /// The first change that leaves too few.
+        at: usize,
         /// How many.
         left: usize,
         /// How many are needed.
@@ -160,20 +162,24 @@ impl View {
             return Err(ChangeError::TooMany);
         }
         let mut view = self.clone();
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut first_too_few) = (BTreeSet::new(), None);
         for (at, change) in changes.iter().enumerate() {
             if change.concerns().into_iter().any(|id| !seen.insert(id)) {
                 let why = "a member is named twice in one plan".to_owned();
                 return Err(ChangeError::Unfit { at, field: "", why });
             }
             view.apply(at, change, lost)?;
+            let left = view.claimants().len();
+            if left < n && left < self.claimants().len() {
+                first_too_few.get_or_insert(at);
+            }
         }
+        // A later change may have made up for it.
         let left = view.claimants().len();
-        let shrinks = left < self.claimants().len();
-        if shrinks && left < n {
-            return Err(ChangeError::TooFew { left, n });
+        match first_too_few {
+            Some(at) if left < n && left < self.claimants().len() => Err(ChangeError::TooFew { at, left, n }),
+            _ => Ok(view),
         }
-        Ok(view)
     }
 
     /// Makes the staged changes, if they are those that the hash names.
@@ -281,6 +287,9 @@ impl ChangeError {
     fn counted_from(self, kept: usize) -> ChangeError {
         match self {
             ChangeError::NoMember { at, id } => ChangeError::NoMember { at: at.saturating_sub(kept), id },
+            ChangeError::TooFew { at, left, n } => {
+                ChangeError::TooFew { at: at.saturating_sub(kept), left, n }
+            }
             ChangeError::Unfit { at, field, why } => {
                 ChangeError::Unfit { at: at.saturating_sub(kept), field, why }
             }

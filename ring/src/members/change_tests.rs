@@ -68,7 +68,10 @@ fn a_hash_names_what_its_author_has_seen() {
 #[test]
 fn too_few_are_never_left() {
     let mut view = cluster(3);
-    assert_eq!(stage(&mut view, &[Change::Leave(NodeId(1))]), Err(ChangeError::TooFew { left: 2, n: 3 }));
+    assert_eq!(
+        stage(&mut view, &[Change::Leave(NodeId(1))]),
+        Err(ChangeError::TooFew { at: 0, left: 2, n: 3 })
+    );
     stage(&mut view, &[Change::Leave(NodeId(1)), Change::Join(NodeId(9))]).unwrap();
     let mut view = cluster(3);
     stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9) }]).unwrap();

@@ -12,7 +12,7 @@
 
 use super::cart_body::{object, pointer};
 use super::reply::{self, put_name};
-use super::{Api, cart_body::BODY_BYTES_MAX};
+use super::{Api, cart_body::BODY_BYTES_MAX, plan};
 use crate::cluster::Snapshot;
 use crate::duty::gossip::exchange;
 use crate::http::body::{ReplyBody, read_body};
@@ -188,7 +188,8 @@ async fn take<W: World>(api: &Api<W>, bucket: &Bytes, change: &Change) -> Result
                 .outcome(Outcome::NotApplied)
                 .retry(Retry::Safe)
         }
-    })
+    })?;
+    plan::keep(&api.node).await
 }
 
 /// Whether any key of the bucket is known somewhere; an error where that can't be found out.

@@ -193,6 +193,7 @@ impl<W: World> Api<W> {
         if !is_data(kind) {
             return Ok(admitted);
         }
+        self.node.is_waited_for();
         if self.node.is_draining() {
             return Err(draining(STOPPING));
         }

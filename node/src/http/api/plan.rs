@@ -46,6 +46,7 @@ where
             let hash = hash(&body)?;
             let commit = |view: &mut View| view.commit(node.id(), hash, n, &lost);
             node.cluster.update(commit).map_err(change_problem)?;
+            keep(node).await?;
             tracing::info!(hash = format!("{hash:016x}"), "a plan was committed");
             let ring = super::cluster::ring_summary(&node.cluster.snapshot());
             Ok(reply::value(&json!({ "committed": true, "hash": format!("{hash:016x}"), "ring": ring })))
@@ -56,17 +57,37 @@ where
                 Ok::<(), ChangeError>(())
             };
             node.cluster.update(clear).map_err(change_problem)?;
+            keep(node).await?;
             Ok(reply::status(StatusCode::NO_CONTENT))
         }
         (_, Method::POST) => {
             let body = api.body(req.into_body(), BODY_BYTES_MAX).await?;
             let changes = changes(&body)?;
-            let stage = |view: &mut View| view.stage(node.id(), changes, n, &lost);
+            let mut staged = node.cluster.snapshot().view.clone();
+            let stage = |view: &mut View| {
+                view.stage(node.id(), changes, n, &lost)?;
+                staged.clone_from(view);
+                Ok(())
+            };
             node.cluster.update(stage).map_err(change_problem)?;
-            plan_json(node).await.map(|plan| reply::value(&plan))
+            keep(node).await?;
+            // What was staged here, and not what somebody else makes of it in the meantime: the hash names this.
+            Ok(reply::value(&plan_json(node, &staged).await))
         }
-        _ => plan_json(node).await.map(|plan| reply::value(&plan)),
+        _ => {
+            let view = node.cluster.snapshot().view.clone();
+            Ok(reply::value(&plan_json(node, &view).await))
+        }
     }
+}
+
+/// What is said to be done is on the disk.
+pub(super) async fn keep<W: World>(node: &Node<W>) -> Result<(), Problem> {
+    let unsure = |refusal: ring::wire::peer::Refusal| {
+        let detail = format!("the change could not be written to the disk: {refusal}");
+        Problem::new(Code::Internal, detail).outcome(Outcome::Indeterminate).retry(Retry::AfterRead)
+    };
+    node.keep_view().await.map(drop).map_err(unsure)
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
@@ -77,6 +98,7 @@ fn change_problem(error: ChangeError) -> Problem {
     let detail = match &error {
         ChangeError::Unfit { at, field, .. } => format!("/changes/{at}{field}: {error}"),
         ChangeError::NoMember { at, .. } => format!("/changes/{at}: {error}"),
+        ChangeError::TooFew { at, .. } => format!("/changes/{at}: {error}"),
         _ => error.to_string(),
     };
     let code = match &error {
@@ -174,23 +196,22 @@ fn id(at: &str, text: &str) -> Result<NodeId, Problem> {
     })
 }
 
-async fn plan_json<W: World>(node: &Node<W>) -> Result<Value, Problem> {
+async fn plan_json<W: World>(node: &Node<W>, view: &View) -> Value {
     let bytes = node.bytes_of_partitions().await;
-    let snapshot = node.cluster.snapshot();
-    let (view, lost) = (&snapshot.view, node.cluster.doubted());
+    let (snapshot, lost) = (node.cluster.snapshot(), node.cluster.doubted());
     // What was staged may have become impossible since; then the reason is the answer to a commit, and this shows no moves.
     let after = view.preview(&view.staged.changes, snapshot.n_most(), &lost).ok();
     let after = after.as_ref().unwrap_or(view);
     let moves = Moves::of(&snapshot, view, after, &bytes);
     let changes: Vec<Value> = view.staged.changes.iter().map(change_json).collect();
-    Ok(json!({
+    json!({
         "changes": changes,
         "hash": format!("{:016x}", view.plan_hash()),
         "partitions_to_move": moves.partitions,
         "bytes_to_move": moves.bytes,
         "nodes": moves.nodes,
         "balance": { "before": moves.before, "after": moves.after },
-    }))
+    })
 }
 
 fn change_json(change: &Change) -> Value {
