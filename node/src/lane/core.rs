@@ -41,13 +41,15 @@ pub type Trees = Arc<Mutex<Forest>>;
 
 /// A key in the batch: what it holds now, decoded once.
 #[derive(Debug)]
-struct Slot {
-    partition: Partition,
+pub(super) struct Slot {
+    pub(super) partition: Partition,
     tree: tree::Slot,
-    id: ObjectId,
-    record: Option<Arc<Record>>,
+    pub(super) id: ObjectId,
+    pub(super) record: Option<Arc<Record>>,
     /// The digest of what the disk holds.
     stored: Option<Digest>,
+    /// When the values expire that the disk holds.
+    pub(super) due: BTreeSet<Wall>,
     changed: bool,
 }
 
@@ -58,7 +60,7 @@ type TreeChange = (Partition, tree::Slot, Vec<u8>, ObjectId, [Option<Digest>; 2]
 #[derive(Default)]
 pub(super) struct Draft {
     slots: BTreeMap<Vec<u8>, Slot>,
-    batch: Batch,
+    pub(super) batch: Batch,
     sync: bool,
     answers: Vec<Answer>,
     /// Partitions with a leaf that was wrong.
@@ -167,6 +169,11 @@ impl<S: Store> Core<S> {
                 let mended = draft.mended.len() > before;
                 draft.answer(reply, checked, move |(), _| mended);
             }
+            Job::Expire { id, due, now, reply } => {
+                let expired = self.expire(&id, due, now, draft);
+                draft.sync = true;
+                draft.answer(reply, expired, |expired, _| expired);
+            }
             Job::DropCopy { id, held, reply } => {
                 let dropped = self.drop_copy(&id, held, draft);
                 draft.sync = true;
@@ -207,7 +214,9 @@ impl<S: Store> Core<S> {
             bytes.map(|b| decode(&b)).transpose().map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let record = record.map(Arc::new);
         let tree = tree::slot(position);
-        let slot = Slot { partition, tree, id: id.clone(), record: record.clone(), stored, changed: false };
+        let due = record.iter().flat_map(|record| record.expiries()).collect();
+        let slot =
+            Slot { partition, tree, id: id.clone(), record: record.clone(), stored, due, changed: false };
         draft.slots.insert(key.clone(), slot);
         Ok((key, record))
     }
@@ -273,7 +282,8 @@ impl<S: Store> Core<S> {
             let leaf = leaf.map_err(|e| self.refusal(e))?;
             let stored =
                 leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
-            let slot = Slot { partition, tree, id: id.clone(), record: None, stored, changed: false };
+            let due = BTreeSet::new();
+            let slot = Slot { partition, tree, id: id.clone(), record: None, stored, due, changed: false };
             draft.slots.insert(key, slot);
         }
         self.merge(id, record, None, now, draft)
@@ -401,6 +411,7 @@ impl Draft {
                 continue;
             }
             let leaf = keys::leaf_key(slot.partition, slot.tree, &slot.id);
+            self.write_due(&slot);
             let after = match slot.record {
                 Some(record) => {
                     let bytes = encode(&record);
@@ -458,6 +469,7 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::DropHint { reply, .. }
         | Job::GiveUpHint { reply, .. }
         | Job::DropCopy { reply, .. }
+        | Job::Expire { reply, .. }
         | Job::Heal { reply, .. }
         | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }

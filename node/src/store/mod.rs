@@ -1,4 +1,4 @@
-//! What the node needs of a disk: ordered bytes in four families, and batches that are all or nothing.
+//! What the node needs of a disk: ordered bytes in a few families, and batches that are all or nothing.
 //!
 //! A [`Store`] is synchronous and knows nothing of records. The lane (`lane.rs`) is the only writer; readers come from
 //! anywhere. Two implementations pass one suite (`conformance.rs`): `rocks.rs` for real disks and `mem.rs`, its twin in
@@ -22,12 +22,14 @@ pub enum Family {
     Leaves,
     /// Hints: records kept for a replica that could not be reached.
     Hints,
+    /// Which values expire when, written in the same batch as the record that holds them.
+    Due,
     /// Identity, membership, epochs, bucket settings.
     Meta,
 }
 
 /// Every family, in the order of their discriminants.
-pub const FAMILIES: [Family; 4] = [Family::Records, Family::Leaves, Family::Hints, Family::Meta];
+pub const FAMILIES: [Family; 5] = [Family::Records, Family::Leaves, Family::Hints, Family::Due, Family::Meta];
 
 /// One change of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -135,6 +135,8 @@ pub enum Ask {
         /// Only this key of it.
         key: Option<Bytes>,
     },
+    /// What do your clocks say?
+    Clock,
 }
 
 /// A question about Merkle trees.
@@ -221,6 +223,8 @@ pub enum Answer {
         /// Whether all owners took part and are equal now.
         whole: bool,
     },
+    /// What this node's clocks say.
+    Clock(crate::clock::Said),
 }
 
 /// Why a node says no. Each says what it did to the data.
