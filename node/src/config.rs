@@ -116,6 +116,8 @@ pub struct Config {
     pub defaults: BTreeMap<String, toml::Value>,
     /// Time-outs.
     pub timeouts: Timeouts,
+    /// How long everybody must have agreed on a deletion before it is forgotten.
+    pub reap_grace: Duration,
 }
 
 /// `[limits]`
@@ -260,6 +262,7 @@ impl Config {
                 body: from.millis("timeouts.body_ms")?,
                 idle: from.millis("timeouts.idle_ms")?,
             },
+            reap_grace: from.millis("reap.grace_ms")?,
             defaults: from.defaults()?,
         };
         from.finish()?;

@@ -298,3 +298,25 @@ pub const SCRUB_PAGE_ROWS: usize = 256;
 
 /// Bytes of records after which such a look pauses: 4 MiB in a second, a few thousandths of a core.
 pub const SCRUB_PAGE_BYTES: usize = 1 << 20;
+
+/// How long a request may be under way. Whatever is older when it arrives is dropped: what it brings may have been deleted,
+/// and the deletion forgotten, since it was sent. Twice what the slowest repair waits for its answer.
+pub const MESSAGE_LIFE_MAX: Duration = Duration::from_secs(10);
+
+/// Dead records that are asked about at once: 256 names of 1.3 KiB.
+pub const REAP_PAGE_ROWS: usize = 256;
+
+/// How long a node may take to say whether dead records may go: it syncs its disk for that.
+pub const REAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The shortest pause between two rounds of asking; else a quarter of the grace.
+pub const REAP_EVERY_MIN: Duration = Duration::from_millis(250);
+
+/// The longest pause between two rounds of asking: the gauge of tombstones is so old at worst.
+pub const REAP_EVERY_MAX: Duration = Duration::from_secs(15);
+
+/// Dead keys that one node remembers agreements about: 65,536 × some 200 bytes. More wait for those to go.
+pub const REAP_KEYS_MAX: usize = 65_536;
+
+/// Pages of dead records that one node asks about in a round: as many as it remembers agreements about.
+pub const REAP_PAGES_MAX: usize = REAP_KEYS_MAX / REAP_PAGE_ROWS;

@@ -8,6 +8,7 @@
 //! | [`place`], [`members`], [`bucket`] | who owns what, who is here, how a bucket behaves |
 //! | [`coord`] | the PUT and GET machines |
 //! | [`tree`] | Merkle trees, and when a difference is believed |
+//! | [`reap`] | when a deletion may be forgotten |
 //! | [`wire`] | the bytes of all that |
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or starts a task.
@@ -19,6 +20,7 @@ pub mod coord;
 pub mod ids;
 pub mod members;
 pub mod place;
+pub mod reap;
 pub mod record;
 pub mod time;
 pub mod tree;

@@ -6,10 +6,10 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Join};
-use crate::duty::{exchange, gossip, hints, past, scrub, shape, surplus, swim};
+use crate::duty::{exchange, gossip, hints, past, reap, scrub, shape, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
-use crate::lane::{Core, Job, Lane, Ledger, Trees};
+use crate::lane::{Core, Job, Lane, Ledger, LetGo, Shared, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::past::Past;
 use crate::node::{Inner, Node};
@@ -25,7 +25,7 @@ use ring::causal::Epochs;
 use ring::causal::token::TokenKey;
 use ring::members::{Description, Status, View};
 use ring::tree::Forest;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -121,6 +121,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(shape::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(scrub::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(surplus::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(reap::run(node.clone(), config.reap_grace, stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
     serve_clients(&node, &config, boot_id, http_listener, shutdown, failure).await?;
@@ -252,15 +253,11 @@ fn start<W: World>(
     let partitions = entered.view.partitions;
     let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));
     let hints = Arc::new(Mutex::new(Ledger::load(store, config.limits.hint_bytes)?));
-    let core = Core::new(
-        store.clone(),
-        entered.node,
-        epochs,
-        partitions,
-        Arc::clone(&trees),
-        Arc::clone(&hints),
-        failed,
-    );
+    // Far apart from start to start: nobody takes a count for the one that it heard before a restart.
+    let first = world.rng("let_go").random::<u64>();
+    let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
+    let shared = Shared { trees: Arc::clone(&trees), hints: Arc::clone(&hints), let_go: Arc::clone(&let_go) };
+    let core = Core::new(store.clone(), entered.node, epochs, partitions, shared, failed);
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
@@ -279,6 +276,9 @@ fn start<W: World>(
         hints_delivered: 0.into(),
         read_repairs: 0.into(),
         trees,
+        let_go,
+        works: Mutex::default(),
+        reaped: Mutex::default(),
         aae: Mutex::default(),
         repairs: Mutex::default(),
         hints,

@@ -106,6 +106,12 @@ pub const KEYS: &[Key] = &[
     key("timeouts.header_ms", "", "10000", "time for the head of a request"),
     key("timeouts.body_ms", "", "60000", "time for the body of a request"),
     key("timeouts.idle_ms", "", "60000", "after this a silent connection is closed"),
+    key(
+        "reap.grace_ms",
+        "",
+        "60000",
+        "how long all nodes must have agreed on a deletion before it is forgotten; less than 20000 is for tests: a message may be under way for 16000",
+    ),
 ];
 
 /// The table of `docs/configuration.md`.

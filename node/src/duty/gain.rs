@@ -132,6 +132,7 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
 }
 
 async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), Silent> {
+    let _work = node.begin_work();
     if node.lock_trees().root(group) == Some(0) {
         pull(node, owner, group.partition).await?;
     }

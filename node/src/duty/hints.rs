@@ -121,7 +121,7 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
             .map_err(|error| error.to_string())?;
         let Some((last, _)) = rows.last() else { return Ok(waits) };
         start = keys::after(last);
-        let way = way(node, target);
+        let (way, _work) = (way(node, target), node.begin_work());
         if way == Way::Wait {
             give_up_old(node, target, &rows).await;
             waits = true;

@@ -6,6 +6,7 @@ pub mod gossip;
 pub mod hints;
 pub mod join;
 pub mod past;
+pub mod reap;
 pub mod scrub;
 pub mod shape;
 pub mod surplus;

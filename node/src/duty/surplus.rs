@@ -62,6 +62,7 @@ async fn round<W: World>(node: &Node<W>) {
 
 /// One partition, page by page.
 async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) -> Result<(), Refusal> {
+    let _work = node.begin_work();
     let (mut start, end) = keys::records_of_partition(partition);
     let unreadable = |why: &dyn std::fmt::Display| Refusal::Unavailable(why.to_string());
     loop {

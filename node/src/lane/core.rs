@@ -17,6 +17,7 @@ use ring::tree::{self, Forest};
 use ring::wire::peer::Refusal;
 use ring::wire::record::{Digest, decode, digest, encode};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -29,6 +30,7 @@ pub struct Core<S> {
     pub(super) partitions: u16,
     trees: Trees,
     hints: Hints,
+    let_go: LetGo,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
@@ -39,6 +41,20 @@ pub struct Core<S> {
 /// change in one order.
 pub type Trees = Arc<Mutex<Forest>>;
 
+/// By partition, how often a copy was let go that was not owned here; the first number differs from start to start.
+pub type LetGo = Arc<[AtomicU64]>;
+
+/// What the lane keeps up for others to look at.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The Merkle trees.
+    pub trees: Trees,
+    /// The hints.
+    pub hints: Hints,
+    /// What went that was not owned here.
+    pub let_go: LetGo,
+}
+
 /// A key in the batch: what it holds now, decoded once.
 #[derive(Debug)]
 struct Slot {
@@ -48,6 +64,8 @@ struct Slot {
     record: Option<Arc<Record>>,
     /// The digest of what the disk holds.
     stored: Option<Digest>,
+    /// Whether the disk counts it among the dead.
+    dead: bool,
     changed: bool,
 }
 
@@ -67,6 +85,8 @@ pub(super) struct Draft {
     pub(super) hints: BTreeMap<Vec<u8>, HintChange>,
     /// Partitions of which a hint was given up.
     pub(super) given_up: Vec<Partition>,
+    /// Partitions of which a copy goes that is not owned here.
+    pub(super) let_go: BTreeSet<Partition>,
 }
 
 type Answer = Box<dyn FnOnce(Result<bool, Refusal>) + Send>;
@@ -78,11 +98,11 @@ impl<S: Store> Core<S> {
         node: NodeId,
         epochs: Epochs,
         partitions: u16,
-        trees: Trees,
-        hints: Hints,
+        shared: Shared,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        Core { store, node, epochs, partitions, trees, hints, marked: false, failed }
+        let Shared { trees, hints, let_go } = shared;
+        Core { store, node, epochs, partitions, trees, hints, let_go, marked: false, failed }
     }
 
     /// Runs everything that waits as one batch.
@@ -169,6 +189,11 @@ impl<S: Store> Core<S> {
             }
             Job::DropCopy { id, held, reply } => {
                 let dropped = self.drop_copy(&id, held, draft);
+                draft.let_go.insert(partition(position(&id), self.partitions));
+                draft.answer(reply, dropped, |dropped, _| dropped);
+            }
+            Job::Reap { id, held, reply } => {
+                let dropped = self.reap(&id, held, draft);
                 draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
@@ -207,7 +232,9 @@ impl<S: Store> Core<S> {
             bytes.map(|b| decode(&b)).transpose().map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let record = record.map(Arc::new);
         let tree = tree::slot(position);
-        let slot = Slot { partition, tree, id: id.clone(), record: record.clone(), stored, changed: false };
+        let dead = record.as_deref().is_some_and(Record::is_dead);
+        let slot =
+            Slot { partition, tree, id: id.clone(), record: record.clone(), stored, dead, changed: false };
         draft.slots.insert(key.clone(), slot);
         Ok((key, record))
     }
@@ -273,7 +300,9 @@ impl<S: Store> Core<S> {
             let leaf = leaf.map_err(|e| self.refusal(e))?;
             let stored =
                 leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
-            let slot = Slot { partition, tree, id: id.clone(), record: None, stored, changed: false };
+            // Nobody knows what it was: the index is told of what takes its place, whatever that is.
+            let dead = true;
+            let slot = Slot { partition, tree, id: id.clone(), record: None, stored, dead, changed: false };
             draft.slots.insert(key, slot);
         }
         self.merge(id, record, None, now, draft)
@@ -321,6 +350,16 @@ impl<S: Store> Core<S> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A dead record goes if it still is just this one.
+    fn reap(&self, id: &ObjectId, held: Digest, draft: &mut Draft) -> Result<bool, Refusal> {
+        let (_, local) = self.slot(id, draft)?;
+        if local.as_deref().is_some_and(Record::is_dead) {
+            self.drop_copy(id, held, draft)
+        } else {
+            Ok(false)
+        }
+    }
+
     fn drop_copy(&self, id: &ObjectId, held: Digest, draft: &mut Draft) -> Result<bool, Refusal> {
         let (key, local) = self.slot(id, draft)?;
         let same = self.held(&key, local.as_deref(), draft) == Some(held);
@@ -362,6 +401,11 @@ impl<S: Store> Core<S> {
             let mut ledger = self.lock_hints();
             hints.values().for_each(|change| ledger.apply(change));
             draft.given_up.iter().for_each(|partition| ledger.drop_one(*partition));
+        }
+        if written.is_ok() {
+            for partition in &draft.let_go {
+                self.let_go[usize::from(partition.0)].fetch_add(1, Ordering::SeqCst);
+            }
         }
         let result = written.map_err(|e| self.refusal(e));
         for answer in draft.answers {
@@ -405,12 +449,20 @@ impl Draft {
                 Some(record) => {
                     let bytes = encode(&record);
                     let hash = digest(&bytes);
+                    match (slot.dead, record.is_dead()) {
+                        (_, true) => self.batch.put(Family::Dead, key.clone(), Bytes::new()),
+                        (true, false) => self.batch.delete(Family::Dead, key.clone()),
+                        (false, false) => {}
+                    }
                     self.batch.put(Family::Records, key, bytes);
                     let value = Bytes::copy_from_slice(&hash.0.to_be_bytes());
                     self.batch.put(Family::Leaves, leaf.clone(), value);
                     Some(hash)
                 }
                 None => {
+                    if slot.dead {
+                        self.batch.delete(Family::Dead, key.clone());
+                    }
                     self.batch.delete(Family::Records, key);
                     self.batch.delete(Family::Leaves, leaf.clone());
                     None
@@ -458,6 +510,7 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::DropHint { reply, .. }
         | Job::GiveUpHint { reply, .. }
         | Job::DropCopy { reply, .. }
+        | Job::Reap { reply, .. }
         | Job::Heal { reply, .. }
         | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }

@@ -94,6 +94,7 @@ impl<S: Store> Core<S> {
             }
         }
         draft.set(&key, None);
+        draft.let_go.insert(partition(position(id), self.partitions));
         Ok(true)
     }
 

@@ -108,6 +108,15 @@ pub enum Job {
         /// The answer: whether it was such a one.
         reply: Reply<bool>,
     },
+    /// Every node agrees that a dead record may be forgotten: let it go, unless it has changed.
+    Reap {
+        /// The key.
+        id: ObjectId,
+        /// The version.
+        held: Digest,
+        /// The answer: whether it is gone.
+        reply: Reply<bool>,
+    },
     /// Others remember a start that this directory has forgotten: go on under a lease beyond it, and never again under an
     /// actor of before.
     Jump {

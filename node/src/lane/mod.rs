@@ -15,7 +15,7 @@ mod hints;
 mod job;
 mod ledger;
 
-pub use core::{Core, Trees, leaf_row};
+pub use core::{Core, LetGo, Shared, Trees, leaf_row};
 pub use job::{Job, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};
 

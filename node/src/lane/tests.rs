@@ -1,6 +1,6 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Hints, Job, Lane, Ledger, Taken, Trees};
+use super::{Core, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use ring::time::Wall;
 use ring::tree::{Forest, Group, slot};
 use ring::wire::peer::{Action, Refusal};
 use ring::wire::record::{decode, digest, encode};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -42,8 +43,9 @@ impl Bench {
         let (tell, failed) = watch::channel(None);
         let trees: Trees = Arc::new(Mutex::new(Forest::new(PARTITIONS)));
         let hints = Arc::new(Mutex::new(Ledger::load(&store, HINT_BYTES_MAX).unwrap()));
-        let core =
-            Core::new(store.clone(), ME, epochs, PARTITIONS, Arc::clone(&trees), Arc::clone(&hints), tell);
+        let let_go = (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect();
+        let shared = Shared { trees: Arc::clone(&trees), hints: Arc::clone(&hints), let_go };
+        let core = Core::new(store.clone(), ME, epochs, PARTITIONS, shared, tell);
         let (lane, _done) = Lane::start(core, false);
         Bench { disk, store, lane, trees, hints, failed }
     }
@@ -56,6 +58,17 @@ impl Bench {
         sync: bool,
     ) -> Result<Taken, Refusal> {
         let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None };
+        self.write(id, action, value, seen, sync).await
+    }
+
+    async fn write(
+        &self,
+        id: &ObjectId,
+        action: Action,
+        value: &str,
+        seen: Option<Context>,
+        sync: bool,
+    ) -> Result<Taken, Refusal> {
         let write = Write {
             action,
             body: Bytes::copy_from_slice(value.as_bytes()),
@@ -217,6 +230,28 @@ async fn a_copy_goes_only_as_it_was_handed_on() {
     let held = digest(&bench.bytes(&key).unwrap());
     assert_eq!(drop(held).await, Ok(true));
     assert_eq!(bench.bytes(&key), None);
+}
+
+#[tokio::test]
+async fn the_dead_are_found_and_go_only_as_they_were_agreed_on() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    let dead = || bench.store.scan(Family::Dead, &[], None, 9, usize::MAX).unwrap().len();
+    let reap = |held| bench.lane.run(move |reply| Job::Reap { id: id("k"), held, reply });
+    let alive = bench.put(&key, "v", None, true).await.unwrap();
+    assert_eq!(dead(), 0);
+    assert_eq!(reap(digest(&bench.bytes(&key).unwrap())).await, Ok(false), "it is alive");
+    let deleted = |seen| bench.write(&key, Action::Delete, "", Some(seen), true);
+    deleted(alive.context).await.unwrap();
+    assert_eq!(dead(), 1);
+    let held = digest(&bench.bytes(&key).unwrap());
+    let again = bench.put(&key, "again", None, true).await.unwrap();
+    assert_eq!(dead(), 0, "a value stands beside it");
+    assert_eq!(reap(held).await, Ok(false), "it has changed since");
+    deleted(again.record.clock.clone()).await.unwrap();
+    assert_eq!(dead(), 1);
+    assert_eq!(reap(digest(&bench.bytes(&key).unwrap())).await, Ok(true));
+    assert_eq!((bench.bytes(&key), dead()), (None, 0));
 }
 
 #[tokio::test]

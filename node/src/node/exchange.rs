@@ -169,6 +169,7 @@ impl<'a, W: World> Exchange<'a, W> {
 /// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved; `None` if it
 /// did not come to an end.
 async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Option<u64> {
+    let _work = node.begin_work();
     let mut moved = 0;
     if key.theirs.is_some()
         && let Some(theirs) = fetch(node, peer, &key.id).await?

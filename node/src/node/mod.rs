@@ -9,13 +9,15 @@ pub mod hints;
 pub mod keys;
 pub mod past;
 pub mod read;
+pub mod reap;
 pub mod repair;
 pub mod serve;
 pub mod trees;
+pub mod work;
 pub mod write;
 
 use crate::cluster::{Cluster, Snapshot};
-use crate::lane::{Hints, Job, Lane, Trees};
+use crate::lane::{Hints, Job, Lane, LetGo, Trees};
 use crate::limits::BUSY_FOR;
 use crate::peer::Pool;
 use crate::store::{Batch, Family, Store, keys as rows};
@@ -71,6 +73,12 @@ pub struct Inner<W: World> {
     pub read_repairs: AtomicU64,
     /// The Merkle trees, which the lane keeps up.
     pub trees: Trees,
+    /// How often the lane has let go what is not owned here.
+    pub let_go: LetGo,
+    /// What may hold a record in memory.
+    pub works: Mutex<work::Works>,
+    /// What became of deletions.
+    pub reaped: Mutex<reap::Reaped>,
     /// What came of comparing them.
     pub aae: Mutex<trees::Aae>,
     /// What somebody has asked to be repaired.

@@ -80,6 +80,7 @@ impl<W: World> Node<W> {
     }
 
     async fn drive_read(&self, ask: ReadAsk, answer: oneshot::Sender<Reply>) {
+        let _work = self.begin_work();
         let mut answer = Some(answer);
         let snapshot = self.cluster.snapshot();
         let plan = self.cluster.plan(&snapshot, &ask.id);

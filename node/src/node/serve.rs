@@ -69,6 +69,8 @@ impl<W: World> Node<W> {
             Ask::Repair { partition, bucket, key } => {
                 self.answer_repair(partition, bucket, key).await.unwrap_or_else(refused)
             }
+            Ask::Reapable => self.answer_reapable(table, &message.body).await.unwrap_or_else(refused),
+            Ask::Reap => self.answer_reap(table, &message.body).await.unwrap_or_else(refused),
             // The failure detector takes its messages before they come here.
             Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
         }

@@ -3,6 +3,7 @@
 //! The driver is a task of its own: it outlives the client's connection, so that late failures still leave hints.
 
 use super::Node;
+use super::work::Work;
 use crate::cluster::Snapshot;
 use crate::lane::{Job, Taken};
 use crate::limits::{FORWARD_GRACE, REPLANS_MAX};
@@ -177,6 +178,7 @@ impl<W: World> Node<W> {
             taken: None,
             replicate: Bytes::new(),
             regime: snapshot.regime.name().digest,
+            _work: self.begin_work(),
         };
         tokio::spawn(drive.run(plan, write));
         wait.await.unwrap_or(Err(WriteFail::Lost))
@@ -218,6 +220,8 @@ struct Drive<W: World> {
     replicate: Bytes,
     /// The tables by which it goes on.
     regime: u64,
+    /// It holds the record until the last replica has it.
+    _work: Work<W>,
 }
 
 impl<W: World> Drive<W> {

@@ -147,6 +147,8 @@ async fn write_requests<W: World>(
     waiting: &Waiting,
     silence: &Silence,
 ) -> io::Result<End> {
+    let hello = world.now();
+    let sent_ms = |now: Time| u64::try_from((now - hello).as_millis()).unwrap_or(u64::MAX);
     let mut batch: Vec<Queued> = first.into_iter().collect();
     let mut pieces = Pieces::default();
     let mut ticks = interval(PING_EVERY);
@@ -156,6 +158,7 @@ async fn write_requests<W: World>(
         let now = world.now();
         for queued in batch.iter_mut().filter(|queued| queued.is_wanted(now)) {
             queued.header.deadline_ms = left_ms(queued.deadline, now);
+            queued.header.sent_ms = sent_ms(now);
             if let Some(answer) = queued.answer.take() {
                 waiting.add(queued.header.id, answer);
             }
@@ -174,7 +177,10 @@ async fn write_requests<W: World>(
                 _ if outbox.is_closed() && waiting.is_idle() => return Ok(End::Unneeded),
                 0 => {}
                 n if n >= SILENT_PINGS_MAX => return Ok(End::Silent),
-                _ => pieces.push(&Header::bare(Kind::Ping, 0), Bytes::new()),
+                _ => {
+                    let ping = Header { sent_ms: sent_ms(world.now()), ..Header::bare(Kind::Ping, 0) };
+                    pieces.push(&ping, Bytes::new());
+                }
             }
         }
     }

@@ -1,28 +1,31 @@
 //! The envelope of every message between peers.
 //!
 //! ```text
-//!  0       4       8        9      10     18              22             30            38      46
-//!  ┌───────┬───────┬─────────┬──────┬──────┬───────────────┬──────────────┬─────────────┬───────┬──────┐
-//!  │ len   │ crc32 │ version │ kind │ id   │ deadline_ms   │ table counter│ table digest│ trace │ body │
-//!  │ u32   │ u32   │ u8      │ u8   │ u64  │ u32           │ u64          │ u64         │ u64   │ …    │
-//!  └───────┴───────┴─────────┴──────┴──────┴───────────────┴──────────────┴─────────────┴───────┴──────┘
+//!  0       4       8        9      10     18            22              30             38      46        54
+//!  ┌───────┬───────┬─────────┬──────┬──────┬─────────────┬───────────────┬──────────────┬───────┬─────────┬──────┐
+//!  │ len   │ crc32 │ version │ kind │ id   │ deadline_ms │ table counter │ table digest │ trace │ sent_ms │ body │
+//!  │ u32   │ u32   │ u8      │ u8   │ u64  │ u32         │ u64           │ u64          │ u64   │ u64     │ …    │
+//!  └───────┴───────┴─────────┴──────┴──────┴─────────────┴───────────────┴──────────────┴───────┴─────────┴──────┘
 //!           `len` counts from the checksum on; the checksum covers from the version on; all little-endian
 //! ```
 //!
 //! The header is fixed and hand-written, not serde: it is read before anything is allocated, and a dump of the wire
-//! can be read by eye. The deadline is what is left of it, because two machines share no clock. The checksum is there
+//! can be read by eye. The deadline is what is left of it, because two machines share no clock; how
+//! long it was on its way the receiver finds out by `sent_ms` (`Delays`). The checksum is there
 //! although TCP has one: TCP's lets about one in 65,536 damaged segments through, and a replica would keep it.
 
-use crate::limits::{FRAME_BYTES_MAX, READ_BYTES};
+use crate::limits::{FRAME_BYTES_MAX, HELLO_TIMEOUT, READ_BYTES};
 use bytes::{Buf, Bytes, BytesMut};
+use ring::time::Time;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The version of the frame and of the bodies in it, agreed on in the hello.
 pub const PROTOCOL: u8 = 2;
 /// Bytes in front of the body.
-pub const HEAD_BYTES: usize = 46;
+pub const HEAD_BYTES: usize = 54;
 /// The largest body.
 pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEAD_BYTES;
 /// The length prefix, which does not count itself.
@@ -77,12 +80,14 @@ pub struct Header {
     pub table: TableTag,
     /// Joins the logs of all nodes that one client request touched. 0: not traced.
     pub trace: u64,
+    /// When it was written, in milliseconds since the sender finished the hello of this connection. 0 in answers.
+    pub sent_ms: u64,
 }
 
 impl Header {
     /// A header without deadline, table or trace.
     pub fn bare(kind: Kind, id: u64) -> Header {
-        Header { kind, id, deadline_ms: u32::MAX, table: TableTag::default(), trace: 0 }
+        Header { kind, id, deadline_ms: u32::MAX, table: TableTag::default(), trace: 0, sent_ms: 0 }
     }
 }
 
@@ -134,6 +139,7 @@ pub fn encode_head(header: &Header, body: &[u8]) -> [u8; HEAD_BYTES] {
     head[22..30].copy_from_slice(&header.table.counter.to_le_bytes());
     head[30..38].copy_from_slice(&header.table.digest.to_le_bytes());
     head[38..46].copy_from_slice(&header.trace.to_le_bytes());
+    head[46..54].copy_from_slice(&header.sent_ms.to_le_bytes());
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[BARE_BYTES..]);
     crc.update(body);
@@ -178,8 +184,43 @@ fn decode_whole(mut bytes: Bytes) -> Result<Frame, FrameError> {
         deadline_ms: bytes.get_u32_le(),
         table: TableTag { counter: bytes.get_u64_le(), digest: bytes.get_u64_le() },
         trace: bytes.get_u64_le(),
+        sent_ms: bytes.get_u64_le(),
     };
     Ok(Frame { header, body: bytes })
+}
+
+/// How long frames were on their way, as far as a receiver can know without the sender's clock.
+///
+/// The fastest frame so far stands for no delay at all. Before the first one there is the hello: both sides ended it within
+/// [`HELLO_TIMEOUT`] of each other, so no connection can begin with frames that are older than they look by more than that.
+/// Clocks drift, so the fastest may fade, and no faster than clocks drift: frames that trickle in after minutes in the
+/// system's buffers can't make their own delay the rule.
+#[derive(Debug)]
+pub(super) struct Delays {
+    hello: Time,
+    last: Time,
+    /// The least of arrival minus sending, in microseconds, each since its side's hello.
+    least: i64,
+}
+
+/// Two clocks drift apart by no more than one part in so many: twice what a system may slew its clock.
+const DRIFT_ONE_IN: i64 = 1000;
+
+impl Delays {
+    pub(super) fn since(hello: Time) -> Self {
+        Delays { hello, last: hello, least: HELLO_TIMEOUT.as_micros() as i64 }
+    }
+
+    /// How long a frame was on its way that is looked at now.
+    pub(super) fn of(&mut self, sent_ms: u64, now: Time) -> Duration {
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        let sent = i64::try_from(sent_ms).unwrap_or(i64::MAX).saturating_mul(1000);
+        let took = micros(now - self.hello).saturating_sub(sent);
+        let faded = self.least.saturating_add(micros(now - self.last) / DRIFT_ONE_IN);
+        self.last = now;
+        self.least = faded.min(took);
+        Duration::from_micros(u64::try_from(took.saturating_sub(self.least)).unwrap_or_default())
+    }
 }
 
 /// How often in a row a look at the connection found that nothing had arrived.
@@ -236,13 +277,14 @@ mod tests {
     }
 
     fn header() -> impl Strategy<Value = Header> {
-        (1..=6u8, any::<(u64, u32, u64, u64, u64)>()).prop_map(
-            |(kind, (id, deadline_ms, counter, digest, trace))| Header {
+        (1..=6u8, any::<(u64, u32, u64, u64, u64, u64)>()).prop_map(
+            |(kind, (id, deadline_ms, counter, digest, trace, sent_ms))| Header {
                 kind: Kind::from_byte(kind).unwrap(),
                 id,
                 deadline_ms,
                 table: TableTag { counter, digest },
                 trace,
+                sent_ms,
             },
         )
     }
@@ -255,12 +297,13 @@ mod tests {
             deadline_ms: 1000,
             table: TableTag { counter: 7, digest: 0xfeed },
             trace: 0xabcdef,
+            sent_ms: 0x0304,
         };
         let bytes = encode(&header, b"hi");
         // zlib's crc32 of what follows it.
-        let crc = 0x2b31_ff84_u32.to_le_bytes();
+        let crc = 0xc28e_03f3_u32.to_le_bytes();
         let expected = [
-            &[44, 0, 0, 0][..],
+            &[52, 0, 0, 0][..],
             &crc,
             &[2, 1],
             &[2, 1, 0, 0, 0, 0, 0, 0],
@@ -268,6 +311,7 @@ mod tests {
             &[7, 0, 0, 0, 0, 0, 0, 0],
             &[0xed, 0xfe, 0, 0, 0, 0, 0, 0],
             &[0xef, 0xcd, 0xab, 0, 0, 0, 0, 0],
+            &[4, 3, 0, 0, 0, 0, 0, 0],
             b"hi",
         ]
         .concat();
@@ -278,8 +322,50 @@ mod tests {
     fn a_length_is_judged_before_anything_is_allocated() {
         let mut huge = BytesMut::from(&u32::MAX.to_le_bytes()[..]);
         assert!(matches!(decode(&mut huge), Err(FrameError::TooLarge(_))));
-        let mut short = BytesMut::from(&41u32.to_le_bytes()[..]);
-        assert!(matches!(decode(&mut short), Err(FrameError::TooShort(45))));
+        let mut short = BytesMut::from(&49u32.to_le_bytes()[..]);
+        assert!(matches!(decode(&mut short), Err(FrameError::TooShort(53))));
+    }
+
+    #[test]
+    fn a_frame_is_as_late_as_it_is_later_than_the_fastest() {
+        let at = |ms: u64| Time(ms * 1000);
+        // Off by the drift that is allowed for in the longest pause here, 20 s.
+        let (ms, close) =
+            (Duration::from_millis, |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_millis(25));
+        // The sender's hello ended half a second after ours, which no frame may look early for.
+        let mut delays = Delays::since(at(7000));
+        assert_eq!(delays.of(0, at(7520)), ms(0));
+        assert_eq!(delays.of(100, at(7600)), ms(0), "a faster one");
+        assert!(close(delays.of(150, at(9650)), ms(2000)));
+        assert!(close(delays.of(2200, at(9700)), ms(0)), "the next is not late for that");
+        // A process stood still, and what had arrived before is looked at after.
+        assert!(close(delays.of(2300, at(29_800)), ms(20_000)));
+        // Ten minutes of trickle teach nothing.
+        for second in 0..600 {
+            let late = delays.of(2300 + 1000 * second, at(130_000 + 1000 * second));
+            assert!(late > ms(119_000), "{late:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_cannot_begin_late_and_pass_for_fast() {
+        let mut delays = Delays::since(Time(0));
+        assert!(delays.of(0, Time(600_000_000)) > Duration::from_secs(590));
+        let mut slow = Delays::since(Time(0));
+        assert_eq!(slow.of(0, Time(2_900_000)), Duration::ZERO, "within the hello's bound");
+    }
+
+    #[test]
+    fn clocks_that_drift_make_nothing_late() {
+        let mut delays = Delays::since(Time(0));
+        for minute in 0..60 * 24 * 30 {
+            let sent_ms = minute * 60_000;
+            let now = Time(sent_ms * 1000 + sent_ms / 2);
+            assert!(
+                delays.of(sent_ms, now) < Duration::from_millis(1),
+                "500 parts in a million, minute {minute}"
+            );
+        }
     }
 
     #[test]

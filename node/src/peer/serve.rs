@@ -10,12 +10,12 @@
 //! TCP tells the peer, whose own bound then answers `Overloaded`. A peer that does not read its answers stops its own
 //! handlers and nobody else's, until the write gives up.
 
-use super::frame::{BODY_BYTES_MAX, Frame, FrameError, Frames, Header, Kind, Silence};
+use super::frame::{BODY_BYTES_MAX, Delays, Frame, FrameError, Frames, Header, Kind, Silence};
 use super::hello::{self, HelloError, Local, Nonce, PeerIdentity};
 use super::write::Pieces;
 use crate::limits::{
-    ANSWER_BYTES_MAX, CONNECTIONS_MAX, HELLO_TIMEOUT, HELLOS_MAX, PING_EVERY, SERVE_IN_FLIGHT_BYTES_MAX,
-    SERVE_IN_FLIGHT_MAX, SILENT_PINGS_MAX, WRITE_BATCH_MAX,
+    ANSWER_BYTES_MAX, CONNECTIONS_MAX, HELLO_TIMEOUT, HELLOS_MAX, MESSAGE_LIFE_MAX, PING_EVERY,
+    SERVE_IN_FLIGHT_BYTES_MAX, SERVE_IN_FLIGHT_MAX, SILENT_PINGS_MAX, WRITE_BATCH_MAX,
 };
 use crate::world::{Listener, World};
 use bytes::Bytes;
@@ -200,6 +200,7 @@ impl<W: World, H: Handler> Session<'_, W, H> {
     ) -> Ended {
         let mut running = FuturesUnordered::new();
         let mut running_bytes = 0;
+        let mut delays = Delays::since(self.acceptor.world.now());
         let mut ticks = interval(PING_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -217,7 +218,8 @@ impl<W: World, H: Handler> Session<'_, W, H> {
                         Ok(None) => return Ended::Closed,
                         Err(error) => return Ended::Frame(error),
                     };
-                    header.deadline_ms = self.left_ms(header.deadline_ms);
+                    let delay = delays.of(header.sent_ms, self.acceptor.world.now());
+                    header.deadline_ms = self.left_ms(header.deadline_ms, delay);
                     match header.kind {
                         Kind::Ping => self.send(Kind::Pong, header.id, Bytes::new()).await,
                         // Nobody waits for it any more.
@@ -239,9 +241,14 @@ impl<W: World, H: Handler> Session<'_, W, H> {
         }
     }
 
-    /// What is left of a deadline after the time that the request spent in our buffer behind others.
-    fn left_ms(&self, deadline_ms: u32) -> u32 {
+    /// What is left of a deadline after the time that the request spent on its way, and in our buffer behind others. Nothing,
+    /// whatever the deadline was, after [`MESSAGE_LIFE_MAX`].
+    fn left_ms(&self, deadline_ms: u32, delay: Duration) -> u32 {
         let waited = self.acceptor.world.now() - Time(self.heard_at.load(Ordering::Relaxed));
+        let waited = waited.max(delay);
+        if waited >= MESSAGE_LIFE_MAX {
+            return 0;
+        }
         deadline_ms.saturating_sub(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX))
     }
 

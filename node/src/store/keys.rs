@@ -3,6 +3,7 @@
 //! ```text
 //!   Records           partition u16 BE ‖ bucket length u8 ‖ bucket ‖ key
 //!   Leaves            partition u16 BE ‖ slot u16 BE ‖ bucket length u8 ‖ bucket ‖ key
+//!   Dead              as a record's
 //!   Hints             target NodeId 16 bytes BE ‖ as a record's
 //!   Meta              plain names: "identity", "view", …, "bucket/" ‖ bucket
 //! ```

@@ -1,4 +1,4 @@
-//! What the node needs of a disk: ordered bytes in four families, and batches that are all or nothing.
+//! What the node needs of a disk: ordered bytes in five families, and batches that are all or nothing.
 //!
 //! A [`Store`] is synchronous and knows nothing of records. The lane (`lane.rs`) is the only writer; readers come from
 //! anywhere. Two implementations pass one suite (`conformance.rs`): `rocks.rs` for real disks and `mem.rs`, its twin in
@@ -24,10 +24,13 @@ pub enum Family {
     Hints,
     /// Identity, membership, epochs, bucket settings.
     Meta,
+    /// Which records are dead, so that they are found without a look at the others. Written with them.
+    Dead,
 }
 
 /// Every family, in the order of their discriminants.
-pub const FAMILIES: [Family; 4] = [Family::Records, Family::Leaves, Family::Hints, Family::Meta];
+pub const FAMILIES: [Family; 5] =
+    [Family::Records, Family::Leaves, Family::Hints, Family::Meta, Family::Dead];
 
 /// One change of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]

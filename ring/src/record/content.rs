@@ -93,6 +93,12 @@ impl Content {
         text + 64
     }
 
+    /// Whether it only remembers that something is gone, and may be forgotten once nobody can bring that back. What a cart
+    /// remembers is not among it: its removals wait for what has not come yet, and its spent names for late retries.
+    pub fn is_dead(&self) -> bool {
+        matches!(self, Content::Tombstone { .. })
+    }
+
     /// Whether it belongs to a cart.
     pub fn is_cart(&self) -> bool {
         !matches!(self, Content::Object(_) | Content::Tombstone { .. })

@@ -45,6 +45,11 @@ impl Record {
         }
     }
 
+    /// Whether nothing is alive in it: only its clock, or memories of what is gone.
+    pub fn is_dead(&self) -> bool {
+        self.siblings.iter().all(|s| s.content.is_dead())
+    }
+
     /// About how many bytes its siblings take.
     pub fn bytes(&self) -> usize {
         self.siblings.iter().map(|s| s.content.bytes()).sum()

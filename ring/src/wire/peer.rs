@@ -135,6 +135,10 @@ pub enum Ask {
         /// Only this key of it.
         key: Option<Bytes>,
     },
+    /// May these dead records be forgotten, as far as you are concerned? In the body, key and digest each.
+    Reapable,
+    /// Forget these dead records, each if it still is just this one. In the body, key and digest each.
+    Reap,
 }
 
 /// A question about Merkle trees.
@@ -220,6 +224,17 @@ pub enum Answer {
         repairs: u64,
         /// Whether all owners took part and are equal now.
         whole: bool,
+    },
+    /// What stands in the way of forgetting, by the places in the list that was asked about.
+    Reapable {
+        /// An owner: not durably held as it is there. Another: held at all.
+        unlike: Vec<u16>,
+        /// A hint of the key waits here.
+        hinted: Vec<u16>,
+        /// For how long the oldest work has gone on here that may hold a record in memory.
+        work_ms: u64,
+        /// Changes whenever a copy of the partition that was not owned here was let go, and with every start.
+        mark: u64,
     },
 }
 

@@ -5,6 +5,7 @@
 //! | `key` | one key on several nodes: steps, faults, and a ledger that knows nothing of dots |
 //! | `random` | seeded histories: copies lost, dropped, wiped and taken back in time; contexts with gaps |
 //! | `schedules` | counterexamples step by step, as they were found |
+//! | `reap` | deletions that are forgotten, with one proof after the other left out |
 //! | `growth` | siblings and clocks that must not grow, and merges that must not write |
 //!
 //! A check that can't fail is none, so the histories also run under schemes with one rule taken away ([`key::Scheme`]), and
@@ -13,4 +14,5 @@
 mod growth;
 mod key;
 mod random;
+mod reap;
 mod schedules;

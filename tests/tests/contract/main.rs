@@ -14,6 +14,7 @@
 //! | `bounds` | what would grow with a client's bad will, and does not |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
+//! | `reaping` | deletes that stay deleted, and tombstones that go away |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
 //! | `cli` | the commands and their exit codes |
 //!
@@ -35,6 +36,7 @@ mod hostile;
 mod keys;
 mod objects;
 mod process;
+mod reaping;
 mod rollback;
 mod siblings;
 mod support;

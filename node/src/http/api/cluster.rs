@@ -151,6 +151,9 @@ fn aae_json<W: World>(node: &Node<W>) -> Value {
     let oldest = node.oldest_unverified();
     let building = node.lock_trees().unbuilt();
     let urgent: Vec<u16> = node.lock_hints().urgent.keys().map(|partition| partition.0).collect();
+    let reaped = *node.lock_reaped();
+    let waiting: Map<String, Value> =
+        reaped.reasons().into_iter().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
     let aae = node.lock_aae();
     let peers: Vec<Value> = aae
         .peers
@@ -172,6 +175,12 @@ fn aae_json<W: World>(node: &Node<W>) -> Value {
             "rounds": aae.scrubs,
             "healed": aae.healed,
             "leaves_mended": aae.mended,
+        },
+        "reap": {
+            "tombstones": reaped.held,
+            "reaped": reaped.reaped,
+            "rounds": reaped.rounds,
+            "waiting": waiting,
         },
         "oldest_unverified_ms": oldest.map(|age| age.as_millis() as u64),
         "urgent": urgent,

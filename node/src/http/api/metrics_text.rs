@@ -25,6 +25,7 @@ pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, Stor
     let node = &api.node;
     counter!("cartwheel_read_repairs_total").absolute(node.read_repairs.load(Ordering::Relaxed));
     set_aae(node);
+    set_reaped(node);
     gauge!("cartwheel_requests_in_flight").set(node.in_flight.load(Ordering::Relaxed) as f64);
     gauge!("cartwheel_uptime_seconds").set((node.now() - api.started).as_secs_f64());
     gauge!("cartwheel_records_estimated").set(node.store.estimate_keys(Family::Records) as f64);
@@ -54,6 +55,16 @@ fn set_aae<W: World>(node: &Node<W>) {
     counter!("cartwheel_scrub_records_total").absolute(aae.scrubbed);
     counter!("cartwheel_scrub_healed_total").absolute(aae.healed);
     counter!("cartwheel_scrub_leaves_mended_total").absolute(aae.mended);
+}
+
+fn set_reaped<W: World>(node: &Node<W>) {
+    let reaped = *node.lock_reaped();
+    gauge!("cartwheel_tombstones").set(reaped.held as f64);
+    counter!("cartwheel_reaped_total").absolute(reaped.reaped);
+    counter!("cartwheel_reap_rounds_total").absolute(reaped.rounds);
+    for (reason, count) in reaped.reasons() {
+        gauge!("cartwheel_reap_waiting", "reason" => reason).set(count as f64);
+    }
 }
 
 fn set_members<W: World>(node: &Node<W>) {

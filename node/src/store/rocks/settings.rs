@@ -29,6 +29,7 @@ pub(super) fn name(family: Family) -> &'static str {
         Family::Leaves => "leaves",
         Family::Hints => "hints",
         Family::Meta => "meta",
+        Family::Dead => "dead",
     }
 }
 
@@ -88,6 +89,7 @@ fn family(family: Family, cache: &Cache) -> Options {
         Family::Leaves => (4 * MIB, 8 << 10),
         Family::Hints => (4 * MIB, 16 << 10),
         Family::Meta => (MIB, 4 << 10),
+        Family::Dead => (MIB, 8 << 10),
     };
     options.set_write_buffer_size(write_buffer);
     options.set_max_write_buffer_number(3);
@@ -95,7 +97,7 @@ fn family(family: Family, cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options.set_block_based_table_factory(&blocks(cache, block_bytes));
-    if family == Family::Hints {
+    if matches!(family, Family::Hints | Family::Dead) {
         // Hints are a queue. Its deleted head makes every seek slow until it is compacted away.
         options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
     }
