@@ -320,3 +320,24 @@ pub const REAP_KEYS_MAX: usize = 65_536;
 
 /// Pages of dead records that one node asks about in a round: as many as it remembers agreements about.
 pub const REAP_PAGES_MAX: usize = REAP_KEYS_MAX / REAP_PAGE_ROWS;
+
+/// How often some others are asked what their clocks say.
+pub const CLOCK_EVERY: Duration = Duration::from_millis(500);
+
+/// Whom a node asks that is sure already: each of ten is heard within two seconds.
+pub const CLOCK_FANOUT: usize = 3;
+
+/// How long the answer may take: one that took longer says little about when it was given.
+pub const CLOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the clock is kept for the next start while there are values that expire: one synced batch more.
+pub const CLOCK_KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How often values are looked for whose time is over: so long their space is held beyond it.
+pub const EXPIRY_EVERY: Duration = Duration::from_millis(500);
+
+/// Notes of values that are due, read at a time: 1,024 × 1.3 KiB at worst.
+pub const EXPIRY_ROWS: usize = 1024;
+
+/// Keys whose expired values are dropped in one batch. Their records are in memory together: 16 × 4 MiB by default.
+pub const EXPIRY_AT_ONCE: usize = 16;

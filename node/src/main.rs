@@ -93,7 +93,7 @@ async fn serve(args: &NodeArgs) -> ExitCode {
     metrics();
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(signals(stop));
-    let world = node::real::RealWorld::new(node::store::rocks::RocksStore::open);
+    let world = node::real::RealWorld::new(node::store::rocks::RocksStore::open).skewed(skew_ms());
     match node::boot::run(world, config, settings.into_inner(), stopping, None).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -101,6 +101,13 @@ async fn serve(args: &NodeArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How far a test wants this node's calendar to be off. Only in debug builds, which is what tests run: nobody's release binary
+/// has a switch for a wrong clock.
+fn skew_ms() -> i64 {
+    let given = if cfg!(debug_assertions) { std::env::var("CARTWHEEL_TEST_SKEW_MS").ok() } else { None };
+    given.map_or(0, |text| text.parse().expect("CARTWHEEL_TEST_SKEW_MS is a number of milliseconds"))
 }
 
 fn metrics() {

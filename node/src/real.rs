@@ -21,13 +21,20 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub struct RealWorld<S> {
     started: Instant,
+    skew_ms: i64,
     open: fn(&Path) -> Result<S, OpenError>,
 }
 
 impl<S: Store> RealWorld<S> {
     /// A world whose monotonic clock starts now and whose disks are opened by `open`.
     pub fn new(open: fn(&Path) -> Result<S, OpenError>) -> Self {
-        RealWorld { started: Instant::now(), open }
+        RealWorld { started: Instant::now(), skew_ms: 0, open }
+    }
+
+    /// The same with a calendar that is off by so much, to try what a wrong one does.
+    #[must_use]
+    pub fn skewed(self, ms: i64) -> Self {
+        RealWorld { skew_ms: ms, ..self }
     }
 }
 
@@ -42,7 +49,8 @@ impl<S: Store> World for RealWorld<S> {
 
     fn wall(&self) -> Wall {
         // A calendar before 1970 is a dead clock battery; the epoch is as good a guess as any.
-        Wall::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+        let right = Wall::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        Wall(right.0.saturating_add_signed(self.skew_ms))
     }
 
     fn rng(&self, _purpose: &str) -> StdRng {

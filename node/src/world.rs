@@ -29,7 +29,7 @@ pub trait World: Clone + Send + Sync + 'static {
 
     /// The monotonic clock: deadlines, detectors, latencies.
     fn now(&self) -> Time;
-    /// The calendar: headers, expiry, logs. Never a version.
+    /// This node's calendar. It has a say in the cluster's clock (`ring/src/clock.rs`), and nothing else goes by it.
     fn wall(&self) -> Wall;
     /// A stream of random numbers for one purpose. In a simulation the same seed and purpose repeat it.
     fn rng(&self, purpose: &str) -> StdRng;

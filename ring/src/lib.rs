@@ -16,6 +16,7 @@
 pub mod bucket;
 pub mod cart;
 pub mod causal;
+pub mod clock;
 pub mod coord;
 pub mod ids;
 pub mod members;

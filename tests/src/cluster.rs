@@ -42,6 +42,8 @@ struct Node {
     seeds: Vec<u16>,
     data_dir: PathBuf,
     log: PathBuf,
+    /// How far its calendar is off, in milliseconds.
+    skew_ms: i64,
     child: Option<Child>,
 }
 
@@ -71,6 +73,7 @@ impl Cluster {
                 seeds: nodes.first().map(|first| first.peer_port).into_iter().collect(),
                 data_dir: dir.path().join(format!("node-{index}")),
                 log: dir.path().join(format!("node-{index}.log")),
+                skew_ms: 0,
                 child: None,
             });
         }
@@ -86,6 +89,7 @@ impl Cluster {
             seeds: self.nodes.first().map(|first| first.peer_port).into_iter().collect(),
             data_dir,
             log: self.dir.path().join(format!("node-{index}.log")),
+            skew_ms: 0,
             child: None,
         });
         Ok(index)
@@ -94,6 +98,12 @@ impl Cluster {
     /// Gives every node that is started from now on this setting, by its environment variable.
     pub fn set(&mut self, variable: &str, value: &str) {
         self.settings.push((variable.to_owned(), value.to_owned()));
+    }
+
+    /// From its next start on the node's calendar is off by so much. A debug build does as it is told; a test that relies on it
+    /// asks `cartwheel_clock_ahead_seconds` of the node.
+    pub fn skew(&mut self, index: usize, ms: i64) {
+        self.nodes[index].skew_ms = ms;
     }
 
     /// How many nodes there are, running or not.
@@ -148,6 +158,7 @@ impl Cluster {
             command.args(["--seed", &format!("127.0.0.1:{seed}")]);
         }
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.env("CARTWHEEL_TEST_SKEW_MS", node.skew_ms.to_string());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         node.child = Some(command.spawn().context("could not start a node")?);
         Ok(())

@@ -6,7 +6,7 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Join};
-use crate::duty::{exchange, gossip, hints, past, reap, scrub, shape, surplus, swim};
+use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
 use crate::lane::{Core, Job, Lane, Ledger, LetGo, Shared, Trees};
@@ -23,6 +23,7 @@ use rand::RngExt;
 use ring::bucket::BucketSettings;
 use ring::causal::Epochs;
 use ring::causal::token::TokenKey;
+use ring::clock::{Clock, Kept};
 use ring::members::{Description, Status, View};
 use ring::tree::Forest;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -108,7 +109,7 @@ pub async fn run<W: World>(
     tokio::select! {
         biased;
         _ = shutdown.wait_for(|stop| *stop) => {}
-        () = past::greet(&node) => {}
+        _ = futures_util::future::join(past::greet(&node), clock::set(&node)) => {}
     }
     keep_asked(&node).await;
     // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
@@ -122,6 +123,8 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(scrub::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(surplus::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(reap::run(node.clone(), config.reap_grace, stopping.clone())));
+    tasks.push(tokio::spawn(clock::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(expiry::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
     serve_clients(&node, &config, boot_id, http_listener, shutdown, failure).await?;
@@ -242,6 +245,7 @@ fn start<W: World>(
 ) -> Result<(Node<W>, oneshot::Receiver<()>), BootError> {
     let boot = identity::number(store, config, keys::EPOCH_BOOT)?;
     let asked = identity::number(store, config, keys::ASKED)?;
+    let kept = store.get(Family::Meta, keys::CLOCK)?.and_then(|bytes| Kept::from_bytes(&bytes));
     // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
     let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some() || store.has_lost_writes();
     let epochs = Epochs::at_start(entered.description.starts, boot, may_have_lost);
@@ -275,6 +279,8 @@ fn start<W: World>(
         hints_written: 0.into(),
         hints_delivered: 0.into(),
         read_repairs: 0.into(),
+        clock: Mutex::new(Clock::start(kept, world.wall(), world.now())),
+        expired: 0.into(),
         trees,
         let_go,
         works: Mutex::default(),

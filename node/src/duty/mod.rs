@@ -1,6 +1,8 @@
 //! What a node does without being asked. Each duty is a loop with one list of causes, and ends with the shutdown signal.
 
+pub mod clock;
 pub mod exchange;
+pub mod expiry;
 mod gain;
 pub mod gossip;
 pub mod hints;

@@ -57,15 +57,17 @@ pub struct Shared {
 
 /// A key in the batch: what it holds now, decoded once.
 #[derive(Debug)]
-struct Slot {
-    partition: Partition,
+pub(super) struct Slot {
+    pub(super) partition: Partition,
     tree: tree::Slot,
-    id: ObjectId,
-    record: Option<Arc<Record>>,
+    pub(super) id: ObjectId,
+    pub(super) record: Option<Arc<Record>>,
     /// The digest of what the disk holds.
     stored: Option<Digest>,
     /// Whether the disk counts it among the dead.
     dead: bool,
+    /// When the values expire that the disk holds.
+    pub(super) due: BTreeSet<Wall>,
     changed: bool,
 }
 
@@ -76,7 +78,7 @@ type TreeChange = (Partition, tree::Slot, Vec<u8>, ObjectId, [Option<Digest>; 2]
 #[derive(Default)]
 pub(super) struct Draft {
     slots: BTreeMap<Vec<u8>, Slot>,
-    batch: Batch,
+    pub(super) batch: Batch,
     sync: bool,
     answers: Vec<Answer>,
     /// Partitions with a leaf that was wrong.
@@ -187,6 +189,11 @@ impl<S: Store> Core<S> {
                 let mended = draft.mended.len() > before;
                 draft.answer(reply, checked, move |(), _| mended);
             }
+            Job::Expire { id, due, now, reply } => {
+                let expired = self.expire(&id, due, now, draft);
+                draft.sync = true;
+                draft.answer(reply, expired, |expired, _| expired);
+            }
             Job::DropCopy { id, held, reply } => {
                 let dropped = self.drop_copy(&id, held, draft);
                 draft.let_go.insert(partition(position(&id), self.partitions));
@@ -233,8 +240,9 @@ impl<S: Store> Core<S> {
         let record = record.map(Arc::new);
         let tree = tree::slot(position);
         let dead = record.as_deref().is_some_and(Record::is_dead);
-        let slot =
-            Slot { partition, tree, id: id.clone(), record: record.clone(), stored, dead, changed: false };
+        let due = record.iter().flat_map(|record| record.expiries()).collect();
+        let (record_now, id) = (record.clone(), id.clone());
+        let slot = Slot { partition, tree, id, record: record_now, stored, dead, due, changed: false };
         draft.slots.insert(key.clone(), slot);
         Ok((key, record))
     }
@@ -301,8 +309,9 @@ impl<S: Store> Core<S> {
             let stored =
                 leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
             // Nobody knows what it was: the index is told of what takes its place, whatever that is.
-            let dead = true;
-            let slot = Slot { partition, tree, id: id.clone(), record: None, stored, dead, changed: false };
+            let (dead, due) = (true, BTreeSet::new());
+            let id = id.clone();
+            let slot = Slot { partition, tree, id, record: None, stored, dead, due, changed: false };
             draft.slots.insert(key, slot);
         }
         self.merge(id, record, None, now, draft)
@@ -445,6 +454,7 @@ impl Draft {
                 continue;
             }
             let leaf = keys::leaf_key(slot.partition, slot.tree, &slot.id);
+            self.write_due(&slot);
             let after = match slot.record {
                 Some(record) => {
                     let bytes = encode(&record);
@@ -511,6 +521,7 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::GiveUpHint { reply, .. }
         | Job::DropCopy { reply, .. }
         | Job::Reap { reply, .. }
+        | Job::Expire { reply, .. }
         | Job::Heal { reply, .. }
         | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }

@@ -90,6 +90,17 @@ pub enum Job {
         /// The answer: whether it was not.
         reply: Reply<bool>,
     },
+    /// Drop the values of a key whose time is over, and the note that one of them is due.
+    Expire {
+        /// The key.
+        id: ObjectId,
+        /// When it was due.
+        due: Wall,
+        /// The cluster's clock.
+        now: Wall,
+        /// The answer: whether it held such a value.
+        reply: Reply<bool>,
+    },
     /// Every owner holds this version of a key that this node does not own: let the copy go, unless it has changed.
     DropCopy {
         /// The key.

@@ -11,6 +11,7 @@
 //! foreign thread would let the paused clock run away.
 
 mod core;
+mod expiry;
 mod hints;
 mod job;
 mod ledger;

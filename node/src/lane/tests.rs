@@ -57,7 +57,18 @@ impl Bench {
         seen: Option<Context>,
         sync: bool,
     ) -> Result<Taken, Refusal> {
-        let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None };
+        self.put_for(id, value, seen, sync, None).await
+    }
+
+    async fn put_for(
+        &self,
+        id: &ObjectId,
+        value: &str,
+        seen: Option<Context>,
+        sync: bool,
+        ttl_ms: Option<u64>,
+    ) -> Result<Taken, Refusal> {
+        let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms };
         self.write(id, action, value, seen, sync).await
     }
 
@@ -101,6 +112,12 @@ impl Bench {
     fn bytes(&self, id: &ObjectId) -> Option<Bytes> {
         let key = keys::record_key(partition(position(id), PARTITIONS), id);
         self.store.get(Family::Records, &key).unwrap()
+    }
+
+    fn due(&self) -> Vec<(Wall, ObjectId)> {
+        let rows = self.store.scan(Family::Due, b"", None, usize::MAX, usize::MAX).unwrap();
+        let read = |(key, _): &(Bytes, Bytes)| keys::decode_due_key(key).map(|(at, _, id)| (at, id));
+        rows.iter().map(|row| read(row).unwrap()).collect()
     }
 
     fn has_hint(&self, id: &ObjectId) -> bool {
@@ -268,6 +285,46 @@ async fn a_hint_goes_only_for_what_was_delivered() {
     assert!(bench.drop_hint(&key, delivered).await);
     assert!(!bench.has_hint(&key));
     assert_eq!(bench.bytes(&key), None, "a fallback's copy goes with its last hint");
+}
+
+/// The notes of what is due are exact after every change, and a value is dropped at its time and not before.
+#[tokio::test]
+async fn what_is_due_is_noted_and_dropped() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    let first = bench.put_for(&key, "short", None, true, Some(10)).await.unwrap();
+    bench.put_for(&key, "long", None, true, Some(100)).await.unwrap();
+    bench.put(&key, "for ever", None, true).await.unwrap();
+    assert_eq!(bench.due(), [(Wall(11), key.clone()), (Wall(101), key.clone())]);
+    let expire =
+        |now| bench.lane.run(move |reply| Job::Expire { id: id("k"), due: Wall(11), now: Wall(now), reply });
+    let (before, leaf) =
+        (bench.bytes(&key).unwrap(), bench.store.get(Family::Leaves, &leaf_of(&key)).unwrap());
+    assert_eq!(expire(11).await, Ok(true));
+    assert_eq!(bench.due(), [(Wall(101), key.clone())]);
+    let after = bench.bytes(&key).unwrap();
+    assert!(after.len() < before.len());
+    assert_eq!(digest(&after), digest(&before));
+    assert_eq!(bench.store.get(Family::Leaves, &leaf_of(&key)).unwrap(), leaf);
+    // A late message brings nothing back; a write that has seen the long one takes its note away.
+    let merge = |record| {
+        bench.lane.run(|reply| Job::Merge {
+            id: key.clone(),
+            record,
+            hint_for: None,
+            sync: true,
+            now: Wall(1),
+            reply,
+        })
+    };
+    merge(before).await.unwrap();
+    assert_eq!(bench.bytes(&key).unwrap(), after);
+    let seen = Some(decode(&after).unwrap().clock);
+    bench.put_for(&key, "last", seen, true, Some(500)).await.unwrap();
+    assert_eq!(bench.due(), [(Wall(501), key.clone())]);
+    assert!(first.durable);
+    bench.disk.crash();
+    assert_eq!(Bench::on(bench.disk).due(), [(Wall(501), key)]);
 }
 
 #[tokio::test]

@@ -138,7 +138,8 @@ impl<W: World> Node<W> {
         explanation.present = true;
         explanation.digest = Some(digest(&bytes));
         explanation.context = context_bytes(&record.clock);
-        explanation.versions = record.siblings.iter().map(version).collect();
+        let now = self.wall();
+        explanation.versions = record.siblings.iter().map(|sibling| version(sibling, now)).collect();
         Ok(explanation)
     }
 
@@ -157,9 +158,13 @@ impl<W: World> Node<W> {
     }
 }
 
-fn version(sibling: &Sibling) -> (ring::causal::Dot, bool, u64, Wall) {
+/// A value that has expired counts as deleted, and has a size until it is dropped.
+fn version(sibling: &Sibling, now: Wall) -> (ring::causal::Dot, bool, u64, Wall) {
     let (deleted, size, when) = match &sibling.content {
-        Content::Object(object) => (false, object.body.len(), object.modified),
+        Content::Object(object) => {
+            (object.expires_at.is_some_and(|at| at <= now), object.body.len(), object.modified)
+        }
+        Content::Expired { at, .. } => (true, 0, *at),
         Content::Tombstone { deleted } => (true, 0, *deleted),
         Content::CartAdd { sku, .. } => (false, sku.len() + 8, Wall(0)),
         Content::CartAttributes { json, .. } => (false, json.len(), Wall(0)),

@@ -26,13 +26,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use ring::causal::token::TokenKey;
+use ring::clock::Clock;
 use ring::ids::{ClusterId, NodeId, ObjectId};
 use ring::place::{partition, position};
 use ring::time::{Time, Wall};
 use ring::wire::peer::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a node says that was removed.
@@ -71,6 +72,10 @@ pub struct Inner<W: World> {
     pub hints_delivered: AtomicU64,
     /// Records sent by read repair, since the start.
     pub read_repairs: AtomicU64,
+    /// The clock by which values expire.
+    pub clock: Mutex<Clock>,
+    /// Values that were dropped because their time was over, since the start.
+    pub expired: AtomicU64,
     /// The Merkle trees, which the lane keeps up.
     pub trees: Trees,
     /// How often the lane has let go what is not owned here.
@@ -131,9 +136,14 @@ impl<W: World> Node<W> {
         self.world.now()
     }
 
-    /// The calendar.
+    /// The cluster's clock, which is everybody's: expiry goes by it, and every date that is shown. The own calendar has a say in
+    /// it and no more.
     pub fn wall(&self) -> Wall {
-        self.world.wall()
+        self.lock_clock().read(self.now())
+    }
+
+    pub(crate) fn lock_clock(&self) -> MutexGuard<'_, Clock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the node is stopping.

@@ -71,6 +71,10 @@ impl<W: World> Node<W> {
             }
             Ask::Reapable => self.answer_reapable(table, &message.body).await.unwrap_or_else(refused),
             Ask::Reap => self.answer_reap(table, &message.body).await.unwrap_or_else(refused),
+            Ask::Clock => {
+                let said = self.lock_clock().say(self.world.wall(), self.now());
+                Message::of(Answer::Clock(said))
+            }
             // The failure detector takes its messages before they come here.
             Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
         }

@@ -5,6 +5,7 @@
 //!   Leaves            partition u16 BE ‖ slot u16 BE ‖ bucket length u8 ‖ bucket ‖ key
 //!   Dead              as a record's
 //!   Hints             target NodeId 16 bytes BE ‖ as a record's
+//!   Due               when, in milliseconds since 1970, u64 BE ‖ as a record's
 //!   Meta              plain names: "identity", "view", …, "bucket/" ‖ bucket
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 use bytes::Bytes;
 use ring::ids::{BUCKET_BYTES_MAX, NameError, NodeId, ObjectId, Partition, check_bucket};
+use ring::time::Wall;
 use ring::tree::{SLOTS, Slot};
 
 /// The identity of this data directory: node, cluster, partitions.
@@ -35,6 +37,8 @@ pub const EPOCH_BOOT: &[u8] = b"epoch_boot";
 pub const ASKED: &[u8] = b"asked";
 /// Present while writes may be on their way to the disk that nobody synced.
 pub const UNSYNCED: &[u8] = b"unsynced";
+/// What this start's clock of the cluster leaves to the next, sixteen bytes.
+pub const CLOCK: &[u8] = b"clock";
 /// What the settings of a bucket are kept under, followed by its name.
 const BUCKET_SETTINGS: &[u8] = b"bucket/";
 
@@ -76,6 +80,14 @@ pub fn leaf_key(partition: Partition, slot: Slot, id: &ObjectId) -> Vec<u8> {
 pub fn hint_key(target: NodeId, partition: Partition, id: &ObjectId) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + 3 + id.bucket().len() + id.key().len());
     out.extend_from_slice(&target.0.to_be_bytes());
+    push_object(&mut out, partition, id);
+    out
+}
+
+/// Where it is kept that a record holds a value that expires then.
+pub fn due_key(at: Wall, partition: Partition, id: &ObjectId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + 3 + id.bucket().len() + id.key().len());
+    out.extend_from_slice(&at.0.to_be_bytes());
     push_object(&mut out, partition, id);
     out
 }
@@ -125,6 +137,11 @@ pub fn hints_for(target: NodeId) -> Range {
     all_under(target.0.to_be_bytes().to_vec())
 }
 
+/// What is due at this instant or was before it.
+pub fn due_until(now: Wall) -> Range {
+    (Vec::new(), now.0.checked_add(1).map(|end| end.to_be_bytes().to_vec()))
+}
+
 /// The settings of all buckets.
 pub fn bucket_settings() -> Range {
     all_under(BUCKET_SETTINGS.to_vec())
@@ -167,6 +184,13 @@ pub fn decode_hint_key(key: &Bytes) -> Result<(NodeId, Partition, ObjectId), Key
     let Some((target, _)) = key.split_first_chunk::<16>() else { return Err(KeyError::Short(key.len())) };
     let (partition, id) = decode_record_key(&key.slice(16..))?;
     Ok((NodeId(u128::from_be_bytes(*target)), partition, id))
+}
+
+/// Reads back [`due_key`]. The names share the memory of `key`.
+pub fn decode_due_key(key: &Bytes) -> Result<(Wall, Partition, ObjectId), KeyError> {
+    let Some((at, _)) = key.split_first_chunk::<8>() else { return Err(KeyError::Short(key.len())) };
+    let (partition, id) = decode_record_key(&key.slice(8..))?;
+    Ok((Wall(u64::from_be_bytes(*at)), partition, id))
 }
 
 /// Reads the bucket back out of [`bucket_settings_key`].

@@ -1,4 +1,4 @@
-//! What the node needs of a disk: ordered bytes in five families, and batches that are all or nothing.
+//! What the node needs of a disk: ordered bytes in a few families, and batches that are all or nothing.
 //!
 //! A [`Store`] is synchronous and knows nothing of records. The lane (`lane.rs`) is the only writer; readers come from
 //! anywhere. Two implementations pass one suite (`conformance.rs`): `rocks.rs` for real disks and `mem.rs`, its twin in
@@ -22,6 +22,8 @@ pub enum Family {
     Leaves,
     /// Hints: records kept for a replica that could not be reached.
     Hints,
+    /// Which values expire when, written in the same batch as the record that holds them.
+    Due,
     /// Identity, membership, epochs, bucket settings.
     Meta,
     /// Which records are dead, so that they are found without a look at the others. Written with them.
@@ -29,8 +31,8 @@ pub enum Family {
 }
 
 /// Every family, in the order of their discriminants.
-pub const FAMILIES: [Family; 5] =
-    [Family::Records, Family::Leaves, Family::Hints, Family::Meta, Family::Dead];
+pub const FAMILIES: [Family; 6] =
+    [Family::Records, Family::Leaves, Family::Hints, Family::Due, Family::Meta, Family::Dead];
 
 /// One change of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -46,6 +46,14 @@ pub enum Content {
         /// When the coordinator took it.
         deleted: Wall,
     },
+    /// What an object leaves once its time is over and its value was dropped. It stands for the object wherever records are
+    /// compared, and takes its place wherever they are merged.
+    Expired {
+        /// When that was.
+        at: Wall,
+        /// What the object was, hashed.
+        was: u128,
+    },
     /// A cart: so many more (or fewer) of an item.
     CartAdd {
         /// The item.
@@ -84,7 +92,7 @@ impl Content {
                 let meta: usize = object.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
                 object.body.len() + object.content_type.len() + meta
             }
-            Content::Tombstone { .. } => 0,
+            Content::Tombstone { .. } | Content::Expired { .. } => 0,
             Content::CartAdd { sku, .. } => sku.len(),
             Content::CartAttributes { sku, json } => sku.len() + json.len(),
             Content::CartRemoved { sku, seen } => sku.as_ref().map_or(0, Bytes::len) + 48 * seen.runs().len(),
@@ -96,11 +104,19 @@ impl Content {
     /// Whether it only remembers that something is gone, and may be forgotten once nobody can bring that back. What a cart
     /// remembers is not among it: its removals wait for what has not come yet, and its spent names for late retries.
     pub fn is_dead(&self) -> bool {
-        matches!(self, Content::Tombstone { .. })
+        matches!(self, Content::Tombstone { .. } | Content::Expired { .. })
     }
 
     /// Whether it belongs to a cart.
     pub fn is_cart(&self) -> bool {
-        !matches!(self, Content::Object(_) | Content::Tombstone { .. })
+        !matches!(self, Content::Object(_) | Content::Tombstone { .. } | Content::Expired { .. })
+    }
+
+    /// When a value that is still here stops being visible.
+    pub fn expires_at(&self) -> Option<Wall> {
+        match self {
+            Content::Object(object) => object.expires_at,
+            _ => None,
+        }
     }
 }

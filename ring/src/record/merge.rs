@@ -3,9 +3,12 @@
 //! A sibling of one side survives if the other side has it too, or has not seen its dot. It is commutative, associative
 //! and idempotent, and never refuses: a replica that turned a merge away would diverge for ever, so size and sibling
 //! limits belong to the coordinator alone.
+//!
+//! One dot is one content, with one exception: a value that has expired and was dropped on one side is dropped in what comes
+//! of the two, so that no late message brings it back.
 
 use super::coordinate::Me;
-use super::{Record, Sibling};
+use super::{Content, Record, Sibling};
 use crate::causal::{Actor, Context, Dot};
 use std::cmp::Ordering;
 
@@ -26,8 +29,9 @@ pub fn merge(a: &Record, b: &Record) -> Record {
             Ordering::Less => keep_unless_seen(left.next(), &b.clock, &mut siblings),
             Ordering::Greater => keep_unless_seen(right.next(), &a.clock, &mut siblings),
             Ordering::Equal => {
-                siblings.extend(left.next().cloned());
-                right.next();
+                let (left, right) = (left.next(), right.next());
+                let dropped = right.filter(|s| matches!(s.content, Content::Expired { .. }));
+                siblings.extend(dropped.or(left).cloned());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod coordinate;
+pub mod expiry;
 pub mod merge;
 pub mod object;
 pub mod write;

@@ -34,6 +34,20 @@ impl Record {
         })
     }
 
+    /// The deletions and expiries that are still remembered and hide nothing from anybody.
+    pub fn markers(&self) -> impl Iterator<Item = Dot> {
+        let is_marker = |c: &Content| matches!(c, Content::Tombstone { .. } | Content::Expired { .. });
+        self.siblings.iter().filter(move |s| is_marker(&s.content)).map(|s| s.dot)
+    }
+
+    /// Whether there was a value whose time is over at this instant.
+    pub fn has_expired(&self, now: Wall) -> bool {
+        self.siblings.iter().any(|s| match &s.content {
+            Content::Expired { .. } => true,
+            content => content.expires_at().is_some_and(|at| at <= now),
+        })
+    }
+
     /// What a reader of the values has seen. In a bucket without a type one client may write a value where another, at
     /// the same time and elsewhere, adds to a cart; each of them sees its own kind, and supersedes only that.
     pub fn seen_as_object(&self) -> Cow<'_, Context> {

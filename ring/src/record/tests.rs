@@ -224,6 +224,7 @@ fn any_content() -> impl Strategy<Value = Content> {
     prop_oneof![
         object,
         any::<u64>().prop_map(|at| Content::Tombstone { deleted: Wall(at) }),
+        (any::<u64>(), any::<u128>()).prop_map(|(at, was)| Content::Expired { at: Wall(at), was }),
         (any_bytes(), any::<i64>(), proptest::option::of(op()))
             .prop_map(|(sku, quantity, op)| Content::CartAdd { sku, quantity, op }),
         (any_bytes(), any_bytes()).prop_map(|(sku, json)| Content::CartAttributes { sku, json }),
@@ -287,7 +288,7 @@ proptest! {
 
 #[test]
 fn a_length_that_is_only_claimed_allocates_nothing() {
-    let mut bytes = vec![0xC7, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut bytes = vec![0xC7, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     bytes.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
     let sum = xxhash_rust::xxh3::xxh3_64(&bytes[10..]);
     bytes[2..10].copy_from_slice(&sum.to_le_bytes());
@@ -308,7 +309,8 @@ fn the_bytes_of_a_record_are_pinned() {
         Content::CartAdd { sku: Bytes::from_static(b"cup"), quantity: -2, op: Some(Op(5)) };
     let hex: String = encode(&pinned).iter().map(|b| format!("{b:02x}")).collect();
     let parts = [
-        "c702ac665a71cc27e80c", // magic, version, checksum
+        "c703bda2d0895822290d", // magic, version, checksum
+        "00",                   // nothing expires
         "02",                   // two actors
         "00000000000000000000000000000001",
         "01", // node 1, epoch 1
@@ -333,6 +335,36 @@ fn the_bytes_of_a_record_are_pinned() {
         "00000000000000000000000000000005", // its name
     ];
     assert_eq!(hex, parts.concat());
+}
+
+#[test]
+fn the_bytes_of_a_value_that_expires_are_pinned() {
+    let mut pinned = record(&[], &[dot(1, 1, 1)]);
+    pinned.siblings[0].content = Content::Object(Object {
+        body: Bytes::from_static(b"mug"),
+        content_type: "text/plain".into(),
+        meta: vec![],
+        modified: Wall(1_700_000_000_000),
+        expires_at: Some(Wall(1_700_000_060_000)),
+    });
+    let hex = |record: &Record| encode(record).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let lasting = [
+        "01", // one actor
+        "00000000000000000000000000000001",
+        "01", // node 1, epoch 1
+        "01",
+        "000000", // one run: 1.1:1
+        "01",     // one sibling
+        "0001",
+        "01",
+        "e0a499ffbc31",                     // 1.1:1, a value that expires, when
+        "7dd4566cce673c97bad841cf90cfedb7", // its hash
+    ]
+    .concat();
+    let value = ["80d095ffbc31", "0a746578742f706c61696e", "00", "036d7567"].concat();
+    assert_eq!(hex(&pinned), ["c703d8f8a26c4aced86f", "17", &lasting, "16", &value].concat());
+    let dropped = pinned.without_expired(Wall(1_700_000_060_000)).unwrap();
+    assert_eq!(hex(&dropped), ["c703ec4f17926bcca83c", "00", &lasting].concat());
 }
 
 #[test]

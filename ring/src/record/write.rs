@@ -82,8 +82,9 @@ fn take_object(
         (None, BlindWrites::Supersede) => local.map(|r| r.seen_as_object().into_owned()).unwrap_or_default(),
         (None, BlindWrites::Reject) => return Err(Refusal::ContextRequired),
     };
-    // A value makes the memory of a deletion beside it pointless: the clock alone keeps the deleted from coming back.
-    seen.join(&Context::of_dots(local.iter().flat_map(|r| r.tombstones()).map(|(dot, _)| dot)));
+    // A value makes the memory of a deletion or an expiry beside it pointless: the clock alone keeps what is gone from coming
+    // back. A value that has expired and is still held is left to its own marker: this node's clock may not be sure yet.
+    seen.join(&Context::of_dots(local.iter().flat_map(|r| r.markers())));
     let content = match write.action {
         Action::Put { content_type, meta, ttl_ms } => {
             let ttl = ttl_ms.map(Duration::from_millis).or(write.ttl_default);
@@ -93,7 +94,7 @@ fn take_object(
         _ => Content::Tombstone { deleted: now },
     };
     let mut done = coordinate(local, &seen, vec![content], me);
-    let values = |r: &Record| r.siblings.iter().filter(|s| !s.content.is_cart()).count();
+    let values = |r: &Record| r.versions(now).count();
     let have = values(&done.record);
     if have > write.siblings_max && have > local.map_or(0, values) {
         return Err(Refusal::SiblingLimit { have: have - 1, max: write.siblings_max });

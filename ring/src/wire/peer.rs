@@ -139,6 +139,8 @@ pub enum Ask {
     Reapable,
     /// Forget these dead records, each if it still is just this one. In the body, key and digest each.
     Reap,
+    /// What do your clocks say?
+    Clock,
 }
 
 /// A question about Merkle trees.
@@ -236,6 +238,8 @@ pub enum Answer {
         /// Changes whenever a copy of the partition that was not owned here was let go, and with every start.
         mark: u64,
     },
+    /// What this node's clocks say.
+    Clock(crate::clock::Said),
 }
 
 /// Why a node says no. Each says what it did to the data.

@@ -14,6 +14,7 @@
 //! | `bounds` | what would grow with a client's bad will, and does not |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
+//! | `expiry` | values that live for a time, whatever clocks, restarts and transfers do |
 //! | `reaping` | deletes that stay deleted, and tombstones that go away |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
 //! | `cli` | the commands and their exit codes |
@@ -29,6 +30,7 @@ mod buckets;
 mod carts;
 mod cli;
 mod errors;
+mod expiry;
 mod fallbacks;
 mod faults;
 mod hints;

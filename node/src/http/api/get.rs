@@ -166,7 +166,7 @@ fn show<W: World>(api: &Api<W>, id: &ObjectId, found: Found, form: Form, headers
     let token = seal(api, id, &record.seen_as_object());
     let count = record.versions(now).count();
     if count == 0 && !(form == Form::Versions && record.tombstones().next().is_some()) {
-        return Err(gone(&record, token));
+        return Err(gone(&record, token, now));
     }
     let tag = etag(record.versions(now).map(|version| version.dot));
     let matched = match Condition::parse(headers, "if-none-match")? {
@@ -289,13 +289,13 @@ fn not_found(detail: &str) -> Problem {
 }
 
 /// Nothing is visible, but the key has a past: its context lets the next writer go on from there.
-fn gone(record: &Record, token: HeaderValue) -> Problem {
-    if record.tombstones().next().is_none() {
-        return not_found("nothing is left at this key").header(CONTEXT, token);
-    }
-    not_found("the value was deleted")
-        .header(CONTEXT, token)
-        .header(DELETED, HeaderValue::from_static("true"))
+fn gone(record: &Record, token: HeaderValue, now: Wall) -> Problem {
+    let detail = match (record.tombstones().next(), record.has_expired(now)) {
+        (Some(_), _) => "the value was deleted",
+        (None, true) => "the value has expired",
+        (None, false) => return not_found("nothing is left at this key").header(CONTEXT, token),
+    };
+    not_found(detail).header(CONTEXT, token).header(DELETED, HeaderValue::from_static("true"))
 }
 
 /// Whether the client takes the envelope without having asked for it by name.

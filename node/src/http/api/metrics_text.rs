@@ -26,6 +26,9 @@ pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, Stor
     counter!("cartwheel_read_repairs_total").absolute(node.read_repairs.load(Ordering::Relaxed));
     set_aae(node);
     set_reaped(node);
+    let ahead = node.lock_clock().ahead_of(node.world.wall(), node.now());
+    gauge!("cartwheel_clock_ahead_seconds").set(ahead as f64 / 1e6);
+    counter!("cartwheel_expired_records_total").absolute(node.expired.load(Ordering::Relaxed));
     gauge!("cartwheel_requests_in_flight").set(node.in_flight.load(Ordering::Relaxed) as f64);
     gauge!("cartwheel_uptime_seconds").set((node.now() - api.started).as_secs_f64());
     gauge!("cartwheel_records_estimated").set(node.store.estimate_keys(Family::Records) as f64);

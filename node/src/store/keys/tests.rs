@@ -22,10 +22,14 @@ fn the_bytes_of_every_key_are_what_the_table_says() {
         hint_key(target, Partition(258), &object),
         b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x01\x02\x05cartsa\x00\xff"
     );
+    assert_eq!(
+        due_key(Wall(0x0102_0304_0506_0708), Partition(258), &object),
+        b"\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x05cartsa\x00\xff"
+    );
     assert_eq!(bucket_settings_key(b"carts"), b"bucket/carts");
     assert_eq!(
-        [IDENTITY, VIEW, EPOCH_LEASE, CLEAN_STOP].join(&b" "[..]),
-        b"identity view epoch_lease clean_stop"
+        [IDENTITY, VIEW, EPOCH_LEASE, CLEAN_STOP, CLOCK].join(&b" "[..]),
+        b"identity view epoch_lease clean_stop clock"
     );
 }
 
@@ -42,6 +46,8 @@ fn the_bytes_of_every_range_are_what_the_table_says() {
     );
     assert_eq!(hints_for(NodeId(0)), range(&[0; 16], Some(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01")));
     assert_eq!(hints_for(NodeId(u128::MAX)), range(&[0xff; 16], None));
+    assert_eq!(due_until(Wall(0xff)), range(b"", Some(b"\0\0\0\0\0\0\x01\0")));
+    assert_eq!(due_until(Wall(u64::MAX)), range(b"", None));
     assert_eq!(bucket_settings(), range(b"bucket/", Some(b"bucket0")));
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   absent, empty            make it ours: CARTWHEEL.tmp, sync, rename, sync the directory
-//!   CARTWHEEL, format 2      ours
-//!   CARTWHEEL, format 3…     Newer: refused, untouched
-//!   CARTWHEEL, format 1      Unusable: written before any release, by nothing that anybody was given
+//!   CARTWHEEL, format 3      ours
+//!   CARTWHEEL, format 4…     Newer: refused, untouched
+//!   CARTWHEEL, format 1, 2   Unusable: written before any release, by nothing that anybody was given
 //!   anything else            Unusable: refused, untouched
 //! ```
 //!
@@ -19,7 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The newest format that this binary writes and reads.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 const MARKER: &str = "CARTWHEEL";
 const MARKER_TMP: &str = "CARTWHEEL.tmp";
 /// The marker is some 100 bytes; a longer one isn't ours and need not be read whole.
@@ -100,8 +100,10 @@ fn check_format(dir: &Path, text: &str) -> Result<(), OpenError> {
         Some(found) if found > FORMAT => {
             Err(OpenError::Newer { dir: dir.display().to_string(), found, known: FORMAT })
         }
-        Some(1) => {
-            Err(refused(dir, &"it is of format 1, which was never released: start with an empty directory"))
+        Some(found @ 1..FORMAT) => {
+            let why =
+                format!("it is of format {found}, which was never released: start with an empty directory");
+            Err(refused(dir, &why))
         }
         _ => Err(refused(dir, &"its file CARTWHEEL names no format that ever was")),
     }

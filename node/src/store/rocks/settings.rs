@@ -28,6 +28,7 @@ pub(super) fn name(family: Family) -> &'static str {
         Family::Records => "records",
         Family::Leaves => "leaves",
         Family::Hints => "hints",
+        Family::Due => "due",
         Family::Meta => "meta",
         Family::Dead => "dead",
     }
@@ -87,7 +88,7 @@ fn family(family: Family, cache: &Cache) -> Options {
     let (write_buffer, block_bytes) = match family {
         Family::Records => (16 * MIB, 16 << 10),
         Family::Leaves => (4 * MIB, 8 << 10),
-        Family::Hints => (4 * MIB, 16 << 10),
+        Family::Hints | Family::Due => (4 * MIB, 16 << 10),
         Family::Meta => (MIB, 4 << 10),
         Family::Dead => (MIB, 8 << 10),
     };
@@ -97,8 +98,8 @@ fn family(family: Family, cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options.set_block_based_table_factory(&blocks(cache, block_bytes));
-    if matches!(family, Family::Hints | Family::Dead) {
-        // Hints are a queue. Its deleted head makes every seek slow until it is compacted away.
+    if matches!(family, Family::Hints | Family::Due | Family::Dead) {
+        // All three are queues. The deleted head makes every seek slow until it is compacted away.
         options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
     }
     options

@@ -62,7 +62,7 @@ fn a_new_directory_is_private_and_says_what_it_is() {
     assert_eq!(fs::metadata(dir.join("db")).expect("it was made").permissions().mode() & 0o777, 0o700);
     assert_eq!(
         fs::read_to_string(dir.join("CARTWHEEL")).expect("it was made"),
-        "# The data of one Cartwheel node. Copies of it must never run beside it.\nformat = 2\n"
+        "# The data of one Cartwheel node. Copies of it must never run beside it.\nformat = 3\n"
     );
 }
 
@@ -84,15 +84,22 @@ fn a_newer_format_is_refused_untouched() {
     put(&rig.open().expect("nothing is in the way"), Family::Meta, KEY, b"1");
     let dir = rig.0.path().join("data");
     fs::write(dir.join("CARTWHEEL"), "format = 7\n").expect("the disk is well");
-    assert!(matches!(refused_untouched(&dir), OpenError::Newer { found: 7, known: 2, .. }));
-    for nonsense in ["", "format = x\n", "format = 0\n", "format = 1\n", "\u{0}\u{0}\u{0}", "another file\n"]
-    {
+    assert!(matches!(refused_untouched(&dir), OpenError::Newer { found: 7, known: 3, .. }));
+    for nonsense in [
+        "",
+        "format = x\n",
+        "format = 0\n",
+        "format = 1\n",
+        "format = 2\n",
+        "\u{0}\u{0}\u{0}",
+        "another file\n",
+    ] {
         fs::write(dir.join("CARTWHEEL"), nonsense).expect("the disk is well");
         assert!(matches!(refused_untouched(&dir), OpenError::Unusable { .. }), "{nonsense:?} is no marker");
     }
     fs::write(dir.join("CARTWHEEL"), vec![b'\n'; 1 << 20]).expect("the disk is well");
     assert!(matches!(refused_untouched(&dir), OpenError::Unusable { .. }));
-    fs::write(dir.join("CARTWHEEL"), "format=2").expect("the disk is well");
+    fs::write(dir.join("CARTWHEEL"), "format=3").expect("the disk is well");
     assert_eq!(get(&rig.open().expect("it is ours"), Family::Meta, KEY).as_deref(), Some(&b"1"[..]));
 }
 
