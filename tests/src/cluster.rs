@@ -40,11 +40,28 @@ struct Node {
     http_port: u16,
     peer_port: u16,
     seeds: Vec<u16>,
+    /// Flags beyond its addresses, directory and seeds.
+    flags: Vec<String>,
     data_dir: PathBuf,
     log: PathBuf,
     /// How far its calendar is off, in milliseconds.
     skew_ms: i64,
     child: Option<Child>,
+}
+
+impl Node {
+    fn new(dir: &Path, index: usize, seed: Option<u16>) -> Result<Node> {
+        Ok(Node {
+            http_port: free_port()?,
+            peer_port: free_port()?,
+            seeds: seed.into_iter().collect(),
+            flags: Vec::new(),
+            data_dir: dir.join(format!("node-{index}")),
+            log: dir.join(format!("node-{index}.log")),
+            skew_ms: 0,
+            child: None,
+        })
+    }
 }
 
 impl Cluster {
@@ -67,31 +84,16 @@ impl Cluster {
             .tempdir()?;
         let mut nodes: Vec<Node> = Vec::new();
         for index in 0..count {
-            nodes.push(Node {
-                http_port: free_port()?,
-                peer_port: free_port()?,
-                seeds: nodes.first().map(|first| first.peer_port).into_iter().collect(),
-                data_dir: dir.path().join(format!("node-{index}")),
-                log: dir.path().join(format!("node-{index}.log")),
-                skew_ms: 0,
-                child: None,
-            });
+            let seed = nodes.first().map(|first| first.peer_port);
+            nodes.push(Node::new(dir.path(), index, seed)?);
         }
         Ok(Cluster { nodes, settings: Vec::new(), dir })
     }
 
     /// One node more, on this data directory and with the first node as its seed. It is not started.
     pub fn adopt(&mut self, data_dir: PathBuf) -> Result<usize> {
-        let index = self.nodes.len();
-        self.nodes.push(Node {
-            http_port: free_port()?,
-            peer_port: free_port()?,
-            seeds: self.nodes.first().map(|first| first.peer_port).into_iter().collect(),
-            data_dir,
-            log: self.dir.path().join(format!("node-{index}.log")),
-            skew_ms: 0,
-            child: None,
-        });
+        let index = self.prepare_one()?;
+        self.nodes[index].data_dir = data_dir;
         Ok(index)
     }
 
@@ -104,6 +106,39 @@ impl Cluster {
     /// asks `cartwheel_clock_ahead_seconds` of the node.
     pub fn skew(&mut self, index: usize, ms: i64) {
         self.nodes[index].skew_ms = ms;
+    }
+
+    /// One node more, on an empty directory and with these further flags. It is started and not waited for.
+    pub fn add(&mut self, flags: &[&str]) -> Result<usize> {
+        let index = self.prepare_one()?;
+        self.nodes[index].flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.spawn(index)?;
+        Ok(index)
+    }
+
+    fn prepare_one(&mut self) -> Result<usize> {
+        let index = self.nodes.len();
+        let seed = self.nodes.first().map(|first| first.peer_port);
+        self.nodes.push(Node::new(self.dir.path(), index, seed)?);
+        Ok(index)
+    }
+
+    /// The peer ports that a node asks to be let in.
+    pub fn seed_with(&mut self, index: usize, seeds: &[u16]) {
+        self.nodes[index].seeds = seeds.to_vec();
+    }
+
+    /// Gives a stopped node other ports, as a machine gets that moves to another address.
+    pub fn move_away(&mut self, index: usize) -> Result<()> {
+        assert!(self.nodes[index].child.is_none(), "node {index} runs");
+        (self.nodes[index].http_port, self.nodes[index].peer_port) = (free_port()?, free_port()?);
+        Ok(())
+    }
+
+    /// Removes everything that a stopped node has.
+    pub fn wipe(&self, index: usize) -> Result<()> {
+        assert!(self.nodes[index].child.is_none(), "node {index} runs");
+        Ok(std::fs::remove_dir_all(&self.nodes[index].data_dir)?)
     }
 
     /// How many nodes there are, running or not.
@@ -129,6 +164,16 @@ impl Cluster {
     /// The data directory of a node.
     pub fn data_dir(&self, index: usize) -> &Path {
         &self.nodes[index].data_dir
+    }
+
+    /// The peer port of a node.
+    pub fn peer_port(&self, index: usize) -> u16 {
+        self.nodes[index].peer_port
+    }
+
+    /// All that a node has said so far, over all its starts.
+    pub fn log(&self, index: usize) -> String {
+        read(&self.nodes[index].log)
     }
 
     /// A directory of the cluster's own, removed with it.
@@ -157,7 +202,7 @@ impl Cluster {
         for seed in &node.seeds {
             command.args(["--seed", &format!("127.0.0.1:{seed}")]);
         }
-        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.args(&node.flags).envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.env("CARTWHEEL_TEST_SKEW_MS", node.skew_ms.to_string());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         node.child = Some(command.spawn().context("could not start a node")?);

@@ -16,4 +16,5 @@
 pub mod checks;
 pub mod cluster;
 pub mod http;
+pub mod members;
 pub mod raw;

@@ -12,6 +12,7 @@ use crate::error::{Error, Problem, Result};
 use crate::plan::{Change, Plan, PlannedNode};
 use clap::Args;
 use indicatif::BinaryBytes;
+use serde::Deserialize;
 
 /// Hexadecimal digits of an id.
 const ID_DIGITS: usize = 32;
@@ -101,7 +102,13 @@ pub(crate) async fn clear(client: &Client, terminal: &mut Terminal<'_>) -> Resul
 }
 
 async fn stage(change: Change, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
-    let plan = client.stage(&[change]).await?;
+    let plan = client.stage(std::slice::from_ref(&change)).await?;
+    // Somebody else may have staged through another node at the same moment, and then one of the two is not there.
+    if !plan.changes.iter().any(|staged| Change::deserialize(staged).is_ok_and(|staged| staged == change)) {
+        let detail =
+            "somebody else has changed the plan at the same moment: look at it, and stage this again";
+        return Err(no(409, "plan_changed", detail.into()));
+    }
     if terminal.json {
         terminal.document(&document(&plan));
     } else {

@@ -12,6 +12,11 @@
 //! | `faults` | what still works while nodes are dead, paused, or were all killed |
 //! | `fallbacks` | who stands in for dead owners, and what its word is worth |
 //! | `bounds` | what would grow with a client's bad will, and does not |
+//! | `plans` | changing the cluster: staged, looked at, committed, refused |
+//! | `membership` | who is a member: nodes that come together, move, or were never meant to be one |
+//! | `returning` | members that are gone, and what comes back in their place |
+//! | `moving` | clients at work while members come and go |
+//! | `handover` | how partitions get to their new owners |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
 //! | `expiry` | values that live for a time, whatever clocks, restarts and transfers do |
@@ -33,12 +38,18 @@ mod errors;
 mod expiry;
 mod fallbacks;
 mod faults;
+mod handover;
 mod hints;
 mod hostile;
 mod keys;
+mod membership;
+mod moving;
 mod objects;
+mod plans;
 mod process;
 mod reaping;
+mod returning;
 mod rollback;
 mod siblings;
+mod steps;
 mod support;

@@ -1,8 +1,10 @@
 //! Steps that many checks share. They take addresses, never a `Cluster`, so that a check says which node it means.
 
 use anyhow::{Result, bail, ensure};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::http::{self, Reply, VERSIONS};
@@ -44,6 +46,15 @@ where
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+/// Does something for each number, some of them at once, and ends with the first failure.
+pub(crate) async fn each<F>(numbers: Range<usize>, act: impl Fn(usize) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    const AT_ONCE: usize = 16;
+    stream::iter(numbers.map(act)).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
 }
 
 /// The URLs of one key through each of the nodes.

@@ -128,6 +128,14 @@ async fn each_change_is_staged_and_shown_with_its_hash() {
 }
 
 #[tokio::test]
+async fn a_change_that_somebody_elses_has_displaced_is_a_conflict() {
+    let theirs = json(200, plan(&body!({ "leave": N2 })));
+    let (displaced, _stage) = ran(vec![theirs], &["cluster", "join", N1]).await;
+    assert_eq!((displaced.code, displaced.out.as_str()), (4, ""), "{}", displaced.messages);
+    assert!(displaced.messages.contains("stage this again"), "{}", displaced.messages);
+}
+
+#[tokio::test]
 async fn a_node_may_be_named_by_address_or_by_the_beginning_of_its_id() {
     for name in ["127.0.0.1:8108", "127.0.0.1:8109", "2222A", "2222aaaa"] {
         let script = vec![json(200, cluster(true, 0)), json(200, plan(&body!({ "leave": N2 })))];

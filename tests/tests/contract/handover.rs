@@ -1,0 +1,214 @@
+//! How partitions get to their new owners: from whom, whole, and also if processes are killed in the midst of it.
+//!
+//! Entries 35 and 46 of the catalogue of known failures.
+
+use crate::steps::{
+    HEAL_TIME_MAX, NOTICE_TIME_MAX, SPREAD_TIME_MAX, converge, explain, fill, newcomer, nothing_is_left_over,
+    read_all, settled, url,
+};
+use crate::support::{copy, each, eventually, expect_values, put_back, put_blind};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tests::checks::Checks;
+use tests::cluster::Cluster;
+use tests::http;
+
+const KEYS: usize = 2000;
+const CATCH_TIME_MAX: Duration = Duration::from_secs(20);
+
+async fn counted(c: &Cluster, nodes: &[usize], what: &str) -> Result<u64> {
+    let mut sum = 0;
+    for &node in nodes {
+        let aae: Value = http::get(format!("{}/v1/aae", c.url(node))).send().await?.expect(200)?.json()?;
+        sum += aae[what].as_u64().with_context(|| format!("/v1/aae has no number {what}"))?;
+    }
+    Ok(sum)
+}
+
+#[tokio::test]
+async fn entry_35_trees_of_different_rings_are_not_compared() -> Result<()> {
+    let (mut cluster, _) = settled(4).await?;
+    fill(&cluster, &[0, 1, 2, 3], KEYS).await?;
+    converge(&cluster, 0, KEYS).await?;
+    let (fifth, new) = newcomer(&mut cluster).await?;
+    let c = &cluster;
+    let old = [0, 1, 2, 3];
+    let all = [0, 1, 2, 3, fifth];
+    let before = counted(c, &old, "repairs").await?;
+    c.change(2, &json!([{ "join": new }])).await?;
+    c.await_settled(&all, &[(new.as_str(), "up")]).await?;
+    // Everybody has compared with everybody since.
+    for node in all {
+        let rounds = counted(c, &[node], "exchanges").await?;
+        eventually(HEAL_TIME_MAX, || async {
+            let now = counted(c, &[node], "exchanges").await?;
+            ensure!(now >= rounds + 4, "node {node} has had {} rounds", now - rounds);
+            Ok(())
+        })
+        .await?;
+    }
+    let repaired = counted(c, &old, "repairs").await? - before;
+    ensure!(repaired == 0, "{repaired} repairs of what was equal on all owners");
+    converge(c, fifth, KEYS).await?;
+    nothing_is_left_over(c, &all).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+#[tokio::test]
+async fn entry_46_a_newcomer_does_not_take_one_owners_word_for_everything() -> Result<()> {
+    let (mut cluster, ids) = settled(4).await?;
+    let (fifth, new) = newcomer(&mut cluster).await?;
+    cluster.stop(1).await?;
+    let saved = cluster.dir().join("saved");
+    copy(cluster.data_dir(1), &saved)?;
+    cluster.spawn(1)?;
+    let c = &cluster;
+    eventually(SPREAD_TIME_MAX, || async {
+        for viewer in [0, 1, 2, 3] {
+            ensure!(c.member_of(viewer, &ids[1]).await?["status"] == "up", "{}", c.view(viewer).await?);
+            http::get(format!("{}/health/ready", c.url(viewer))).send().await?.expect(200)?;
+        }
+        Ok(())
+    })
+    .await?;
+    each(0..KEYS, |number| async move {
+        let url = format!("{}?w=3", url(c, number % 4, number));
+        http::put(url).text(&format!("v{number}")).send().await?.expect(204).map(drop)
+    })
+    .await?;
+    // One owner of three has lost everything, no hint knows of it, and the newcomer asks for its share at once.
+    cluster.kill(1).await?;
+    let dir = cluster.data_dir(1).to_owned();
+    put_back(&saved, &dir)?;
+    cluster.spawn(1)?;
+    let c = &cluster;
+    c.change(0, &json!([{ "join": new }])).await?;
+    c.await_settled(&[0, 2, 3, fifth], &[(new.as_str(), "up")]).await?;
+    let new = new.as_str();
+    let has_all = each(0..KEYS, |number| async move {
+        let told = explain(c, 0, number).await?;
+        let replicas = told["replicas"].as_array().context("no replicas")?;
+        for replica in replicas.iter().filter(|replica| replica["node"] == new) {
+            ensure!(replica["role"] != "owner" || replica["present"] == true, "{told}");
+        }
+        Ok(())
+    });
+    let mut checks = Checks::new();
+    checks.run("it has everything from the first moment", has_all).await;
+    checks.run("nothing is lost", read_all(c, &[0, 2, 3, fifth], KEYS)).await;
+    checks.run("the one that went back in time has everything again", converge(c, 0, KEYS)).await;
+    checks.finish(&[&cluster])
+}
+
+/// Waits until partitions come to this member; fails if nothing moves any more before that was seen.
+async fn caught_moving(c: &Cluster, viewer: usize, id: &str) -> Result<bool> {
+    eventually(CATCH_TIME_MAX, || async {
+        let transfers = c.transfers(viewer).await?;
+        if transfers["settled"] == true {
+            return Ok(false);
+        }
+        let items = transfers["items"].as_array().context("no items")?;
+        let item = items.iter().find(|item| item["node"] == id);
+        ensure!(item.is_some_and(|item| item["state"] == "moving"), "{transfers}");
+        Ok(true)
+    })
+    .await
+}
+
+/// Values of some kilobytes, so that moving them takes a moment.
+fn large(number: usize) -> String {
+    format!("{number} ").repeat(1024)
+}
+
+async fn fill_large(c: &Cluster, keys: usize) -> Result<()> {
+    each(0..keys, |number| async move { put_blind(&url(c, number, number), &large(number)).await.map(drop) })
+        .await
+}
+
+async fn read_large(c: &Cluster, nodes: &[usize], keys: usize) -> Result<()> {
+    each(0..keys, |number| async move {
+        let url = url(c, nodes[number % nodes.len()], number);
+        expect_values(&url, &[&large(number)]).await?.expect(200).map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_transfer_goes_on_after_the_gaining_node_and_a_source_were_killed_in_its_midst() -> Result<()> {
+    const LARGE_KEYS: usize = 1500;
+    let (mut cluster, ids) = settled(4).await?;
+    fill_large(&cluster, LARGE_KEYS).await?;
+    let (fifth, new) = newcomer(&mut cluster).await?;
+    cluster.change(0, &json!([{ "join": new }])).await?;
+    ensure!(caught_moving(&cluster, 0, &new).await?, "it was over before it was seen: use more data");
+    cluster.kill(fifth).await?;
+    let c = &cluster;
+    let mut checks = Checks::new();
+    let views = c.view(0).await?;
+    ensure!(views["ring"]["settled"] == false, "it was over before the kill: use more data");
+    checks
+        .run("who is missing is named", async {
+            eventually(NOTICE_TIME_MAX, || async {
+                let view = c.view(0).await?;
+                let waits = view["transfers"]["waiting_for"].as_array().context("no waiting_for")?;
+                ensure!(waits.iter().any(|wait| wait["node"] == new.as_str()), "{view}");
+                let transfers = c.transfers(1).await?;
+                let item =
+                    transfers["items"].as_array().and_then(|items| items.first()).context("no item")?;
+                ensure!(item["state"] == "waiting" && item["reason"].is_string(), "{transfers}");
+                Ok(())
+            })
+            .await
+        })
+        .await;
+    checks.run("everything is read and written meanwhile", read_large(c, &[0, 1, 2, 3], 200)).await;
+    cluster.spawn(fifth)?;
+    // And now one of those that it fetches from.
+    let seen = caught_moving(&cluster, 0, &new).await?;
+    cluster.kill(2).await?;
+    let c = &cluster;
+    checks
+        .run("it goes on without the source, or waits for it", async {
+            eventually(NOTICE_TIME_MAX, || async {
+                let view = c.view(0).await?;
+                let waits =
+                    view["transfers"]["waiting_for"].as_array().is_some_and(|waits| !waits.is_empty());
+                ensure!(view["ring"]["settled"] == true || waits, "{view}");
+                Ok(())
+            })
+            .await
+        })
+        .await;
+    cluster.spawn(2)?;
+    let c = &cluster;
+    let all = [0, 1, 2, 3, fifth];
+    c.await_settled(&all, &[(new.as_str(), "up"), (ids[2].as_str(), "up")]).await?;
+    checks.run("nothing is lost", read_large(c, &all, LARGE_KEYS)).await;
+    checks.run("all owners have everything", converge(c, fifth, LARGE_KEYS)).await;
+    checks.run("nothing is left over", nothing_is_left_over(c, &all)).await;
+    ensure!(seen, "the transfer was over before the source could be killed: use more data");
+    checks.finish(&[&cluster])
+}
+
+#[tokio::test]
+async fn a_committed_change_survives_that_everybody_is_killed() -> Result<()> {
+    let (mut cluster, ids) = settled(4).await?;
+    fill_large(&cluster, 500).await?;
+    let (fifth, new) = newcomer(&mut cluster).await?;
+    cluster.change(3, &json!([{ "join": new }, { "leave": ids[0] }])).await?;
+    cluster.kill_all().await?;
+    for index in 0..5 {
+        cluster.spawn(index)?;
+    }
+    let c = &cluster;
+    let stay = [1, 2, 3, fifth];
+    c.await_settled(&stay, &[(ids[0].as_str(), "removed"), (new.as_str(), "up"), (ids[1].as_str(), "up")])
+        .await?;
+    let mut checks = Checks::new();
+    checks.run("nothing is lost", read_large(c, &stay, 500)).await;
+    checks.run("all owners have everything", converge(c, fifth, 500)).await;
+    checks.run("nothing is left over", nothing_is_left_over(c, &stay)).await;
+    checks.finish(&[&cluster])
+}

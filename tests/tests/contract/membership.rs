@@ -1,0 +1,244 @@
+//! Who is a member: nodes that come together, move to another address, or were never meant to be one.
+//!
+//! Entries 25, 43 and 49 to 51 of the catalogue of known failures; two processes with one directory (entry 5) are in
+//! `rollback`, a directory of another cluster in `process`.
+
+use crate::steps::{
+    BUCKET, HEAL_TIME_MAX, NOTICE_TIME_MAX, SPREAD_TIME_MAX, expect_all, fill, newcomer, number, settled, up,
+};
+use crate::support::{each, eventually, put_blind};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use tests::checks::Checks;
+use tests::cluster::Cluster;
+use tests::http::{self, key_url};
+use tests::members::members;
+
+const KEYS: usize = 300;
+
+#[tokio::test]
+async fn weights_and_zones_are_the_operators_and_move_what_they_must() -> Result<()> {
+    let (cluster, ids) = settled(4).await?;
+    fill(&cluster, &[0, 1, 2, 3], KEYS).await?;
+    let c = &cluster;
+    let all = [0, 1, 2, 3];
+    let mut checks = Checks::new();
+    checks
+        .run("twice the weight is a larger share", async {
+            let before = number(&c.member_of(0, &ids[1]).await?, "partitions")?;
+            let plan = c.change(2, &json!([{ "set": { "id": ids[1], "weight": 2 } }])).await?;
+            ensure!(number(&plan, "partitions_to_move")? > 0, "{plan}");
+            c.await_settled(&all, &up(&ids)).await?;
+            let member = c.member_of(0, &ids[1]).await?;
+            ensure!(member["weight"] == 2 && number(&member, "partitions")? > before, "{before}: {member}");
+            expect_all(c, &all, KEYS).await
+        })
+        .await;
+    checks
+        .run("two zones have a replica of every partition each", async {
+            let zone = |id: &String, zone: &str| json!({ "set": { "id": id, "zone": zone } });
+            let zones =
+                json!([zone(&ids[0], "a"), zone(&ids[1], "a"), zone(&ids[2], "a"), zone(&ids[3], "b")]);
+            c.change(0, &zones).await?;
+            c.await_settled(&all, &up(&ids)).await?;
+            ensure!(c.member_of(1, &ids[3]).await?["zone"] == "b", "{}", c.view(1).await?);
+            let ring: Value = http::get(format!("{}/v1/ring", c.url(2))).send().await?.expect(200)?.json()?;
+            for partition in ring["partitions"].as_array().context("no partitions")? {
+                let owners = partition["owners"].as_array().context("no owners")?;
+                ensure!(owners.iter().any(|owner| *owner == json!(ids[3])), "{partition}");
+            }
+            expect_all(c, &all, KEYS).await
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
+
+#[tokio::test]
+async fn entry_43_two_joins_and_a_leave_through_different_nodes_settle_on_one_ring() -> Result<()> {
+    let (mut cluster, ids) = settled(5).await?;
+    fill(&cluster, &[0, 1, 2, 3, 4], KEYS).await?;
+    let (fifth, one) = newcomer(&mut cluster).await?;
+    let (sixth, two) = newcomer(&mut cluster).await?;
+    let c = &cluster;
+    // Each alone in its own node's plan, and all three committed before gossip has told anybody of the others.
+    let (join_one, join_two) = (json!({ "join": one }), json!({ "join": two }));
+    let leave = json!({ "leave": ids[4] });
+    let changed = tokio::join!(
+        c.change_among_others(0, &join_one),
+        c.change_among_others(1, &join_two),
+        c.change_among_others(2, &leave),
+    );
+    changed.0.and(changed.1).and(changed.2)?;
+    let mut expected = up(&ids[..4]);
+    expected.extend([(ids[4].as_str(), "removed"), (one.as_str(), "up"), (two.as_str(), "up")]);
+    c.await_settled(&[0, 1, 2, 3, fifth, sixth], &expected).await?;
+    expect_all(c, &[0, 1, 2, 3, fifth, sixth], KEYS).await?;
+    let member = c.member_of(0, &ids[4]).await?;
+    ensure!(member["partitions"] == 0, "who left owns nothing: {member}");
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+#[tokio::test]
+async fn entry_49_two_clusters_never_become_one() -> Result<()> {
+    let (mut ours, our_ids) = settled(2).await?;
+    let (theirs, their_ids) = settled(1).await?;
+    // One of ours is restarted with a seed of theirs, and one that is new asks both.
+    ours.stop(1).await?;
+    ours.seed_with(1, &[theirs.peer_port(0)]);
+    ours.spawn(1)?;
+    let refused = eventually(SPREAD_TIME_MAX, || async {
+        ensure!(ours.log(1).contains("another cluster"), "it does not say why: {}", ours.log(1));
+        Ok(())
+    });
+    refused.await?;
+    let status = ours.ended(1).await?;
+    ensure!(!status.success(), "a refused start does not end with 0");
+    ours.seed_with(1, &[ours.peer_port(0)]);
+    ours.restart(1).await?;
+    let both = [theirs.peer_port(0), ours.peer_port(0)];
+    let newcomer = ours.add(&[])?;
+    ours.kill(newcomer).await?;
+    ours.wipe(newcomer).ok();
+    ours.seed_with(newcomer, &both);
+    ours.spawn(newcomer)?;
+    let new = eventually(SPREAD_TIME_MAX, || ours.id(newcomer)).await?;
+    let seen = |view: &Value| -> Result<BTreeSet<String>> {
+        let living = members(view)?.iter().filter(|member| member["status"] != "removed");
+        Ok(living.filter_map(|member| member["id"].as_str().map(str::to_owned)).collect())
+    };
+    let (us, them) = (seen(&ours.view(0).await?)?, seen(&theirs.view(0).await?)?);
+    ensure!(their_ids.iter().all(|id| !us.contains(id)), "ours know theirs: {us:?}");
+    ensure!(our_ids.iter().all(|id| !them.contains(id)), "theirs know ours: {them:?}");
+    ensure!(us.contains(&new) != them.contains(&new), "a node is of one cluster: {us:?} {them:?}");
+    for c in [&ours, &theirs] {
+        ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn entry_50_an_identity_that_lives_is_given_to_nobody_else() -> Result<()> {
+    let (mut cluster, ids) = settled(3).await?;
+    fill(&cluster, &[0, 1, 2], KEYS).await?;
+    let (before, address) = (cluster.member_of(0, &ids[1]).await?, cluster.http(1));
+    let imposter = cluster.add(&["--node-id", &ids[1]])?;
+    let c = &cluster;
+    let mut checks = Checks::new();
+    checks
+        .run(
+            "somebody says so, loudly",
+            eventually(NOTICE_TIME_MAX, || async {
+                let logged = (0..4).any(|node| {
+                    let log = c.log(node);
+                    log.lines().any(|line| line.contains("ERROR") || line.contains("WARN"))
+                });
+                ensure!(logged, "no log has a word about it: {}", c.log_tails());
+                Ok(())
+            }),
+        )
+        .await;
+    checks
+        .run("the address of the living one stays, and it serves", async {
+            for viewer in [0, 2] {
+                let member = c.member_of(viewer, &ids[1]).await?;
+                ensure!(member["http"] == address.as_str(), "{before} became {member}");
+                ensure!(members(&c.view(viewer).await?)?.len() == 3, "{}", c.view(viewer).await?);
+            }
+            expect_all(c, &[0, 2], KEYS).await
+        })
+        .await;
+    checks
+        .run(
+            "the other one serves nobody",
+            eventually(NOTICE_TIME_MAX, || async {
+                let served = http::get(format!("{}/health/ready", c.url(imposter))).send().await;
+                ensure!(served.is_err() || served.is_ok_and(|reply| reply.status == 503), "it is ready");
+                Ok(())
+            }),
+        )
+        .await;
+    checks
+        .run("the living one is not disturbed", async {
+            for node in 0..3 {
+                http::get(format!("{}/health/ready", c.url(node))).send().await?.expect(200)?;
+            }
+            expect_all(c, &[0, 1, 2], 20).await
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
+
+#[tokio::test]
+async fn entry_51_five_nodes_in_any_order_find_each_other_seeds_last() -> Result<()> {
+    let mut cluster = Cluster::prepare(5)?;
+    for index in [3, 1, 4, 2] {
+        cluster.spawn(index)?;
+        let c = &cluster;
+        // It has tried its seed in vain.
+        eventually(SPREAD_TIME_MAX, || async {
+            ensure!(c.log(index).contains("not let in yet"), "{}", c.log(index));
+            Ok(())
+        })
+        .await?;
+    }
+    cluster.spawn(0)?;
+    cluster.await_ready().await?;
+    let mut ids = Vec::new();
+    for index in 0..5 {
+        ids.push(cluster.id(index).await?);
+    }
+    cluster.await_settled(&[0, 1, 2, 3, 4], &up(&ids)).await?;
+    fill(&cluster, &[0, 1, 2, 3, 4], 50).await?;
+    expect_all(&cluster, &[4, 3, 2, 1, 0], 50).await?;
+    ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
+    Ok(())
+}
+
+#[tokio::test]
+async fn entry_25_a_node_at_another_address_is_still_itself() -> Result<()> {
+    let (mut cluster, ids) = settled(3).await?;
+    fill(&cluster, &[0, 1, 2], KEYS).await?;
+    cluster.stop(1).await?;
+    // Hints wait for a node, not for an address.
+    let c = &cluster;
+    each(0..50, |number| async move {
+        let url = key_url(&c.url(2 * (number % 2)), BUCKET, format!("while away {number}"));
+        put_blind(&url, "v").await.map(drop)
+    })
+    .await?;
+    cluster.move_away(1)?;
+    cluster.restart(1).await?;
+    let c = &cluster;
+    let mut checks = Checks::new();
+    checks
+        .run("it has its id and its share, and everybody knows the new address", async {
+            ensure!(c.id(1).await? == ids[1], "{}", c.view(1).await?);
+            c.await_settled(&[0, 1, 2], &up(&ids)).await?;
+            for viewer in 0..3 {
+                let member = c.member_of(viewer, &ids[1]).await?;
+                ensure!(member["http"] == c.http(1) && member["peer"] == c.peer(1), "{member}");
+                ensure!(members(&c.view(viewer).await?)?.len() == 3, "{}", c.view(viewer).await?);
+            }
+            Ok(())
+        })
+        .await;
+    checks.run("it has its data", expect_all(c, &[1, 0, 2], KEYS)).await;
+    checks
+        .run("and gets what it missed", async {
+            each(0..50, |number| async move {
+                let key = format!("while%20away%20{number}");
+                let told = format!("{}/v1/explain?bucket={BUCKET}&key={key}", c.url(0));
+                eventually(HEAL_TIME_MAX, || async {
+                    let told: Value = http::get(&told).send().await?.expect(200)?.json()?;
+                    ensure!(told["verdict"] == "converged", "{told}");
+                    Ok(())
+                })
+                .await
+            })
+            .await
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
