@@ -1,7 +1,8 @@
 //! The clock by which values expire: one for the whole cluster, made of all its members' clocks and of no single one.
 //!
 //! ```text
-//!   start      own calendar, or as far from it as it was found to be before       not sure
+//!   start      own calendar, or as far from it as it was found to be before,      not sure
+//!              or on from what was last shown, where both are behind that
 //!   sure       as somebody who is sure, or the middle of a majority's opinions
 //!   then       runs by the monotonic clock · follows the middle of those who are sure
 //!              · leans towards the middle of all calendars, at 1 % of the time that passes
@@ -73,6 +74,7 @@ pub struct Clock {
     least: Wall,
     sure: bool,
     kept: Kept,
+    started: Time,
     turned: Time,
     heard: BTreeMap<NodeId, Heard>,
 }
@@ -81,8 +83,18 @@ impl Clock {
     /// A clock at the start of a node.
     pub fn start(kept: Option<Kept>, calendar: Wall, now: Time) -> Clock {
         let kept = kept.unwrap_or_default();
-        let ahead = distance(calendar, now).saturating_add(kept.ahead);
-        Clock { ahead, least: kept.shown, sure: false, kept, turned: now, heard: BTreeMap::new() }
+        let (least, heard) = (kept.shown, BTreeMap::new());
+        let mut clock = Clock { ahead: 0, least, sure: false, kept, started: now, turned: now, heard };
+        clock.ahead = clock.guess(calendar, now);
+        clock
+    }
+
+    /// What this node thinks alone. Time has passed since it last showed some, so whatever is behind that is wrong: the
+    /// calendar was set meanwhile, for the worse or, where it was wrong before, for the better.
+    fn guess(&self, calendar: Wall, now: Time) -> i64 {
+        let (own, least) = (distance(calendar, now), distance(self.kept.shown, self.started));
+        let corrected = own.saturating_add(self.kept.ahead);
+        [corrected, own].into_iter().find(|guess| *guess >= least).unwrap_or(least)
     }
 
     /// What it shows.
@@ -130,7 +142,7 @@ impl Clock {
         self.heard.retain(|node, _| members.contains(node));
         let own = distance(calendar, now);
         if !self.sure {
-            self.ahead = own.saturating_add(self.kept.ahead);
+            self.ahead = self.guess(calendar, now);
             self.become_sure(members.len());
             self.turned = now;
             return;
@@ -152,7 +164,9 @@ impl Clock {
         if !sure.is_empty() {
             self.ahead = middle(sure);
         } else if (self.heard.len() + 1) * 2 > members {
-            self.ahead = middle(self.heard.values().map(|heard| heard.cluster).chain([self.ahead]));
+            let agreed = middle(self.heard.values().map(|heard| heard.cluster).chain([self.ahead]));
+            // It goes on from what was last shown: standing still there would keep every value until the rest has caught up.
+            self.ahead = agreed.max(distance(self.kept.shown, self.started));
         } else {
             return;
         }

@@ -303,7 +303,8 @@ impl Cluster {
             view["members"].as_array().with_context(|| format!("`members` is no array in {view}"))?;
         let address = self.http(seen);
         let is_seen = |member: &&Value| member["http"].as_str().is_some_and(|http| http.ends_with(&address));
-        let found = members.iter().find(is_seen);
+        // A wiped node comes back as another at the same address; its old self stays listed until it is replaced.
+        let found = members.iter().filter(is_seen).max_by_key(|member| member["status"] == "up");
         found.cloned().with_context(|| format!("node {viewer} does not list {address} in {view}"))
     }
 

@@ -210,3 +210,39 @@ proptest! {
         prop_assert!((bench.shows(0) - first).abs() <= passed / 50 + 60, "time was lost or won");
     }
 }
+
+/// Everybody was down, one calendar was put right meanwhile and another wrong: what was known of the first is known no more.
+#[test]
+fn a_correction_that_leads_back_in_time_is_dropped() {
+    let hour = 3_600_000;
+    let (shown, now) = (10 * hour, Time(0));
+    let truth = Wall(shown + 7000);
+    let members: BTreeSet<NodeId> = (1..=3).map(NodeId).collect();
+    let kept = |ahead: i64| Some(Kept { shown: Wall(shown), ahead: ahead * 1000 });
+    let calendars = [truth, truth, Wall(truth.0 - hour)];
+    let kepts = [kept(0), kept(-(hour as i64)), kept(0)];
+    let mut clocks: Vec<Clock> =
+        kepts.iter().zip(calendars).map(|(kept, calendar)| Clock::start(*kept, calendar, now)).collect();
+    let said: Vec<Said> =
+        clocks.iter().zip(calendars).map(|(clock, calendar)| clock.say(calendar, now)).collect();
+    for (at, clock) in clocks.iter_mut().enumerate() {
+        for other in (0..3).filter(|other| *other != at) {
+            clock.hear(NodeId(other as u128 + 1), said[other], now, now);
+        }
+        clock.turn(&members, calendars[at], now);
+        assert!(clock.is_sure());
+        assert_eq!(clock.read(now), truth, "node {at}");
+    }
+}
+
+/// Both it has are behind what it showed last, and so are all the others': it goes on from there and does not stand still.
+#[test]
+fn a_clock_goes_on_from_what_it_last_showed() {
+    let members: BTreeSet<NodeId> = [NodeId(1)].into();
+    let mut clock = Clock::start(Some(Kept { shown: Wall(50_000), ahead: 0 }), Wall(1000), Time(0));
+    clock.turn(&members, Wall(1000), Time(0));
+    assert!(clock.is_sure(), "alone it is the majority");
+    let later = Time(5_000_000);
+    clock.turn(&members, Wall(6000), later);
+    assert!(clock.read(later) >= Wall(54_900), "{:?}", clock.read(later));
+}
