@@ -123,8 +123,9 @@ impl Staged {
 }
 
 impl View {
-    /// Adds changes to what is staged. A change of a member takes the place of an earlier one of the same member. `n` is
-    /// the greatest n of any bucket, `lost` who can't be reached.
+    /// Adds changes to what is staged. A change of a member takes the place of an earlier one of the same member; an earlier
+    /// one that can't be made any more, as after somebody else has made it, falls out: it must not stand in the way of
+    /// whoever comes next. `n` is the greatest n of any bucket, `lost` who can't be reached.
     pub fn stage(
         &mut self,
         by: NodeId,
@@ -132,10 +133,16 @@ impl View {
         n: usize,
         lost: &BTreeSet<NodeId>,
     ) -> Result<(), ChangeError> {
-        let mut all = self.staged.changes.clone();
-        for change in &changes {
-            let concerned = change.concerns();
-            all.retain(|other| !other.concerns().iter().any(|id| concerned.contains(id)));
+        let concerned: BTreeSet<NodeId> = changes.iter().flat_map(Change::concerns).collect();
+        let mut view = self.clone();
+        let mut all: Vec<Change> = Vec::new();
+        for earlier in &self.staged.changes {
+            let mut after = view.clone();
+            let is_of_others = !earlier.concerns().iter().any(|id| concerned.contains(id));
+            if is_of_others && after.apply(all.len(), earlier, lost).is_ok() {
+                view = after;
+                all.push(earlier.clone());
+            }
         }
         let kept = all.len();
         all.extend(changes);

@@ -140,3 +140,17 @@ fn a_leave_is_called_off_by_a_join() {
     view.commit(NodeId(2), hash, N, &BTreeSet::new()).unwrap();
     assert_eq!(view.members[&NodeId(1)].status, Status::Up);
 }
+
+/// Two stage at the same moment, the one commits, and the other's copy of the plan wins over the empty one.
+#[test]
+fn what_was_carried_out_meanwhile_stands_in_nobodys_way() {
+    let mut view = cluster(5);
+    stage(&mut view, &[Change::Leave(NodeId(5)), set(4, 2)]).unwrap();
+    let stale = view.staged.clone();
+    let hash = view.plan_hash();
+    view.commit(NodeId(1), hash, 3, &BTreeSet::new()).unwrap();
+    view.staged = stale;
+    stage(&mut view, &[set(3, 2)]).unwrap();
+    assert_eq!(view.staged.changes, [set(4, 2), set(3, 2)], "what still can be made stays");
+    assert_eq!(view.commit(NodeId(1), view.plan_hash(), 3, &BTreeSet::new()), Ok(()));
+}
