@@ -9,7 +9,7 @@ use crate::config::{Config, Join};
 use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
-use crate::lane::{Core, Job, Lane, Ledger, LetGo, Shared, Trees};
+use crate::lane::{Core, Due, Job, Lane, Ledger, LetGo, Shared, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::past::Past;
 use crate::node::{Inner, Node};
@@ -260,7 +260,13 @@ fn start<W: World>(
     // Far apart from start to start: nobody takes a count for the one that it heard before a restart.
     let first = world.rng("let_go").random::<u64>();
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
-    let shared = Shared { trees: Arc::clone(&trees), hints: Arc::clone(&hints), let_go: Arc::clone(&let_go) };
+    let due = Due::default();
+    let shared = Shared {
+        trees: Arc::clone(&trees),
+        hints: Arc::clone(&hints),
+        let_go: Arc::clone(&let_go),
+        due: Arc::clone(&due),
+    };
     let core = Core::new(store.clone(), entered.node, epochs, partitions, shared, failed);
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
@@ -283,6 +289,7 @@ fn start<W: World>(
         expired: 0.into(),
         trees,
         let_go,
+        due,
         works: Mutex::default(),
         reaped: Mutex::default(),
         aae: Mutex::default(),

@@ -6,7 +6,7 @@ use super::gossip;
 use crate::lane::Job;
 use crate::limits::{CLOCK_EVERY, CLOCK_FANOUT, CLOCK_KEEP_EVERY, CLOCK_TIMEOUT};
 use crate::node::Node;
-use crate::store::{Batch, Family, Store, keys};
+use crate::store::{Batch, Family, keys};
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -62,7 +62,7 @@ async fn hear<W: World>(node: &Node<W>, from: NodeId) {
 
 /// The next start shows no less than this one has. Where nothing expires nobody would notice.
 async fn keep<W: World>(node: &Node<W>) {
-    if node.store.scan(Family::Due, b"", None, 1, usize::MAX).is_ok_and(|rows| rows.is_empty()) {
+    if node.lock_due().at().is_none() {
         return;
     }
     let Some(kept) = node.lock_clock().keep(node.world.wall(), node.now()) else { return };

@@ -31,13 +31,24 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Everything that is due at this moment, page by page.
+/// Everything that is due at this moment. Where nothing is, the disk is left alone.
 async fn round<W: World>(node: &Node<W>) {
     if !node.lock_clock().is_sure() {
         return;
     }
     let now = node.wall();
-    let (mut from, end) = keys::due_until(now);
+    let Some(from) = node.lock_due().look(now) else { return };
+    pages(node, from, now).await;
+    // Asked of the disk and not of the pages: what could not be dropped still stands there, and is due again.
+    let first = match node.store.scan(Family::Due, &keys::due_from(from), None, 1, usize::MAX) {
+        Ok(rows) => rows.first().map(|(key, _)| keys::decode_due_key(key).map_or(from, |(due, ..)| due)),
+        Err(_) => Some(from),
+    };
+    node.lock_due().found(first);
+}
+
+async fn pages<W: World>(node: &Node<W>, from: Wall, now: Wall) {
+    let (mut from, end) = keys::due_between(from, now);
     loop {
         let rows = match node.store.scan(Family::Due, &from, end.as_deref(), EXPIRY_ROWS, usize::MAX) {
             Ok(rows) => rows,

@@ -1,5 +1,6 @@
 //! One step of the lane: read, decide, one batch, answers.
 
+use super::earliest::{Due, Earliest};
 use super::hints::Wanted;
 use super::job::{Job, Reply, Taken};
 use super::ledger::{HintChange, Hints, Ledger};
@@ -31,6 +32,7 @@ pub struct Core<S> {
     trees: Trees,
     hints: Hints,
     let_go: LetGo,
+    earliest: Due,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
@@ -53,6 +55,8 @@ pub struct Shared {
     pub hints: Hints,
     /// What went that was not owned here.
     pub let_go: LetGo,
+    /// When the first value may expire.
+    pub due: Due,
 }
 
 /// A key in the batch: what it holds now, decoded once.
@@ -89,6 +93,8 @@ pub(super) struct Draft {
     pub(super) given_up: Vec<Partition>,
     /// Partitions of which a copy goes that is not owned here.
     pub(super) let_go: BTreeSet<Partition>,
+    /// The earliest of the notes about values that expire.
+    pub(super) due: Option<Wall>,
 }
 
 type Answer = Box<dyn FnOnce(Result<bool, Refusal>) + Send>;
@@ -103,8 +109,8 @@ impl<S: Store> Core<S> {
         shared: Shared,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        let Shared { trees, hints, let_go } = shared;
-        Core { store, node, epochs, partitions, trees, hints, let_go, marked: false, failed }
+        let Shared { trees, hints, let_go, due } = shared;
+        Core { store, node, epochs, partitions, trees, hints, let_go, earliest: due, marked: false, failed }
     }
 
     /// Runs everything that waits as one batch.
@@ -411,6 +417,9 @@ impl<S: Store> Core<S> {
             hints.values().for_each(|change| ledger.apply(change));
             draft.given_up.iter().for_each(|partition| ledger.drop_one(*partition));
         }
+        if let (Ok(_), Some(at)) = (&written, draft.due) {
+            self.lock_due().note(at);
+        }
         if written.is_ok() {
             for partition in &draft.let_go {
                 self.let_go[usize::from(partition.0)].fetch_add(1, Ordering::SeqCst);
@@ -424,6 +433,10 @@ impl<S: Store> Core<S> {
 
     pub(super) fn lock_hints(&self) -> MutexGuard<'_, Ledger> {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_due(&self) -> MutexGuard<'_, Earliest> {
+        self.earliest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn refusal(&self, error: StoreError) -> Refusal {

@@ -40,5 +40,6 @@ impl Draft {
         for at in &after {
             self.batch.put(Family::Due, keys::due_key(*at, slot.partition, &slot.id), Bytes::new());
         }
+        self.due = self.due.into_iter().chain(after).min();
     }
 }

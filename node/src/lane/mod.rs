@@ -11,12 +11,14 @@
 //! foreign thread would let the paused clock run away.
 
 mod core;
+mod earliest;
 mod expiry;
 mod hints;
 mod job;
 mod ledger;
 
 pub use core::{Core, LetGo, Shared, Trees, leaf_row};
+pub use earliest::{Due, Earliest};
 pub use job::{Job, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};
 

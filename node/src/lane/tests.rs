@@ -1,6 +1,6 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
+use super::{Core, Due, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
@@ -28,6 +28,7 @@ struct Bench {
     lane: Lane,
     trees: Trees,
     hints: Hints,
+    earliest: Due,
     failed: watch::Receiver<Option<String>>,
 }
 
@@ -44,10 +45,12 @@ impl Bench {
         let trees: Trees = Arc::new(Mutex::new(Forest::new(PARTITIONS)));
         let hints = Arc::new(Mutex::new(Ledger::load(&store, HINT_BYTES_MAX).unwrap()));
         let let_go = (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect();
-        let shared = Shared { trees: Arc::clone(&trees), hints: Arc::clone(&hints), let_go };
+        let due = Due::default();
+        let shared =
+            Shared { trees: Arc::clone(&trees), hints: Arc::clone(&hints), let_go, due: Arc::clone(&due) };
         let core = Core::new(store.clone(), ME, epochs, PARTITIONS, shared, tell);
         let (lane, _done) = Lane::start(core, false);
-        Bench { disk, store, lane, trees, hints, failed }
+        Bench { disk, store, lane, trees, hints, earliest: due, failed }
     }
 
     async fn put(
@@ -325,6 +328,28 @@ async fn what_is_due_is_noted_and_dropped() {
     assert!(first.durable);
     bench.disk.crash();
     assert_eq!(Bench::on(bench.disk).due(), [(Wall(501), key)]);
+}
+
+/// Whoever waits for the first of them is told by the lane, also of one that comes late and is due before all others.
+#[tokio::test]
+async fn the_earliest_of_what_is_due_is_known_without_a_look() {
+    let bench = Bench::on(MemDisk::new());
+    let earliest = || bench.earliest.lock().unwrap();
+    assert_eq!(earliest().look(Wall(0)), Some(Wall(0)));
+    earliest().found(None);
+    bench.put(&id("for ever"), "v", None, true).await.unwrap();
+    assert_eq!(earliest().at(), None);
+    bench.put_for(&id("long"), "v", None, true, Some(100)).await.unwrap();
+    bench.put_for(&id("longer"), "v", None, true, Some(200)).await.unwrap();
+    assert_eq!(earliest().at(), Some(Wall(101)));
+    assert_eq!(earliest().look(Wall(150)), Some(Wall(101)));
+    let elsewhere = Bench::on(MemDisk::new());
+    elsewhere.put_for(&id("short"), "v", None, true, Some(10)).await.unwrap();
+    let (id, record) = (id("short"), elsewhere.bytes(&id("short")).unwrap());
+    let merge = |reply| Job::Merge { id, record, hint_for: None, sync: true, now: Wall(120), reply };
+    bench.lane.run(merge).await.unwrap();
+    earliest().found(Some(Wall(201)));
+    assert_eq!(earliest().at(), Some(Wall(11)));
 }
 
 #[tokio::test]

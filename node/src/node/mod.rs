@@ -17,7 +17,7 @@ pub mod work;
 pub mod write;
 
 use crate::cluster::{Cluster, Snapshot};
-use crate::lane::{Hints, Job, Lane, LetGo, Trees};
+use crate::lane::{Due, Earliest, Hints, Job, Lane, LetGo, Trees};
 use crate::limits::BUSY_FOR;
 use crate::peer::Pool;
 use crate::store::{Batch, Family, Store, keys as rows};
@@ -80,6 +80,8 @@ pub struct Inner<W: World> {
     pub trees: Trees,
     /// How often the lane has let go what is not owned here.
     pub let_go: LetGo,
+    /// When the first value may expire, which the lane keeps up.
+    pub due: Due,
     /// What may hold a record in memory.
     pub works: Mutex<work::Works>,
     /// What became of deletions.
@@ -144,6 +146,10 @@ impl<W: World> Node<W> {
 
     pub(crate) fn lock_clock(&self) -> MutexGuard<'_, Clock> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_due(&self) -> MutexGuard<'_, Earliest> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the node is stopping.

@@ -137,9 +137,14 @@ pub fn hints_for(target: NodeId) -> Range {
     all_under(target.0.to_be_bytes().to_vec())
 }
 
-/// What is due at this instant or was before it.
-pub fn due_until(now: Wall) -> Range {
-    (Vec::new(), now.0.checked_add(1).map(|end| end.to_be_bytes().to_vec()))
+/// What is due at these instants, both included.
+pub fn due_between(from: Wall, now: Wall) -> Range {
+    (due_from(from), now.0.checked_add(1).map(|end| end.to_be_bytes().to_vec()))
+}
+
+/// Where it begins what is due at this instant or after it.
+pub fn due_from(from: Wall) -> Vec<u8> {
+    from.0.to_be_bytes().to_vec()
 }
 
 /// The settings of all buckets.

@@ -46,8 +46,8 @@ fn the_bytes_of_every_range_are_what_the_table_says() {
     );
     assert_eq!(hints_for(NodeId(0)), range(&[0; 16], Some(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01")));
     assert_eq!(hints_for(NodeId(u128::MAX)), range(&[0xff; 16], None));
-    assert_eq!(due_until(Wall(0xff)), range(b"", Some(b"\0\0\0\0\0\0\x01\0")));
-    assert_eq!(due_until(Wall(u64::MAX)), range(b"", None));
+    assert_eq!(due_between(Wall(2), Wall(0xff)), range(b"\0\0\0\0\0\0\0\x02", Some(b"\0\0\0\0\0\0\x01\0")));
+    assert_eq!(due_between(Wall(0), Wall(u64::MAX)), range(b"\0\0\0\0\0\0\0\0", None));
     assert_eq!(bucket_settings(), range(b"bucket/", Some(b"bucket0")));
 }
 
