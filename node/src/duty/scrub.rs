@@ -6,9 +6,10 @@
 //! partition's trees are built anew.
 //!
 //! It goes by the leaves, one page after the other, and not by a scan of the records: a scan ends at the first spoiled block.
+//! After each round it rests.
 
 use crate::lane::{Job, leaf_row};
-use crate::limits::{AAE_TIMEOUT, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS};
+use crate::limits::{AAE_TIMEOUT, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST};
 use crate::node::Node;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
@@ -33,6 +34,10 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             biased;
             _ = shutdown.changed() => return,
             next = page(&node, &from) => from = next,
+        }
+        if from.is_empty() {
+            // A disk does not spoil in a moment, and a small one would be read over and over.
+            tick.reset_after(SCRUB_REST);
         }
     }
 }
