@@ -4,7 +4,7 @@
 
 use super::gossip;
 use crate::lane::Job;
-use crate::limits::{CLOCK_EVERY, CLOCK_FANOUT, CLOCK_KEEP_EVERY, CLOCK_TIMEOUT};
+use crate::limits::{CLOCK_EVERY, CLOCK_FANOUT, CLOCK_KEEP_EVERY, CLOCK_SURE_EVERY, CLOCK_TIMEOUT};
 use crate::node::Node;
 use crate::store::{Batch, Family, keys};
 use crate::world::World;
@@ -21,20 +21,22 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut rng = node.world.rng("clock");
     let mut tick = tokio::time::interval(CLOCK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut kept = node.now();
+    let mut keeping = tokio::time::interval(CLOCK_KEEP_EVERY);
+    keeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            _ = tick.tick() => {}
-        }
-        let others = gossip::others(&node);
-        let fanout = if node.lock_clock().is_sure() { CLOCK_FANOUT } else { others.len() };
-        let asked: Vec<NodeId> = others.sample(&mut rng, fanout).copied().collect();
-        ask(&node, &asked).await;
-        if node.now() - kept >= CLOCK_KEEP_EVERY {
-            keep(&node).await;
-            kept = node.now();
+            _ = keeping.tick() => keep(&node).await,
+            _ = tick.tick() => {
+                let others = gossip::others(&node);
+                let fanout = if node.lock_clock().is_sure() { CLOCK_FANOUT } else { others.len() };
+                let asked: Vec<NodeId> = others.sample(&mut rng, fanout).copied().collect();
+                ask(&node, &asked).await;
+                if node.lock_clock().is_sure() {
+                    tick.reset_after(CLOCK_SURE_EVERY);
+                }
+            }
         }
     }
 }
