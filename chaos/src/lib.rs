@@ -31,9 +31,12 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod check;
 pub mod dev;
+pub mod history;
 mod http;
 mod limits;
 pub mod replay;
 mod signals;
 pub mod target;
+pub mod workload;

@@ -6,7 +6,7 @@
 
 use crate::call::{Call, Client};
 use crate::error::Result;
-use crate::object::{Context, Written, written};
+use crate::object::{Context, ReadOptions, Written, read_call, written};
 use crate::path::Target;
 use crate::retry::Repeat;
 use crate::transport::{HttpTransport, Method};
@@ -58,7 +58,18 @@ pub struct ItemChange {
 impl<T: HttpTransport> Client<T> {
     /// Reads a cart.
     pub async fn cart(&self, bucket: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> Result<Cart> {
-        self.send(Call::get(cart_target(bucket.as_ref(), id.as_ref()))).await?.json()
+        self.cart_read(bucket, id, &ReadOptions::default()).await
+    }
+
+    /// Reads a cart in some other way than the usual.
+    pub async fn cart_read(
+        &self,
+        bucket: impl AsRef<[u8]>,
+        id: impl AsRef<[u8]>,
+        options: &ReadOptions,
+    ) -> Result<Cart> {
+        let target = cart_target(bucket.as_ref(), id.as_ref());
+        self.send(read_call(target, options)).await?.json()
     }
 
     /// Changes the quantity of an item.
@@ -88,6 +99,21 @@ impl<T: HttpTransport> Client<T> {
             body["op_id"] = op_id.into();
         }
         self.change_cart(Call::new(Method::Put, target, once(op_id)).json(&body)).await
+    }
+
+    /// Replaces what the context has seen of an item by this quantity. Not repeated after a silence: the second try would
+    /// not have seen what the first one set.
+    pub async fn cart_replace(
+        &self,
+        bucket: impl AsRef<[u8]>,
+        id: impl AsRef<[u8]>,
+        sku: &str,
+        quantity: u64,
+        context: &Context,
+    ) -> Result<Written> {
+        let target = item_target(bucket.as_ref(), id.as_ref(), sku);
+        let call = Call::new(Method::Put, target, Repeat::Counts).json(&json!({ "quantity": quantity }));
+        self.change_cart(call.header("cartwheel-context", context.0.clone())).await
     }
 
     /// Removes what the context has seen of an item.

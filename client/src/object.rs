@@ -50,6 +50,8 @@ pub struct Object {
     pub context: Option<Context>,
     /// The concurrent versions: none, one, or siblings.
     pub versions: Vec<Version>,
+    /// The name of the request in the node's log.
+    pub request_id: Option<String>,
 }
 
 /// One of the concurrent versions of an object.
@@ -124,10 +126,12 @@ pub struct Written {
     pub siblings: Option<u32>,
     /// Who has it.
     pub receipt: Option<Receipt>,
+    /// The name of the request in the node's log.
+    pub request_id: Option<String>,
 }
 
 /// The header `Cartwheel-Write`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// Replicas that were required.
     pub w: u32,
@@ -149,21 +153,15 @@ impl<T: HttpTransport> Client<T> {
         key: impl AsRef<[u8]>,
         options: &ReadOptions,
     ) -> Result<Object> {
-        let target = object_target(bucket.as_ref(), key.as_ref())
-            .query_if("r", options.r)
-            .query_if("pr", options.pr)
-            .query_if("sloppy", options.sloppy)
-            .query_if("timeout_ms", options.timeout_ms);
-        let mut call = Call::get(target).timeout_ms(options.timeout_ms).absence_is_an_answer();
-        if let Some(context) = &options.min_context {
-            call = call.header("cartwheel-min-context", context.0.clone());
-        }
+        let target = object_target(bucket.as_ref(), key.as_ref());
+        let call = read_call(target, options).absence_is_an_answer();
         let answer = self.send(call).await?;
-        match answer.response.status {
-            404 => Ok(Object { context: header_context(&answer), versions: Vec::new() }),
-            300 => envelope(&answer),
-            _ => Ok(Object { context: header_context(&answer), versions: vec![single(&answer)] }),
-        }
+        let versions = match answer.response.status {
+            300 => return envelope(&answer),
+            404 => Vec::new(),
+            _ => vec![single(&answer)],
+        };
+        Ok(Object { context: header_context(&answer), versions, request_id: request_id(&answer) })
     }
 
     /// Writes an object.
@@ -215,6 +213,20 @@ fn write_target(bucket: &[u8], key: &[u8], options: &WriteOptions) -> Target {
         .query_if("timeout_ms", options.timeout_ms)
 }
 
+/// A read of an object or of a cart.
+pub(crate) fn read_call(target: Target, options: &ReadOptions) -> Call {
+    let target = target
+        .query_if("r", options.r)
+        .query_if("pr", options.pr)
+        .query_if("sloppy", options.sloppy)
+        .query_if("timeout_ms", options.timeout_ms);
+    let call = Call::get(target).timeout_ms(options.timeout_ms);
+    match &options.min_context {
+        Some(context) => call.header("cartwheel-min-context", context.0.clone()),
+        None => call,
+    }
+}
+
 fn write_call(method: Method, target: Target, repeat: Repeat, options: &WriteOptions) -> Call {
     let mut call = Call::new(method, target, repeat).timeout_ms(options.timeout_ms);
     if let Some(context) = &options.context {
@@ -233,6 +245,10 @@ pub(crate) fn header_context(answer: &Answer) -> Option<Context> {
     answer.response.header("cartwheel-context").map(|text| Context(text.to_owned()))
 }
 
+fn request_id(answer: &Answer) -> Option<String> {
+    answer.response.header("x-request-id").map(str::to_owned)
+}
+
 /// Reads the headers that every acknowledged write carries.
 pub(crate) fn written(answer: &Answer) -> Result<Written> {
     let header = |name| answer.response.header(name);
@@ -243,6 +259,7 @@ pub(crate) fn written(answer: &Answer) -> Result<Written> {
         etag: header("etag").map(str::to_owned),
         siblings: siblings.map_err(|error| answer.unreadable(format!("Cartwheel-Siblings: {error}")))?,
         receipt: receipt.map_err(|error| answer.unreadable(error))?,
+        request_id: request_id(answer),
     })
 }
 
@@ -294,7 +311,8 @@ fn envelope(answer: &Answer) -> Result<Object> {
     let envelope: Envelope = answer.json()?;
     let versions: std::result::Result<_, _> = envelope.versions.into_iter().map(Version::try_from).collect();
     let versions = versions.map_err(|error: base64::DecodeError| answer.unreadable(error))?;
-    Ok(Object { context: header_context(answer).or(envelope.context), versions })
+    let context = header_context(answer).or(envelope.context);
+    Ok(Object { context, versions, request_id: request_id(answer) })
 }
 
 impl TryFrom<EnvelopeVersion> for Version {

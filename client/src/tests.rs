@@ -17,6 +17,7 @@ fn written_204() -> Answer {
         ("etag", "\"e1\""),
         ("cartwheel-siblings", "1"),
         ("cartwheel-write", receipt),
+        ("x-request-id", "q7"),
     ];
     answer(204, &headers, "")
 }
@@ -78,7 +79,7 @@ async fn an_absent_object_keeps_the_context_of_its_removal() {
     }
     let (client, _stage) = client_of(vec![gone]).await;
     let object = client.get("b", "k", &Default::default()).await.unwrap();
-    assert_eq!(object, Object { context: Some(Context("after".into())), versions: vec![] });
+    assert_eq!(object, Object { context: Some(Context("after".into())), ..Default::default() });
 }
 
 #[tokio::test]
@@ -106,6 +107,7 @@ async fn a_put_sends_its_conditions_and_reads_its_receipt() {
     let written = client.put("b", "k", "hello", &options).await.unwrap();
     assert_eq!(written.context, Some(Context("ctx1".into())));
     assert_eq!(written.siblings, Some(1));
+    assert_eq!(written.request_id.as_deref(), Some("q7"));
     assert_eq!(written.receipt, Some(Receipt { w: 2, acked: 3, durable: 2, fallbacks: 1, hints: 1 }));
     let seen = &stage.seen()[0];
     assert_eq!(seen.line, "PUT /v1/buckets/b/keys/k?w=2&dw=one&timeout_ms=500");

@@ -278,7 +278,7 @@ pub(crate) async fn ls(args: LsArgs, client: &Client, terminal: &mut Terminal<'_
 
 /// The receipt and the context of a write; as JSON it is the data of the command.
 pub(crate) fn print_written(written: &Written, terminal: &mut Terminal<'_>) {
-    let Written { context, etag, siblings, receipt } = written;
+    let Written { context, etag, siblings, receipt, .. } = written;
     if terminal.json {
         let document = json!({ "context": context, "etag": etag, "siblings": siblings, "write": receipt });
         return terminal.document(&document);

@@ -1,0 +1,330 @@
+//! A history sorted by key: who wrote what, who had seen it, and what each read showed.
+//!
+//! ```text
+//!   #5 get  shows #1            sight   {1}
+//!   #7 put  having seen #5      kills   {1}     its token then stands for   {7}
+//!   #9 get  at least as of #7   shows {}        so 7 is dead, for nobody reads less than it asked for
+//! ```
+//!
+//! A value is known by the operation that wrote it. What an operation's token covers is known from what that operation was
+//! shown, so two questions can be answered without reading tokens:
+//! - *may it be gone?* Some write that was not refused had seen it ([`Story::may_be_gone`]). What first covers a value is
+//!   always such a write, because a record's clock covers only what the record holds or what was superseded before.
+//! - *must it be gone?* A write that is known to count had seen it, or had seen what had superseded it
+//!   ([`Story::is_dead`]). A record holds no value that one of its other values, or its clock, supersedes.
+//!
+//! A cart shows sums, not adds. Where every add to an item is another power of two, the sum says which adds were seen, and
+//! each add is then a value like any other. Items with other quantities are left to the checker of carts.
+
+#![allow(dead_code, reason = "the other checkers follow")]
+
+use crate::history::{Call, Entry, Fate, Op, OpId, Reading, Setting, What};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Values, by the operations that wrote them.
+pub(super) type Values = BTreeSet<OpId>;
+
+pub(super) struct Ledger {
+    pub(super) settings: Vec<Setting>,
+    pub(super) stories: Vec<Story>,
+}
+
+/// Everything about one key.
+pub(super) struct Story {
+    pub(super) bucket: String,
+    pub(super) key: String,
+    pub(super) ops: BTreeMap<OpId, Op>,
+    /// What each acknowledged read showed.
+    pub(super) sights: BTreeMap<OpId, Sight>,
+    /// What the token of an operation stands for, apart from what is dead.
+    alive: BTreeMap<OpId, Values>,
+    /// What each write takes away, as far as its token says.
+    kills: BTreeMap<OpId, Values>,
+    /// The writes that take a value away.
+    killers: BTreeMap<OpId, Vec<OpId>>,
+    /// Removals without a token: they take what a quorum showed then, which nobody knows.
+    blind: Vec<OpId>,
+}
+
+/// What a read showed.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    pub(super) values: Values,
+    /// What was shown and is no value of this key, in words.
+    pub(super) strangers: Vec<String>,
+}
+
+impl Ledger {
+    pub(super) fn new(entries: &[Entry]) -> Result<Self, String> {
+        let settings = entries.iter().filter_map(|entry| match &entry.what {
+            What::Setting(setting) => Some(setting.clone()),
+            _ => None,
+        });
+        let mut keys: BTreeMap<(String, String), BTreeMap<OpId, Op>> = BTreeMap::new();
+        for (id, op) in crate::history::ops(entries)? {
+            let key = (op.invoke.bucket.clone(), op.invoke.key.clone());
+            keys.entry(key).or_default().insert(id, op);
+        }
+        let stories = keys.into_iter().map(|((bucket, key), ops)| Story::new(bucket, key, ops)).collect();
+        Ok(Self { settings: settings.collect(), stories })
+    }
+}
+
+impl Story {
+    fn new(bucket: String, key: String, ops: BTreeMap<OpId, Op>) -> Self {
+        let mut story = Story {
+            sights: sights(&ops),
+            bucket,
+            key,
+            alive: BTreeMap::new(),
+            kills: BTreeMap::new(),
+            killers: BTreeMap::new(),
+            blind: Vec::new(),
+            ops,
+        };
+        let ids: Vec<OpId> = story.ops.keys().copied().collect();
+        for id in ids {
+            story.follow(id);
+        }
+        story
+    }
+
+    /// Works out what a write takes away and what its token stands for. Whatever it had seen comes before it.
+    fn follow(&mut self, id: OpId) {
+        let op = &self.ops[&id];
+        if op.reads() {
+            let shown = self.sights.get(&id).map(|sight| sight.values.clone());
+            self.alive.insert(id, shown.unwrap_or_default());
+            return;
+        }
+        let seen = seen(&op.invoke.call);
+        let known = seen.and_then(|from| self.alive.get(&from)).cloned().unwrap_or_default();
+        let kills: Values = known.iter().copied().filter(|of| self.hits(id, *of)).collect();
+        if seen.is_none() && removes(&op.invoke.call) {
+            self.blind.push(id);
+        }
+        let mut alive: Values = known.difference(&kills).copied().collect();
+        if adds(&op.invoke.call) {
+            alive.insert(id);
+        }
+        for of in &kills {
+            self.killers.entry(*of).or_default().push(id);
+        }
+        self.alive.insert(id, alive);
+        self.kills.insert(id, kills);
+    }
+
+    /// Whether a write supersedes this value if it has seen it.
+    fn hits(&self, write: OpId, value: OpId) -> bool {
+        let sku_of = |id: &OpId| match &self.ops[id].invoke.call {
+            Call::CartAdd { sku, .. } | Call::CartSet { sku, .. } | Call::CartRemove { sku, .. } => Some(sku),
+            _ => None,
+        };
+        match &self.ops[&write].invoke.call {
+            Call::Put { .. } | Call::Delete { .. } | Call::CartEmpty { .. } => write != value,
+            Call::CartSet { .. } | Call::CartRemove { .. } => {
+                write != value && sku_of(&write) == sku_of(&value)
+            }
+            Call::CartAdd { .. } | Call::Get { .. } | Call::CartGet { .. } => false,
+        }
+    }
+
+    /// The writes of values, in the order of their begins.
+    pub(super) fn values(&self) -> impl Iterator<Item = (OpId, &Op)> {
+        self.ops
+            .iter()
+            .filter(|(id, op)| adds(&op.invoke.call) && self.is_clear(**id))
+            .map(|(id, op)| (*id, op))
+    }
+
+    /// Whether reads tell this value apart from others.
+    fn is_clear(&self, value: OpId) -> bool {
+        match sku(&self.ops[&value].invoke.call) {
+            Some(sku) => Weights::of(&self.ops, sku).is_some(),
+            None => true,
+        }
+    }
+
+    /// The acknowledged reads and what they showed, in the order of their begins.
+    pub(super) fn reads(&self) -> impl Iterator<Item = (&Op, &Sight)> {
+        self.sights.iter().map(|(id, sight)| (&self.ops[id], sight))
+    }
+
+    /// The acknowledged reads of the end: begun when everything but such reads was over or given up.
+    pub(super) fn last_looks(&self) -> impl Iterator<Item = (&Op, &Sight)> {
+        self.reads().filter(|(read, _)| reading(read) != Some(Reading::Load))
+    }
+
+    /// A write, not refused, that had seen the value or may have.
+    pub(super) fn may_be_gone(&self, value: OpId) -> Option<&Op> {
+        let not_refused = |id: &&OpId| !matches!(self.ops[*id].fate, Fate::Failed(_));
+        let told = self.killers.get(&value).into_iter().flatten().find(not_refused);
+        let begun = self.ops[&value].begun.place;
+        let may_have = |id: &&OpId| self.hits(**id, value) && !self.ops[*id].over_before(begun);
+        let blind = || self.blind.iter().filter(not_refused).find(may_have);
+        told.or_else(blind).map(|id| &self.ops[id])
+    }
+
+    /// Whether whoever holds the token of this operation, or the value that it wrote, can't hold that value any more.
+    pub(super) fn is_dead(&self, value: OpId, by: OpId) -> bool {
+        let begun = self.ops[&value].begun.place;
+        let mut visited: Values = [by].into();
+        let mut todo = vec![by];
+        while let Some(id) = todo.pop() {
+            let op = &self.ops[&id];
+            let next: Vec<OpId> = if op.reads() {
+                // What was not shown although it was asked for: unless its time may have been up, it was superseded.
+                let asked = seen(&op.invoke.call);
+                let hidden =
+                    |from: &OpId| self.alive[from].contains(&value) && !self.alive[&id].contains(&value);
+                if asked.is_some_and(|from| op.answer().is_some() && hidden(&from))
+                    && ttl_us(&self.ops[&value]).is_none()
+                {
+                    return true;
+                }
+                // An add of a cart travels without what its sender had seen.
+                let shown = if is_cart(op) { None } else { self.alive.get(&id) };
+                asked.into_iter().chain(shown.into_iter().flatten().copied()).collect()
+            } else {
+                if self.kills[&id].contains(&value) {
+                    return true;
+                }
+                seen(&op.invoke.call).into_iter().collect()
+            };
+            // Who began before the value was written has not seen it.
+            let later = |id: &OpId| self.ops.get(id).is_some_and(|op| !op.over_before(begun)) && *id != value;
+            todo.extend(next.into_iter().filter(later).filter(|id| visited.insert(*id)));
+        }
+        false
+    }
+
+    /// What the token of an operation stands for.
+    pub(super) fn alive(&self, id: OpId) -> &Values {
+        &self.alive[&id]
+    }
+
+    /// An acknowledged write, over before that place, after which this value can't be there any more.
+    pub(super) fn must_be_gone(&self, value: OpId, before: usize) -> Option<&Op> {
+        let counts = |op: &&Op| !op.reads() && op.answer().is_some() && op.over_before(before);
+        let told = self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts);
+        let later = || self.ops.range(value + 1..).map(|(_, op)| op).filter(counts);
+        told.or_else(|| later().find(|op| self.is_dead(value, op.invoke.op)))
+    }
+}
+
+fn sights(ops: &BTreeMap<OpId, Op>) -> BTreeMap<OpId, Sight> {
+    let puts = ops.iter().filter_map(|(id, op)| match &op.invoke.call {
+        Call::Put { value, .. } => Some((value, *id)),
+        _ => None,
+    });
+    let puts: BTreeMap<_, OpId> = puts.collect();
+    let mut weights: BTreeMap<&str, Option<Weights>> = BTreeMap::new();
+    for sku in ops.values().filter_map(|op| sku(&op.invoke.call)) {
+        weights.entry(sku).or_insert_with(|| Weights::of(ops, sku));
+    }
+    let mut sights = BTreeMap::new();
+    for (id, op) in ops.iter().filter(|(_, op)| op.reads()) {
+        let Some(answer) = op.answer() else { continue };
+        let mut sight = Sight::default();
+        for shown in &answer.versions {
+            match puts.get(&shown.value) {
+                Some(write) if !sight.values.insert(*write) => {
+                    sight.strangers.push(format!("{:?} twice", shown.value.id));
+                }
+                Some(_) => {}
+                None => sight.strangers.push(format!("{:?} {:?}", shown.value.id, shown.value.text)),
+            }
+        }
+        for item in &answer.items {
+            match weights.get(item.sku.as_str()) {
+                Some(Some(weights)) => match weights.adds_up_to(item.quantity) {
+                    Some(values) => sight.values.extend(values),
+                    None => sight
+                        .strangers
+                        .push(format!("{} × {}, which no adds sum up to", item.quantity, item.sku)),
+                },
+                Some(None) => {}
+                None => sight.strangers.push(format!("{} × {}, which nobody added", item.quantity, item.sku)),
+            }
+        }
+        sights.insert(*id, sight);
+    }
+    sights
+}
+
+/// The adds of an item, each another power of two.
+struct Weights(BTreeMap<i64, OpId>);
+
+impl Weights {
+    /// `None` where a sum does not say which adds it is of.
+    fn of(ops: &BTreeMap<OpId, Op>, of: &str) -> Option<Self> {
+        let mut weights = BTreeMap::new();
+        for (id, op) in ops {
+            let quantity = match &op.invoke.call {
+                Call::CartAdd { sku, quantity, .. } | Call::CartSet { sku, quantity, .. } if sku == of => {
+                    *quantity
+                }
+                _ => continue,
+            };
+            if quantity <= 0
+                || !(quantity as u64).is_power_of_two()
+                || weights.insert(quantity, *id).is_some()
+            {
+                return None;
+            }
+        }
+        Some(Self(weights))
+    }
+
+    fn adds_up_to(&self, sum: i64) -> Option<Values> {
+        let bits = (0..63).map(|bit| 1i64 << bit).filter(|bit| sum > 0 && sum & bit != 0);
+        let values: Option<Values> = bits.map(|bit| self.0.get(&bit).copied()).collect();
+        values.filter(|values| !values.is_empty())
+    }
+}
+
+fn is_cart(op: &Op) -> bool {
+    !matches!(op.invoke.call, Call::Get { .. } | Call::Put { .. } | Call::Delete { .. })
+}
+
+/// The operation whose token was sent along.
+pub(super) fn seen(call: &Call) -> Option<OpId> {
+    match call {
+        Call::Get { min, .. } | Call::CartGet { min, .. } => *min,
+        Call::Put { seen, .. } | Call::Delete { seen } => *seen,
+        Call::CartSet { seen, .. } | Call::CartRemove { seen, .. } | Call::CartEmpty { seen } => *seen,
+        Call::CartAdd { .. } => None,
+    }
+}
+
+/// Why an operation reads, if it does.
+pub(super) fn reading(op: &Op) -> Option<Reading> {
+    match op.invoke.call {
+        Call::Get { reading, .. } | Call::CartGet { reading, .. } => Some(reading),
+        _ => None,
+    }
+}
+
+/// How long the value of a write lives, in microseconds.
+pub(super) fn ttl_us(op: &Op) -> Option<u64> {
+    match op.invoke.call {
+        Call::Put { ttl_ms, .. } => ttl_ms.map(|ms| ms.saturating_mul(1000)),
+        _ => None,
+    }
+}
+
+fn adds(call: &Call) -> bool {
+    matches!(call, Call::Put { .. } | Call::CartAdd { .. } | Call::CartSet { .. })
+}
+
+/// Whether it takes something away even if it says nothing about what it had seen.
+fn removes(call: &Call) -> bool {
+    !adds(call) || matches!(call, Call::CartSet { .. })
+}
+
+fn sku(call: &Call) -> Option<&str> {
+    match call {
+        Call::CartAdd { sku, .. } | Call::CartSet { sku, .. } => Some(sku),
+        _ => None,
+    }
+}

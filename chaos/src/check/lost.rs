@@ -1,0 +1,77 @@
+//! P2: what was acknowledged is there in the end, unless somebody who had seen it has written since.
+//!
+//! ```text
+//!   put A ok · get shows A · put B having seen the get (ok, or unknown) · in the end A may be gone
+//!   put A ok ·               put B having seen nothing                  · in the end A must be there
+//! ```
+//!
+//! A write of unknown outcome may have taken A away; a write that was refused may not. A value with a time to live may be
+//! gone after its time. For sets the elements are looked for as well: they must have come through all the unions, whatever
+//! became of the values that carried them.
+
+use super::ledger::ttl_us;
+use super::{Breach, Story, Tolerance, Violation};
+use crate::history::{Call, Op};
+use crate::workload::elements;
+use std::collections::BTreeSet;
+
+pub(super) fn check(story: &Story, tolerance: &Tolerance, found: &mut Vec<Violation>) {
+    if story.last_looks().next().is_none() {
+        let text = "no read of the end was answered, so nothing can be said about what is there".to_owned();
+        found.push(story.breach(Breach::Unjudged, Vec::new(), text));
+        return;
+    }
+    for (id, write) in story.values().filter(|(_, write)| write.answer().is_some()) {
+        let misses = |read: &&Op, shown: bool| !shown && is_owed(read, write, tolerance);
+        let missed: Vec<&Op> = story
+            .last_looks()
+            .map(|(read, sight)| (read, sight.values.contains(&id)))
+            .filter(|(read, shown)| misses(read, *shown))
+            .map(|(read, _)| read)
+            .collect();
+        let Some(first) = missed.first() else { continue };
+        if story.may_be_gone(id).is_some() {
+            continue;
+        }
+        let count = missed.len();
+        let text = format!(
+            "{write}; it is missing in {count} reads of the end, the first being {first}; nobody who had seen it has \
+             written or deleted since"
+        );
+        let ops = std::iter::once(id).chain(missed.iter().map(|read| read.invoke.op)).collect();
+        found.push(story.breach(Breach::Lost, ops, text));
+    }
+    elements_lost(story, found);
+}
+
+/// Whether a read must show the value at all.
+fn is_owed(read: &Op, write: &Op, tolerance: &Tolerance) -> bool {
+    let Some(ttl) = ttl_us(write) else { return write.over_before(read.begun.place) };
+    let early = write.begun.at_us + ttl.saturating_sub(tolerance.of(ttl));
+    write.over_before(read.begun.place) && read.ended.is_some_and(|ended| ended.at_us < early)
+}
+
+fn elements_lost(story: &Story, found: &mut Vec<Violation>) {
+    if story.ops.values().any(|op| matches!(op.invoke.call, Call::Delete { .. })) {
+        return;
+    }
+    let put = |op: &Op| match &op.invoke.call {
+        Call::Put { value, .. } => elements(&value.text).0,
+        _ => None,
+    };
+    let acknowledged: Vec<_> = story.ops.values().filter(|op| op.answer().is_some()).collect();
+    for (read, _) in story.last_looks() {
+        let versions = &read.answer().expect("a look was answered").versions;
+        let union: BTreeSet<_> = versions.iter().flat_map(|shown| elements(&shown.value.text).1).collect();
+        for write in &acknowledged {
+            let Some(element) = put(write).filter(|_| write.over_before(read.begun.place)) else { continue };
+            if !union.contains(&element) {
+                let (client, number) = element;
+                let text = format!(
+                    "{write} added element {number} of c{client}; it is in none of the sets of {read}"
+                );
+                found.push(story.breach(Breach::Lost, vec![write.invoke.op, read.invoke.op], text));
+            }
+        }
+    }
+}

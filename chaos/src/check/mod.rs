@@ -1,0 +1,165 @@
+//! Whether a finished history keeps the promises. Nothing here knows the cluster; a history from a file will do.
+//!
+//! | file | it finds | promise |
+//! | --- | --- | --- |
+//! | `lost.rs` | what was acknowledged, was not overwritten by anybody who had seen it, and is not there in the end | P2 |
+//! | `wrong.rs` | bytes that nobody wrote, or wrote elsewhere, or only later | P8 |
+//! | `ledger.rs` | (the history sorted by key, on which they all stand) | |
+//!
+//! No checker may ever cry wolf: an unknown outcome counts as both, concurrent operations in either order, and a read that
+//! did not ask for anything in particular may be out of date while the load runs. What is found is wrong without a doubt.
+
+mod ledger;
+mod lost;
+#[cfg(test)]
+mod tests;
+mod wrong;
+
+use crate::history::{Entry, Fate, OpId};
+use ledger::{Ledger, Story};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// The promise that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Breach {
+    /// What is given is no history, or a key was never read in the end: nothing can be said.
+    Unjudged,
+    /// P2: an acknowledged value is gone, and nobody who had seen it has written since.
+    Lost,
+    /// P8: something was shown that is no value of this key.
+    Wrong,
+}
+
+/// One broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub breach: Breach,
+    /// The bucket.
+    pub bucket: String,
+    /// The key or cart.
+    pub key: String,
+    /// What happened, when, and what should have been.
+    pub story: String,
+    /// The operations that show it.
+    pub ops: Vec<OpId>,
+}
+
+/// How many operations there were, and what became of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Operations that began.
+    pub tried: u64,
+    /// Those that were acknowledged.
+    pub acknowledged: u64,
+    /// Those that were refused and changed nothing.
+    pub failed: u64,
+    /// Those of which nobody knows.
+    pub unknown: u64,
+    /// Acknowledged writes.
+    pub writes: u64,
+    /// Acknowledged reads.
+    pub reads: u64,
+    /// The most values that one read showed.
+    pub siblings_max: usize,
+    /// Why operations were not acknowledged.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// How far a lifetime may be off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance {
+    /// In any case.
+    pub at_least: Duration,
+    /// Of the lifetime, in percent.
+    pub percent: u64,
+}
+
+impl Default for Tolerance {
+    /// Half a second, and the one percent by which the cluster's clock may lean.
+    fn default() -> Self {
+        Self { at_least: Duration::from_millis(500), percent: 1 }
+    }
+}
+
+impl Tolerance {
+    /// In microseconds, for a lifetime in microseconds.
+    fn of(&self, ttl_us: u64) -> u64 {
+        u64::try_from(self.at_least.as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_add(ttl_us / 100 * self.percent)
+    }
+}
+
+/// All checkers over one history.
+pub fn all(entries: &[Entry]) -> Vec<Violation> {
+    all_within(entries, &Tolerance::default())
+}
+
+/// The same, where clocks are treated worse or better than usual.
+pub fn all_within(entries: &[Entry], tolerance: &Tolerance) -> Vec<Violation> {
+    let ledger = match Ledger::new(entries) {
+        Ok(ledger) => ledger,
+        Err(story) => {
+            let (bucket, key) = (String::new(), String::new());
+            return vec![Violation { breach: Breach::Unjudged, bucket, key, story, ops: Vec::new() }];
+        }
+    };
+    let mut found = Vec::new();
+    for story in &ledger.stories {
+        wrong::check(story, &mut found);
+        lost::check(story, tolerance, &mut found);
+    }
+    found.sort_by(|a, b| (a.breach, &a.ops).cmp(&(b.breach, &b.ops)));
+    found
+}
+
+/// Counts what happened in a bucket, or in all of them.
+pub fn count(entries: &[Entry], bucket: Option<&str>) -> Counts {
+    let mut counts = Counts::default();
+    let ops = crate::history::ops(entries).unwrap_or_default();
+    for op in ops.values().filter(|op| bucket.is_none_or(|bucket| op.invoke.bucket == bucket)) {
+        counts.tried += 1;
+        let why = match &op.fate {
+            Fate::Ok(answer) => {
+                counts.acknowledged += 1;
+                *(if op.reads() { &mut counts.reads } else { &mut counts.writes }) += 1;
+                counts.siblings_max = counts.siblings_max.max(answer.versions.len());
+                continue;
+            }
+            Fate::Failed(why) => {
+                counts.failed += 1;
+                Some(why)
+            }
+            Fate::Unknown(why) => {
+                counts.unknown += 1;
+                why.as_ref()
+            }
+        };
+        let reason = why.map_or("never answered", |why| why.code.as_str());
+        *counts.reasons.entry(reason.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+impl Story {
+    /// A violation at this key.
+    fn breach(&self, breach: Breach, ops: Vec<OpId>, story: String) -> Violation {
+        Violation { breach, bucket: self.bucket.clone(), key: self.key.clone(), story, ops }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}/{}: {}", self.breach, self.bucket, self.key, self.story)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { tried, acknowledged, failed, unknown, .. } = self;
+        write!(f, "{tried} tried, {acknowledged} acknowledged, {failed} refused, {unknown} unknown")
+    }
+}
