@@ -1,12 +1,15 @@
 //! Workloads, faults and checkers. This floor meets nodes as a user does: over HTTP, and by signals to processes.
 //! It knows nothing of the server's insides (it does not depend on `node`), so what it finds wrong is wrong
-//! for a user too, and it runs unchanged against any cluster that speaks the contract.
+//! for a user too, and it runs unchanged against any cluster that speaks the contract. Workloads and checkers also serve the
+//! simulation, which brings a network and a clock of its own.
 //!
 //! ```text
 //!   dev ────────┐                     one command, a whole local cluster to play with
 //!   replay ─────┼──▶ target::process  real `cartwheel node` processes on loopback
 //!     │         │
 //!     └─────────┴──▶ http             one keep-alive pool, every call with a deadline
+//!
+//!   workload ──▶ history ──▶ check    what clients do, what came of it, and whether a promise was broken
 //! ```
 //!
 //! | file | what it is |
@@ -21,6 +24,9 @@
 //! | `replay/readback.rs` | every cart read through another node than the one that wrote it last |
 //! | `replay/sabotage.rs` | the SIGKILL in the middle, and the start after it |
 //! | `replay/report.rs` | the table, the verdict, the exit code |
+//! | `workload/` | what clients do over and over, by the client library on any transport; the last look |
+//! | `history.rs` | what was asked and what was answered, in order; JSON lines |
+//! | `check/` | whether a history keeps the promises, a file for each promise |
 //! | `http.rs`, `limits.rs`, `signals.rs` | the calls; every bound with its arithmetic; how a command is told to stop |
 
 // This crate lives in the real world on purpose: it measures real time and draws real jitter. The fences that keep

@@ -16,8 +16,6 @@
 //! A cart shows sums, not adds. Where every add to an item is another power of two, the sum says which adds were seen, and
 //! each add is then a value like any other. Items with other quantities are left to the checker of carts.
 
-#![allow(dead_code, reason = "the other checkers follow")]
-
 use crate::history::{Call, Entry, Fate, Op, OpId, Reading, Setting, What};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +42,8 @@ pub(super) struct Story {
     killers: BTreeMap<OpId, Vec<OpId>>,
     /// Removals without a token: they take what a quorum showed then, which nobody knows.
     blind: Vec<OpId>,
+    /// The items of a cart whose sums say which adds they are of.
+    clear: BTreeMap<String, Weights>,
 }
 
 /// What a read showed.
@@ -72,8 +72,10 @@ impl Ledger {
 
 impl Story {
     fn new(bucket: String, key: String, ops: BTreeMap<OpId, Op>) -> Self {
+        let clear = clear(&ops);
         let mut story = Story {
-            sights: sights(&ops),
+            sights: sights(&ops, &clear),
+            clear,
             bucket,
             key,
             alive: BTreeMap::new(),
@@ -104,7 +106,7 @@ impl Story {
             self.blind.push(id);
         }
         let mut alive: Values = known.difference(&kills).copied().collect();
-        if adds(&op.invoke.call) {
+        if adds(&op.invoke.call) && self.is_clear(id) {
             alive.insert(id);
         }
         for of in &kills {
@@ -139,10 +141,7 @@ impl Story {
 
     /// Whether reads tell this value apart from others.
     fn is_clear(&self, value: OpId) -> bool {
-        match sku(&self.ops[&value].invoke.call) {
-            Some(sku) => Weights::of(&self.ops, sku).is_some(),
-            None => true,
-        }
+        sku(&self.ops[&value].invoke.call).is_none_or(|sku| self.clear.contains_key(sku))
     }
 
     /// The acknowledged reads and what they showed, in the order of their begins.
@@ -155,14 +154,16 @@ impl Story {
         self.reads().filter(|(read, _)| reading(read) != Some(Reading::Load))
     }
 
-    /// A write, not refused, that had seen the value or may have.
-    pub(super) fn may_be_gone(&self, value: OpId) -> Option<&Op> {
-        let not_refused = |id: &&OpId| !matches!(self.ops[*id].fate, Fate::Failed(_));
-        let told = self.killers.get(&value).into_iter().flatten().find(not_refused);
+    /// A write, not refused and begun before that place, that had seen the value or may have.
+    pub(super) fn may_be_gone(&self, value: OpId, before: usize) -> Option<&Op> {
+        let counts = |op: &&Op| {
+            !matches!(op.fate, Fate::Failed(_)) && op.begun.place < before && op.invoke.op != value
+        };
+        let told = self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts);
         let begun = self.ops[&value].begun.place;
-        let may_have = |id: &&OpId| self.hits(**id, value) && !self.ops[*id].over_before(begun);
-        let blind = || self.blind.iter().filter(not_refused).find(may_have);
-        told.or_else(blind).map(|id| &self.ops[id])
+        let may_have = |op: &&Op| self.hits(op.invoke.op, value) && !op.over_before(begun);
+        let blind = || self.blind.iter().map(|id| &self.ops[id]).filter(counts).find(may_have);
+        told.or_else(blind)
     }
 
     /// Whether whoever holds the token of this operation, or the value that it wrote, can't hold that value any more.
@@ -207,21 +208,25 @@ impl Story {
     pub(super) fn must_be_gone(&self, value: OpId, before: usize) -> Option<&Op> {
         let counts = |op: &&Op| !op.reads() && op.answer().is_some() && op.over_before(before);
         let told = self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts);
-        let later = || self.ops.range(value + 1..).map(|(_, op)| op).filter(counts);
+        // A removal from a cart says nothing about other items, whatever its sender knew of them.
+        let range = if is_cart(&self.ops[&value]) { value..value } else { value + 1..OpId::MAX };
+        let later = || self.ops.range(range).map(|(_, op)| op).filter(counts);
         told.or_else(|| later().find(|op| self.is_dead(value, op.invoke.op)))
     }
 }
 
-fn sights(ops: &BTreeMap<OpId, Op>) -> BTreeMap<OpId, Sight> {
+fn clear(ops: &BTreeMap<OpId, Op>) -> BTreeMap<String, Weights> {
+    let skus: BTreeSet<&str> = ops.values().filter_map(|op| sku(&op.invoke.call)).collect();
+    skus.into_iter().filter_map(|sku| Some((sku.to_owned(), Weights::of(ops, sku)?))).collect()
+}
+
+fn sights(ops: &BTreeMap<OpId, Op>, clear: &BTreeMap<String, Weights>) -> BTreeMap<OpId, Sight> {
     let puts = ops.iter().filter_map(|(id, op)| match &op.invoke.call {
         Call::Put { value, .. } => Some((value, *id)),
         _ => None,
     });
     let puts: BTreeMap<_, OpId> = puts.collect();
-    let mut weights: BTreeMap<&str, Option<Weights>> = BTreeMap::new();
-    for sku in ops.values().filter_map(|op| sku(&op.invoke.call)) {
-        weights.entry(sku).or_insert_with(|| Weights::of(ops, sku));
-    }
+    let changed: BTreeSet<&str> = ops.values().filter_map(|op| sku(&op.invoke.call)).collect();
     let mut sights = BTreeMap::new();
     for (id, op) in ops.iter().filter(|(_, op)| op.reads()) {
         let Some(answer) = op.answer() else { continue };
@@ -236,15 +241,19 @@ fn sights(ops: &BTreeMap<OpId, Op>) -> BTreeMap<OpId, Sight> {
             }
         }
         for item in &answer.items {
-            match weights.get(item.sku.as_str()) {
-                Some(Some(weights)) => match weights.adds_up_to(item.quantity) {
-                    Some(values) => sight.values.extend(values),
-                    None => sight
+            let Some(weights) = clear.get(&item.sku) else {
+                if !changed.contains(item.sku.as_str()) {
+                    sight.strangers.push(format!("{} × {}, which nobody added", item.quantity, item.sku));
+                }
+                continue;
+            };
+            match weights.adds_up_to(item.quantity) {
+                Some(values) => sight.values.extend(values),
+                None => {
+                    sight
                         .strangers
-                        .push(format!("{} × {}, which no adds sum up to", item.quantity, item.sku)),
-                },
-                Some(None) => {}
-                None => sight.strangers.push(format!("{} × {}, which nobody added", item.quantity, item.sku)),
+                        .push(format!("{} × {}, which no adds sum up to", item.quantity, item.sku));
+                }
             }
         }
         sights.insert(*id, sight);
@@ -252,12 +261,17 @@ fn sights(ops: &BTreeMap<OpId, Op>) -> BTreeMap<OpId, Sight> {
     sights
 }
 
-/// The adds of an item, each another power of two.
-struct Weights(BTreeMap<i64, OpId>);
+/// The changes of an item's quantity, each another power of two.
+pub(super) struct Weights(BTreeMap<u64, (OpId, i64)>);
 
 impl Weights {
-    /// `None` where a sum does not say which adds it is of.
+    /// The adds of an item. `None` where a sum does not say which adds it is of.
     fn of(ops: &BTreeMap<OpId, Op>, of: &str) -> Option<Self> {
+        Self::signed(ops, of).filter(|weights| !weights.takes())
+    }
+
+    /// The same, and some may take away. `None` where a sum above 0 does not say which changes it is of.
+    pub(super) fn signed(ops: &BTreeMap<OpId, Op>, of: &str) -> Option<Self> {
         let mut weights = BTreeMap::new();
         for (id, op) in ops {
             let quantity = match &op.invoke.call {
@@ -266,20 +280,35 @@ impl Weights {
                 }
                 _ => continue,
             };
-            if quantity <= 0
-                || !(quantity as u64).is_power_of_two()
-                || weights.insert(quantity, *id).is_some()
-            {
+            let size = quantity.unsigned_abs();
+            if !size.is_power_of_two() || weights.insert(size, (*id, quantity)).is_some() {
                 return None;
             }
         }
         Some(Self(weights))
     }
 
-    fn adds_up_to(&self, sum: i64) -> Option<Values> {
-        let bits = (0..63).map(|bit| 1i64 << bit).filter(|bit| sum > 0 && sum & bit != 0);
-        let values: Option<Values> = bits.map(|bit| self.0.get(&bit).copied()).collect();
-        values.filter(|values| !values.is_empty())
+    /// Whether something was taken away.
+    pub(super) fn takes(&self) -> bool {
+        self.0.values().any(|(_, quantity)| *quantity < 0)
+    }
+
+    /// All changes with their quantities.
+    pub(super) fn all(&self) -> Vec<(OpId, i64)> {
+        self.0.values().copied().collect()
+    }
+
+    /// The only changes that sum up to this: whether the smallest is among them decides whether its bit is left, and so on.
+    pub(super) fn adds_up_to(&self, sum: i64) -> Option<Values> {
+        let mut left = sum;
+        let mut values = Values::new();
+        for (size, (id, quantity)) in &self.0 {
+            if left.unsigned_abs() & size != 0 {
+                left -= quantity;
+                values.insert(*id);
+            }
+        }
+        (left == 0 && !values.is_empty()).then_some(values)
     }
 }
 
@@ -322,7 +351,7 @@ fn removes(call: &Call) -> bool {
     !adds(call) || matches!(call, Call::CartSet { .. })
 }
 
-fn sku(call: &Call) -> Option<&str> {
+pub(super) fn sku(call: &Call) -> Option<&str> {
     match call {
         Call::CartAdd { sku, .. } | Call::CartSet { sku, .. } => Some(sku),
         _ => None,

@@ -10,19 +10,19 @@
 //! became of the values that carried them.
 
 use super::ledger::ttl_us;
-use super::{Breach, Story, Tolerance, Violation};
+use super::{Breach, Measure, Story, Violation};
 use crate::history::{Call, Op};
 use crate::workload::elements;
 use std::collections::BTreeSet;
 
-pub(super) fn check(story: &Story, tolerance: &Tolerance, found: &mut Vec<Violation>) {
+pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>) {
     if story.last_looks().next().is_none() {
         let text = "no read of the end was answered, so nothing can be said about what is there".to_owned();
         found.push(story.breach(Breach::Unjudged, Vec::new(), text));
         return;
     }
     for (id, write) in story.values().filter(|(_, write)| write.answer().is_some()) {
-        let misses = |read: &&Op, shown: bool| !shown && is_owed(read, write, tolerance);
+        let misses = |read: &&Op, shown: bool| !shown && is_owed(read, write, measure);
         let missed: Vec<&Op> = story
             .last_looks()
             .map(|(read, sight)| (read, sight.values.contains(&id)))
@@ -30,7 +30,7 @@ pub(super) fn check(story: &Story, tolerance: &Tolerance, found: &mut Vec<Violat
             .map(|(read, _)| read)
             .collect();
         let Some(first) = missed.first() else { continue };
-        if story.may_be_gone(id).is_some() {
+        if story.may_be_gone(id, usize::MAX).is_some() {
             continue;
         }
         let count = missed.len();
@@ -45,9 +45,9 @@ pub(super) fn check(story: &Story, tolerance: &Tolerance, found: &mut Vec<Violat
 }
 
 /// Whether a read must show the value at all.
-fn is_owed(read: &Op, write: &Op, tolerance: &Tolerance) -> bool {
+fn is_owed(read: &Op, write: &Op, measure: &Measure) -> bool {
     let Some(ttl) = ttl_us(write) else { return write.over_before(read.begun.place) };
-    let early = write.begun.at_us + ttl.saturating_sub(tolerance.of(ttl));
+    let early = write.begun.at_us + ttl.saturating_sub(measure.slack_us(ttl));
     write.over_before(read.begun.place) && read.ended.is_some_and(|ended| ended.at_us < early)
 }
 

@@ -3,16 +3,32 @@
 //! | file | it finds | promise |
 //! | --- | --- | --- |
 //! | `lost.rs` | what was acknowledged, was not overwritten by anybody who had seen it, and is not there in the end | P2 |
+//! | `agree.rs` | nodes that show different things after all replicas are said to be equal | P3 |
+//! | `session.rs` | a read that shows less than it was asked to | P5 |
+//! | `honest.rs` | what was refused and is there; receipts that don't add up | P1, P6 |
+//! | `revived.rs` | what was superseded by an acknowledged write and is there in the end | P7 |
 //! | `wrong.rs` | bytes that nobody wrote, or wrote elsewhere, or only later | P8 |
+//! | `siblings.rs` | values side by side of which one had superseded the other; too many of them | |
+//! | `ttl.rs` | values that end before or after their time | |
+//! | `carts.rs` | sums of carts that can't be | |
+//! | `counters.rs` | increments that were lost, or counted twice | |
 //! | `ledger.rs` | (the history sorted by key, on which they all stand) | |
 //!
 //! No checker may ever cry wolf: an unknown outcome counts as both, concurrent operations in either order, and a read that
 //! did not ask for anything in particular may be out of date while the load runs. What is found is wrong without a doubt.
 
+mod agree;
+mod carts;
+mod counters;
+mod honest;
 mod ledger;
 mod lost;
+mod revived;
+mod session;
+mod siblings;
 #[cfg(test)]
 mod tests;
+mod ttl;
 mod wrong;
 
 use crate::history::{Entry, Fate, OpId};
@@ -28,8 +44,24 @@ pub enum Breach {
     Unjudged,
     /// P2: an acknowledged value is gone, and nobody who had seen it has written since.
     Lost,
+    /// P7: a value was shown in the end that an acknowledged write or deletion had superseded.
+    Revived,
     /// P8: something was shown that is no value of this key.
     Wrong,
+    /// P5: a read showed less than it was asked to.
+    Stale,
+    /// Values stood side by side of which one had superseded the other, or more than may.
+    Siblings,
+    /// P6: a refused write was applied. P1: an acknowledged one had not the replicas that it needed.
+    Dishonest,
+    /// P3: nodes showed different things although all replicas were said to be equal.
+    Diverged,
+    /// A value ended before its time, or was shown after it.
+    Expiry,
+    /// A cart showed what can't be.
+    Cart,
+    /// A counter lost an increment or counted one twice.
+    Counter,
 }
 
 /// One broken promise.
@@ -68,38 +100,39 @@ pub struct Counts {
     pub reasons: BTreeMap<String, u64>,
 }
 
-/// How far a lifetime may be off.
+/// What a checker can't know from the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tolerance {
-    /// In any case.
-    pub at_least: Duration,
-    /// Of the lifetime, in percent.
-    pub percent: u64,
+pub struct Measure {
+    /// How far the end of a lifetime may be off in any case.
+    pub ttl_slack: Duration,
+    /// How much further, in percent of the lifetime.
+    pub ttl_slack_percent: u64,
+    /// How often nodes were cut off from each other, if the caller knows: the bound of siblings depends on it.
+    pub cuts: Option<u32>,
 }
 
-impl Default for Tolerance {
-    /// Half a second, and the one percent by which the cluster's clock may lean.
+impl Default for Measure {
+    /// Half a second, and the one percent by which the cluster's clock may lean; cuts are unknown.
     fn default() -> Self {
-        Self { at_least: Duration::from_millis(500), percent: 1 }
+        Self { ttl_slack: Duration::from_millis(500), ttl_slack_percent: 1, cuts: None }
     }
 }
 
-impl Tolerance {
-    /// In microseconds, for a lifetime in microseconds.
-    fn of(&self, ttl_us: u64) -> u64 {
-        u64::try_from(self.at_least.as_micros())
-            .unwrap_or(u64::MAX)
-            .saturating_add(ttl_us / 100 * self.percent)
+impl Measure {
+    /// How far the end of a lifetime may be off, both in microseconds.
+    fn slack_us(&self, ttl_us: u64) -> u64 {
+        let fixed = u64::try_from(self.ttl_slack.as_micros()).unwrap_or(u64::MAX);
+        fixed.saturating_add(ttl_us / 100 * self.ttl_slack_percent)
     }
 }
 
 /// All checkers over one history.
 pub fn all(entries: &[Entry]) -> Vec<Violation> {
-    all_within(entries, &Tolerance::default())
+    all_by(entries, &Measure::default())
 }
 
-/// The same, where clocks are treated worse or better than usual.
-pub fn all_within(entries: &[Entry], tolerance: &Tolerance) -> Vec<Violation> {
+/// The same, by a caller who knows more about the run.
+pub fn all_by(entries: &[Entry], measure: &Measure) -> Vec<Violation> {
     let ledger = match Ledger::new(entries) {
         Ok(ledger) => ledger,
         Err(story) => {
@@ -110,7 +143,15 @@ pub fn all_within(entries: &[Entry], tolerance: &Tolerance) -> Vec<Violation> {
     let mut found = Vec::new();
     for story in &ledger.stories {
         wrong::check(story, &mut found);
-        lost::check(story, tolerance, &mut found);
+        lost::check(story, measure, &mut found);
+        revived::check(story, &mut found);
+        session::check(story, &mut found);
+        siblings::check(story, &ledger.settings, measure, &mut found);
+        honest::check(story, &mut found);
+        agree::check(story, &mut found);
+        ttl::check(story, measure, &mut found);
+        carts::check(story, &mut found);
+        counters::check(story, &ledger.settings, &mut found);
     }
     found.sort_by(|a, b| (a.breach, &a.ops).cmp(&(b.breach, &b.ops)));
     found

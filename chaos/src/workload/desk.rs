@@ -4,8 +4,6 @@
 //! which then goes on to the next node by itself. After a failure it moves on. All of that is drawn from the client's own
 //! chance, so what it asks next follows from its seed and from what it was answered.
 
-#![allow(dead_code, reason = "the other workloads follow")]
-
 use super::{Ground, Plan, body};
 use crate::history::{Answer, Call, History, Item, OpId, Reading, Shown, Value, Why};
 use client::{
@@ -13,6 +11,7 @@ use client::{
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Of so many operations, one leaves the choice of the node to the library, and one goes to any node.
@@ -62,6 +61,7 @@ pub(super) struct Desk<T> {
     history: History,
     bucket: String,
     value_bytes: usize,
+    think: Range<Duration>,
 }
 
 impl<T: HttpTransport + Clone> Desk<T> {
@@ -86,12 +86,14 @@ impl<T: HttpTransport + Clone> Desk<T> {
             history: ground.history.clone(),
             bucket: plan.bucket.clone(),
             value_bytes: plan.value_bytes,
+            think: plan.think.clone(),
         })
     }
 
-    /// How many nodes there are.
-    pub(super) fn count(&self) -> usize {
-        self.nodes.len()
+    /// Rests for a while, as people do before they act on what they see.
+    pub(super) async fn ponder(&mut self) {
+        let think = self.rng.random_range(self.think.start..=self.think.end);
+        tokio::time::sleep(think).await;
     }
 
     pub(super) fn now(&self) -> Duration {

@@ -11,20 +11,26 @@
 //! The same code runs against real processes and inside a simulation. So it is generic over the transport, its time is the
 //! history's clock and tokio's timers, its chance comes from one seed, and it starts no task.
 
+mod blind;
 mod body;
+mod carts;
 mod desk;
 mod keys;
 mod read_back;
+mod recreate;
+mod register;
 mod set_add;
+mod slots;
+mod ttl;
 
 pub use read_back::{ReadBack, read_back};
 pub(crate) use set_add::elements;
+pub(crate) use slots::count;
 
 use crate::history::{History, Setting};
 use client::{Client, HttpTransport, Settings};
 use desk::Desk;
 use futures_util::future::join_all;
-use rand::RngExt;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -37,19 +43,46 @@ use std::time::Duration;
 pub enum Kind {
     /// W1, and with many clients on ten keys W9: elements into sets, by reading and writing the union.
     SetAdd,
+    /// W2: carts.
+    Carts,
     /// W3: a key for each element.
     Keys,
+    /// W4: a register for each client, which never reads an older value of its own.
+    Register,
+    /// W5: counters, a slot for each client.
+    Slots,
+    /// W6: keys that are deleted and made again.
+    Recreate,
+    /// W7: values that live for a time.
+    Ttl,
+    /// W8: writers that never read.
+    Blind,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 2] = [Kind::SetAdd, Kind::Keys];
+    pub const ALL: [Kind; 8] = [
+        Kind::SetAdd,
+        Kind::Carts,
+        Kind::Keys,
+        Kind::Register,
+        Kind::Slots,
+        Kind::Recreate,
+        Kind::Ttl,
+        Kind::Blind,
+    ];
 
     /// Its name, as in a history.
     pub fn name(self) -> &'static str {
         match self {
             Kind::SetAdd => "set_add",
+            Kind::Carts => "carts",
             Kind::Keys => "keys",
+            Kind::Register => "register",
+            Kind::Slots => "slots",
+            Kind::Recreate => "recreate",
+            Kind::Ttl => "ttl",
+            Kind::Blind => "blind",
         }
     }
 }
@@ -69,6 +102,8 @@ pub struct Plan {
     pub think: Range<Duration>,
     /// About how large a value is.
     pub value_bytes: usize,
+    /// The longest lifetime, where values have one.
+    pub ttl_max: Duration,
 }
 
 impl Plan {
@@ -76,7 +111,13 @@ impl Plan {
     pub fn new(kind: Kind) -> Self {
         let bucket = format!("w-{}", kind.name());
         let think = Duration::from_millis(20)..Duration::from_millis(80);
-        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes: 64 }
+        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes: 64, ttl_max: Duration::from_secs(4) }
+    }
+
+    /// W9: forty clients, each one step a second, on ten keys.
+    pub fn many_clients() -> Self {
+        let think = Duration::from_millis(500)..Duration::from_millis(1500);
+        Self { bucket: "w-many".to_owned(), clients: 40, keys: 10, think, ..Self::new(Kind::SetAdd) }
     }
 }
 
@@ -107,8 +148,9 @@ pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) 
     client.with_attempt_timeout(ground.attempt_timeout).patch_settings(&plan.bucket, &settings).await
 }
 
-fn settings(_plan: &Plan) -> Option<Settings> {
-    None
+fn settings(plan: &Plan) -> Option<Settings> {
+    let max_siblings = Some(blind::SIBLINGS_MAX);
+    (plan.kind == Kind::Blind).then(|| Settings { max_siblings, ..Settings::default() })
 }
 
 /// Runs the clients of a plan until that time of the history's clock, and until each has finished its last step.
@@ -135,8 +177,7 @@ async fn work<T: HttpTransport + Clone>(plan: &Plan, mut desk: Desk<T>, until: D
     let mut worker = Worker::new(plan);
     loop {
         // The rest comes first, so that not all clients begin at once.
-        let think = desk.rng.random_range(plan.think.start..=plan.think.end);
-        tokio::time::sleep(think).await;
+        desk.ponder().await;
         if desk.now() >= until {
             return;
         }
@@ -146,21 +187,39 @@ async fn work<T: HttpTransport + Clone>(plan: &Plan, mut desk: Desk<T>, until: D
 
 enum Worker {
     SetAdd(set_add::SetAdd),
+    Carts(carts::Carts),
     Keys(keys::Keys),
+    Register(register::Register),
+    Slots(slots::Slots),
+    Recreate(recreate::Recreate),
+    Ttl(ttl::Ttl),
+    Blind(blind::Blind),
 }
 
 impl Worker {
     fn new(plan: &Plan) -> Self {
         match plan.kind {
             Kind::SetAdd => Worker::SetAdd(set_add::SetAdd::new(plan)),
+            Kind::Carts => Worker::Carts(carts::Carts::new(plan)),
             Kind::Keys => Worker::Keys(keys::Keys::new()),
+            Kind::Register => Worker::Register(register::Register::new(plan.clients)),
+            Kind::Slots => Worker::Slots(slots::Slots::new(plan)),
+            Kind::Recreate => Worker::Recreate(recreate::Recreate::new(plan)),
+            Kind::Ttl => Worker::Ttl(ttl::Ttl::new(plan)),
+            Kind::Blind => Worker::Blind(blind::Blind::new(plan)),
         }
     }
 
     async fn step<T: HttpTransport + Clone>(&mut self, desk: &mut Desk<T>) {
         match self {
             Worker::SetAdd(work) => work.step(desk).await,
+            Worker::Carts(work) => work.step(desk).await,
             Worker::Keys(work) => work.step(desk).await,
+            Worker::Register(work) => work.step(desk).await,
+            Worker::Slots(work) => work.step(desk).await,
+            Worker::Recreate(work) => work.step(desk).await,
+            Worker::Ttl(work) => work.step(desk).await,
+            Worker::Blind(work) => work.step(desk).await,
         }
     }
 }

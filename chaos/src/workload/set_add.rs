@@ -16,6 +16,9 @@ use std::fmt::Write;
 /// A set of this size is left alone and the next one is begun, so that a value stays small however long the run.
 const ELEMENTS_MAX: usize = 300;
 
+/// One step of so many rests between reading and writing, so that others come in between.
+const PONDER_OF: u32 = 3;
+
 /// Who added it, and as which.
 pub(crate) type Element = (u32, u32);
 
@@ -43,6 +46,9 @@ impl SetAdd {
         if all.len() >= ELEMENTS_MAX {
             *self.generations.entry(number).or_default() += 1;
             return;
+        }
+        if desk.once_in(PONDER_OF) {
+            desk.ponder().await;
         }
         self.added += 1;
         let element = (desk.client, self.added);

@@ -23,6 +23,7 @@
 //! | `reaping` | deletes that stay deleted, and tombstones that go away |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
 //! | `cli` | the commands and their exit codes |
+//! | `workloads` | what clients do all day, and whether every promise was kept |
 //!
 //! One program instead of one per file: linking ten costs a minute on a small machine. Where the contract is
 //! silent the checks take every sensible answer; where it names something, they take only that.
@@ -53,3 +54,4 @@ mod rollback;
 mod siblings;
 mod steps;
 mod support;
+mod workloads;
