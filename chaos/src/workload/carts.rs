@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 const SHOPPERS: u32 = 5;
 /// See [`SHOPPERS`].
 const POWERS: u32 = 5;
+/// One change of so many is looked at right away.
+const LOOK_OF: u32 = 4;
 
 pub(super) struct Carts {
     carts: u32,
@@ -69,9 +71,12 @@ impl Carts {
                 }
             }
         };
-        if let Done::Ok(Some(token)) = done {
-            self.own.insert(cart, token);
+        let Done::Ok(Some(token)) = done else { return };
+        if desk.once_in(LOOK_OF) {
+            // Who has just changed a cart must see it changed; whether he does is in the history.
+            let _ = desk.cart(&key, Some(&token)).await;
         }
+        self.own.insert(cart, token);
     }
 
     /// The item and the quantity of this client's next add.
