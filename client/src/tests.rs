@@ -241,6 +241,27 @@ async fn an_acknowledged_write_with_unreadable_words_is_applied() {
 }
 
 #[tokio::test]
+async fn a_cart_is_read_no_older_than_asked_and_an_item_replaced_as_it_was_seen() {
+    let cart = body!({ "id": "c", "total_quantity": 0, "context": "seen", "items": [] });
+    let (client, stage) = client_of(vec![json(200, cart), answer(204, &[], ""), Answer::HangUp]).await;
+    let known = Context("known".into());
+    let options =
+        ReadOptions { min_context: Some(known.clone()), r: Some(Quorum::All), ..Default::default() };
+    client.cart_read("b", "c", &options).await.unwrap();
+    client.cart_replace("b", "c", "mug", 3, &known).await.unwrap();
+    let error = client.cart_replace("b", "c", "mug", 3, &known).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Indeterminate);
+    let put = "PUT /v1/carts/b/c/items/mug";
+    assert_eq!(stage.lines(), ["GET /v1/carts/b/c?r=all", put, put], "after a silence it is not sent again");
+    let sent = stage.seen();
+    assert_eq!(sent[0].header("cartwheel-min-context"), Some("known"));
+    assert_eq!(
+        (sent[1].header("cartwheel-context"), &sent[1].body[..]),
+        (Some("known"), &b"{\"quantity\":3}"[..])
+    );
+}
+
+#[tokio::test]
 async fn carts_speak_the_words_of_the_contract() {
     let cart = body!({ "id": "c/1", "total_quantity": 2, "context": "seen",
         "items": [{ "sku": "teapot", "quantity": 2, "attributes": { "colour": "red" } }] });
