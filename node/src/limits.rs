@@ -155,19 +155,25 @@ pub const GOSSIP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often hints are looked through when nothing has changed.
 pub const HINTS_EVERY: Duration = Duration::from_secs(1);
 
-/// Hints read at a time, with their records: 1,024 × 1 KiB, or as many as fit into what the receiver asks for.
+/// Hints read at a time, without their records: 1,024 names of up to 1.3 KiB.
 pub const HINT_SCAN_ROWS: usize = 1024;
 
 /// Bytes of hints' names read at a time: 1,024 × 1.3 KiB.
 pub const HINT_SCAN_BYTES: usize = 2 << 20;
 
-/// Hints of one node on their way to others than their target.
+/// Nodes to which hints are delivered at once; further ones wait for their turn, and who has waited longest goes first. Each
+/// holds a page of names (2 MiB) and one delivery: up to [`HINT_CREDIT_IDLE`] and one record more, twice while it is put
+/// together. 4 × (2 + 2 × (1 + 1)) = 24 MiB for values of 1 MiB, and 4 × (2 + 2 × (1 + 4)) = 48 MiB for values of 4 MiB.
+pub const HINT_TARGETS_AT_ONCE: usize = 4;
+
+/// Hints of one node on their way to others than their target. They share what [`HINT_CREDIT_IDLE`] allows one delivery.
 pub const HINTS_IN_FLIGHT: usize = 64;
 
-/// Records in one delivery, and twice as many as are read at a time.
+/// Records that a node takes in one delivery: twice as many names as are read at a time.
 pub const HINT_ROWS_MAX: usize = 2 * HINT_SCAN_ROWS;
 
-/// Bytes of records that a node asks for at a time when nobody waits for it: some 1,000 of 1 KiB share a sync.
+/// Bytes of records that a node asks for at a time when nobody waits for it: some 1,000 of 1 KiB share a sync. A delivery ends
+/// with the record that reaches them. No sender puts more together, whatever it is asked for.
 pub const HINT_CREDIT_IDLE: u32 = 1 << 20;
 
 /// Bytes that it asks for while clients or other nodes wait for it: 64 records of 1 KiB, a few milliseconds of its lane.

@@ -260,11 +260,13 @@ fn start<W: World>(
     // Far apart from start to start: nobody takes a count for the one that it heard before a restart.
     let first = world.rng("let_go").random::<u64>();
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
+    let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
     let due = Due::default();
     let shared = Shared {
         trees: Arc::clone(&trees),
         hints: Arc::clone(&hints),
         let_go: Arc::clone(&let_go),
+        cluster: Arc::clone(&cluster),
         due: Arc::clone(&due),
     };
     let core = Core::new(store.clone(), entered.node, epochs, partitions, shared, failed);
@@ -272,7 +274,7 @@ fn start<W: World>(
     let node = Node::new(Inner {
         world: world.clone(),
         past: Past::new(entered.description, asked),
-        cluster: Arc::new(Cluster::new(entered.node, entered.view, defaults)),
+        cluster,
         cluster_id: entered.cluster,
         tokens: TokenKey::new(&entered.cluster_key),
         cluster_key: entered.cluster_key,

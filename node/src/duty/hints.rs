@@ -14,27 +14,29 @@
 
 use crate::lane::{HintRow, Job};
 use crate::limits::{
-    HINT_BACKOFF_MAX, HINT_BACKOFF_MIN, HINT_CREDIT_BUSY, HINT_SCAN_BYTES, HINT_SCAN_ROWS, HINT_TIMEOUT,
-    HINTS_EVERY, HINTS_IN_FLIGHT,
+    HINT_BACKOFF_MAX, HINT_BACKOFF_MIN, HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_SCAN_BYTES, HINT_SCAN_ROWS,
+    HINT_TARGETS_AT_ONCE, HINT_TIMEOUT, HINTS_EVERY, HINTS_IN_FLIGHT,
 };
 use crate::node::Node;
 use crate::node::hints::{Delivery, State};
-use crate::node::serve::Rows;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use rand::RngExt;
 use ring::ids::{NodeId, ObjectId};
 use ring::members::Status;
+use ring::time::Time;
 use ring::wire::peer::{Answer, Ask, Message};
-use ring::wire::record::digest;
+use ring::wire::record::{Digest, digest};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A hint that is on its way, with the version of the record that is sent.
-type Sent = (ObjectId, Option<Bytes>);
+/// A hint that was delivered, with the version of the record that was sent.
+type Sent = (ObjectId, Option<Digest>);
 
 /// Runs until the shutdown: at every change of the cluster, and every second.
 pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
@@ -42,10 +44,12 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(HINTS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut doubted = node.cluster.doubted();
+    let (mut running, mut under_way) = (FuturesUnordered::new(), BTreeSet::new());
     loop {
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
+            Some(target) = running.next(), if !under_way.is_empty() => drop(under_way.remove(&target)),
             Ok(()) = changes.changed() => {}
             _ = tick.tick() => {}
         }
@@ -54,31 +58,39 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         let back: Vec<NodeId> = doubted.difference(&now).copied().collect();
         doubted = now;
         node.lock_deliveries().retain(|target, _| !back.contains(target));
-        let targets = node.lock_hints().targets();
-        node.lock_deliveries().retain(|target, _| targets.contains(target));
-        let all = stream::iter(targets.into_iter().filter(|target| is_due(&node, *target)))
-            .for_each_concurrent(None, |target| deliver_to(&node, target));
-        tokio::select! {
-            biased;
-            _ = shutdown.changed() => return,
-            () = all => {}
+        // One that takes long holds up nobody who comes back meanwhile, as long as there is room for both.
+        let room = HINT_TARGETS_AT_ONCE - under_way.len();
+        for target in due(&node, &under_way).into_iter().take(room) {
+            under_way.insert(target);
+            running.push(deliver_to(&node, target));
         }
     }
 }
 
-fn is_due<W: World>(node: &Node<W>, target: NodeId) -> bool {
-    let now = node.now();
-    node.lock_deliveries().get(&target).is_none_or(|delivery| delivery.not_before <= now)
+/// Whose turn it is, who has waited longest first.
+fn due<W: World>(node: &Node<W>, under_way: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    let targets = node.lock_hints().targets();
+    let (now, mut deliveries) = (node.now(), node.lock_deliveries());
+    deliveries.retain(|target, _| targets.contains(target));
+    let since = |target: &NodeId| deliveries.get(target).map_or(Time(0), |delivery| delivery.not_before);
+    let mut due: Vec<NodeId> = targets
+        .iter()
+        .filter(|target| !under_way.contains(target) && since(target) <= now)
+        .copied()
+        .collect();
+    due.sort_by_key(since);
+    due
 }
 
 /// Goes once through everything that is kept for one node.
-async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) {
+async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
     let outcome = pages(node, target).await;
     let mut deliveries = node.lock_deliveries();
     let before = deliveries.get(&target).map_or(0, |delivery| delivery.failures);
+    let again = |state| Delivery { state, not_before: node.now() + HINTS_EVERY, ..Delivery::default() };
     let delivery = match outcome {
-        Ok(true) => Delivery { state: State::Waiting, ..Delivery::default() },
-        Ok(false) => Delivery { state: State::Idle, ..Delivery::default() },
+        Ok(true) => again(State::Waiting),
+        Ok(false) => again(State::Idle),
         Err(error) => {
             let pause = HINT_BACKOFF_MIN.saturating_mul(1 << before.min(16)).min(HINT_BACKOFF_MAX);
             let chance =
@@ -88,6 +100,7 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) {
         }
     };
     deliveries.insert(target, delivery);
+    target
 }
 
 /// How to deliver what is kept for a node.
@@ -121,65 +134,88 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
             .map_err(|error| error.to_string())?;
         let Some((last, _)) = rows.last() else { return Ok(waits) };
         start = keys::after(last);
-        let (way, _work) = (way(node, target), node.begin_work());
+        let way = way(node, target);
         if way == Way::Wait {
             give_up_old(node, target, &rows).await;
             waits = true;
             continue;
         }
         node.lock_deliveries().entry(target).or_default().state = State::Delivering;
+        let snapshot = node.cluster.snapshot();
+        let concerned = |id: &ObjectId| {
+            let plan = node.cluster.plan(&snapshot, id);
+            way == Way::There && (plan.owners.contains(&target) || plan.pending.contains(&target))
+        };
         let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);
-        let (mut there, mut elsewhere) = (Vec::new(), Vec::new());
-        for id in ids {
-            let snapshot = node.cluster.snapshot();
-            let plan = node.cluster.plan(&snapshot, &id);
-            let concerned = plan.owners.contains(&target) || plan.pending.contains(&target);
-            let record = node.local(&id).map_err(|refusal| refusal.to_string())?;
-            if way == Way::There && concerned {
-                there.push((id, record))
-            } else {
-                elsewhere.push((id, record))
-            }
-        }
-        send_there(node, target, there, &mut credit).await?;
-        send_elsewhere(node, target, way, elsewhere).await?;
+        let (there, elsewhere): (Vec<_>, Vec<_>) = ids.partition(concerned);
+        let to = Route { target, way, regime: snapshot.regime.name().digest };
+        send_there(node, to, there, &mut credit).await?;
+        send_elsewhere(node, to, elsewhere).await?;
     }
+}
+
+/// Where a page of hints goes, and the tables by which that was decided.
+#[derive(Clone, Copy)]
+struct Route {
+    target: NodeId,
+    way: Way,
+    regime: u64,
+}
+
+impl Route {
+    /// What was decided by other tables is decided anew, in the next round.
+    fn stands<W: World>(self, node: &Node<W>) -> bool {
+        node.cluster.snapshot().regime.name().digest == self.regime
+    }
+}
+
+/// Reads the records of the next hints, until so many bytes are reached. Only these are in memory.
+fn next_records<W: World>(
+    node: &Node<W>,
+    ids: &mut impl Iterator<Item = ObjectId>,
+    bytes_max: usize,
+) -> Result<Vec<(ObjectId, Option<Bytes>)>, String> {
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    while bytes < bytes_max
+        && let Some(id) = ids.next()
+    {
+        let record = node.local(&id).map_err(|refusal| refusal.to_string())?;
+        bytes += record.as_ref().map_or(0, Bytes::len);
+        records.push((id, record));
+    }
+    Ok(records)
 }
 
 /// Sends records to the target, as much at a time as it asks for.
 async fn send_there<W: World>(
     node: &Node<W>,
-    target: NodeId,
-    mut left: Vec<Sent>,
+    to: Route,
+    ids: Vec<ObjectId>,
     credit: &mut usize,
 ) -> Result<(), String> {
-    while !left.is_empty() {
-        let mut bytes = 0;
-        let many = left.iter().position(|(_, record)| {
-            bytes += record.as_ref().map_or(0, Bytes::len);
-            bytes > *credit
-        });
-        let rest = left.split_off(many.unwrap_or(left.len()).max(1).min(left.len()));
-        let some = std::mem::replace(&mut left, rest);
-        let rows: Rows =
-            some.iter().filter_map(|(id, record)| Some((id.clone(), record.as_ref()?.to_vec()))).collect();
-        let body = Bytes::from(postcard::to_stdvec(&rows).expect("rows are bytes"));
-        let answer = node.ask(target, Message { head: Ask::StoreMany, body }, HINT_TIMEOUT).await;
+    let mut ids = ids.into_iter();
+    while to.stands(node) {
+        let _work = node.begin_work();
+        let records = next_records(node, &mut ids, *credit)?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (mut sent, body) = packed(records);
+        let answer = node.ask(to.target, Message { head: Ask::StoreMany, body }, HINT_TIMEOUT).await;
         let (failed, pause) = match answer {
             Ok(Message { head: Answer::StoredMany { failed, credit: next, pause_ms }, .. }) => {
-                *credit = next as usize;
+                *credit = next.clamp(1, HINT_CREDIT_IDLE) as usize;
                 (failed, Duration::from_millis(u64::from(pause_ms)))
             }
             Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal.to_string()),
             Ok(_) => return Err("an answer that does not fit".to_owned()),
             Err(error) => return Err(error.to_string()),
         };
-        let failed: Vec<&ObjectId> =
-            failed.iter().filter_map(|at| rows.get(usize::from(*at))).map(|(id, _)| id).collect();
-        let whole = failed.is_empty();
-        let stored = some.iter().filter(|(id, _)| !failed.contains(&id)).cloned().collect();
-        drop_hints(node, target, stored).await?;
-        if !whole {
+        let failed: BTreeSet<usize> = failed.into_iter().map(usize::from).collect();
+        let mut at = 0..;
+        sent.retain(|_| at.next().is_none_or(|at| !failed.contains(&at)));
+        drop_hints(node, to, sent).await?;
+        if !failed.is_empty() {
             return Err("the node could not store some of it".to_owned());
         }
         if !pause.is_zero() {
@@ -189,33 +225,51 @@ async fn send_there<W: World>(
     Ok(())
 }
 
+/// One delivery: what it names, and its bytes. Those that the receiver counts come first, then hints without a record.
+fn packed(records: Vec<(ObjectId, Option<Bytes>)>) -> (Vec<Sent>, Bytes) {
+    let (rows, bare): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.is_some());
+    let rows: Vec<(ObjectId, Bytes)> =
+        rows.into_iter().filter_map(|(id, record)| Some((id, record?))).collect();
+    let bytes = rows.iter().map(|(id, record)| id.bucket().len() + id.key().len() + record.len() + 16);
+    let room = Vec::with_capacity(bytes.sum());
+    let body = Bytes::from(postcard::to_extend(&rows, room).expect("rows are bytes"));
+    let sent = rows.into_iter().map(|(id, record)| (id, Some(digest(&record))));
+    (sent.chain(bare.into_iter().map(|(id, _)| (id, None))).collect(), body)
+}
+
 /// Sends records to every owner of their keys, or hints of them to another node that stands in.
-async fn send_elsewhere<W: World>(
-    node: &Node<W>,
-    target: NodeId,
-    way: Way,
-    sent: Vec<Sent>,
-) -> Result<(), String> {
-    let mut done = stream::iter(sent)
-        .map(|(id, record)| async move {
-            let stored = match &record {
-                None => true,
-                Some(record) if way == Way::ToAnother => hand_on(node, target, &id, record).await,
-                Some(record) => to_owners(node, &id, record).await,
-            };
-            (stored, (id, record))
-        })
-        .buffer_unordered(HINTS_IN_FLIGHT);
-    let (mut stored, mut whole) = (Vec::new(), true);
-    while let Some((durable, sent)) = done.next().await {
-        if durable {
-            stored.push(sent);
-        } else {
-            whole = false;
+async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>) -> Result<(), String> {
+    let mut ids = ids.into_iter();
+    while to.stands(node) {
+        let _work = node.begin_work();
+        let records = next_records(node, &mut ids, HINT_CREDIT_IDLE as usize)?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut done = stream::iter(records)
+            .map(|(id, record)| async move {
+                let stored = match &record {
+                    None => true,
+                    Some(record) if to.way == Way::ToAnother => hand_on(node, to.target, &id, record).await,
+                    Some(record) => to_owners(node, &id, record).await,
+                };
+                (stored, (id, record.as_deref().map(digest)))
+            })
+            .buffer_unordered(HINTS_IN_FLIGHT);
+        let (mut stored, mut whole) = (Vec::new(), true);
+        while let Some((durable, sent)) = done.next().await {
+            if durable {
+                stored.push(sent);
+            } else {
+                whole = false;
+            }
+        }
+        drop_hints(node, to, stored).await?;
+        if !whole {
+            return Err("not every owner could take a record".to_owned());
         }
     }
-    drop_hints(node, target, stored).await?;
-    if whole { Ok(()) } else { Err("not every owner could take a record".to_owned()) }
+    Ok(())
 }
 
 async fn to_owners<W: World>(node: &Node<W>, id: &ObjectId, record: &Bytes) -> bool {
@@ -245,19 +299,19 @@ async fn hand_on<W: World>(node: &Node<W>, target: NodeId, id: &ObjectId, record
     false
 }
 
-async fn drop_hints<W: World>(node: &Node<W>, target: NodeId, delivered: Vec<Sent>) -> Result<(), String> {
+async fn drop_hints<W: World>(node: &Node<W>, to: Route, delivered: Vec<Sent>) -> Result<(), String> {
+    let Route { target: owner, regime, .. } = to;
     let snapshot = node.cluster.snapshot();
-    let jobs = delivered.into_iter().map(|(id, record)| {
+    let jobs = delivered.into_iter().map(|(id, delivered)| {
         let plan = node.cluster.plan(&snapshot, &id);
         let owns = plan.owners.contains(&node.id()) || plan.pending.contains(&node.id());
         let drop_copy_unless =
             if owns { None } else { Some(snapshot.view.members.keys().copied().collect()) };
-        let delivered = record.as_deref().map(digest);
-        node.lane.run(move |reply| Job::DropHint { id, owner: target, delivered, drop_copy_unless, reply })
+        node.lane.run(move |reply| Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply })
     });
     let mut dropped = stream::iter(jobs).buffer_unordered(HINT_SCAN_ROWS);
     while let Some(gone) = dropped.next().await {
-        // A copy that has changed since keeps its hint, for the next round.
+        // A copy that has changed since keeps its hint, for the next round; so do all if the tables have.
         if gone.map_err(|refusal| refusal.to_string())? {
             node.hints_delivered.fetch_add(1, Ordering::Relaxed);
         }

@@ -86,15 +86,16 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
             }
         }
         for (owners, records) in page {
-            hand_to(node, &owners, records).await?;
+            hand_to(node, &owners, regime, records).await?;
         }
     }
 }
 
-/// Gives every owner what it lacks, and then lets the copies go.
+/// Gives every owner by these tables what it lacks, and then lets the copies go.
 async fn hand_to<W: World>(
     node: &Node<W>,
     owners: &[NodeId],
+    regime: u64,
     records: Vec<(ObjectId, Bytes)>,
 ) -> Result<(), Refusal> {
     let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
@@ -117,9 +118,9 @@ async fn hand_to<W: World>(
             }
         }
     }
-    let dropped = leaves
-        .into_iter()
-        .map(|(id, held)| async move { node.lane.run(|reply| Job::DropCopy { id, held, reply }).await });
+    let dropped = leaves.into_iter().map(|(id, held)| async move {
+        node.lane.run(|reply| Job::DropCopy { id, held, regime, reply }).await
+    });
     let mut dropped = stream::iter(dropped).buffer_unordered(PULL_MERGES);
     while let Some(gone) = dropped.next().await {
         gone?;

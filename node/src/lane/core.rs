@@ -4,6 +4,7 @@ use super::earliest::{Due, Earliest};
 use super::hints::Wanted;
 use super::job::{Job, Reply, Taken};
 use super::ledger::{HintChange, Hints, Ledger};
+use crate::cluster::Cluster;
 use crate::limits::LEAF_PAGE_ROWS;
 use crate::store::{Batch, Family, Row, Store, StoreError, keys};
 use bytes::Bytes;
@@ -26,7 +27,8 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Core<S> {
     pub(super) store: S,
-    node: NodeId,
+    pub(super) node: NodeId,
+    pub(super) cluster: Arc<Cluster>,
     epochs: Epochs,
     pub(super) partitions: u16,
     trees: Trees,
@@ -55,6 +57,8 @@ pub struct Shared {
     pub hints: Hints,
     /// What went that was not owned here.
     pub let_go: LetGo,
+    /// Who owns what, which the lane only looks at: what was decided by other tables than those of the moment it does not do.
+    pub cluster: Arc<Cluster>,
     /// When the first value may expire.
     pub due: Due,
 }
@@ -109,8 +113,8 @@ impl<S: Store> Core<S> {
         shared: Shared,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        let Shared { trees, hints, let_go, due } = shared;
-        Core { store, node, epochs, partitions, trees, hints, let_go, earliest: due, marked: false, failed }
+        let Shared { trees, hints, let_go, cluster, due: earliest } = shared;
+        Core { store, node, cluster, epochs, partitions, trees, hints, let_go, earliest, marked: false, failed }
     }
 
     /// Runs everything that waits as one batch.
@@ -178,8 +182,12 @@ impl<S: Store> Core<S> {
                 let gone = self.give_up(&id, owner, draft);
                 draft.answer(reply, gone, |gone, _| gone);
             }
-            Job::DropHint { id, owner, delivered, drop_copy_unless, reply } => {
-                let dropped = self.drop_hint(&id, owner, delivered, drop_copy_unless, draft);
+            Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply } => {
+                let dropped = if self.acts_by(regime) {
+                    self.drop_hint(&id, owner, delivered, drop_copy_unless, draft)
+                } else {
+                    Ok(false)
+                };
                 // A deletion that nobody syncs would have the next start doubt everything.
                 draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
@@ -200,8 +208,8 @@ impl<S: Store> Core<S> {
                 draft.sync = true;
                 draft.answer(reply, expired, |expired, _| expired);
             }
-            Job::DropCopy { id, held, reply } => {
-                let dropped = self.drop_copy(&id, held, draft);
+            Job::DropCopy { id, held, regime, reply } => {
+                let dropped = if self.acts_by(regime) { self.drop_copy(&id, held, draft) } else { Ok(false) };
                 draft.let_go.insert(partition(position(&id), self.partitions));
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
@@ -224,6 +232,12 @@ impl<S: Store> Core<S> {
                 draft.answer(reply, Ok(()), |(), synced| synced);
             }
         }
+    }
+
+    /// Whether these are the tables of this moment. Newer ones are kept through the lane before this node says that it acts by
+    /// them, and what it takes over by them is fetched after that: whatever goes in this batch is gone by then, and is fetched.
+    fn acts_by(&self, regime: u64) -> bool {
+        self.cluster.snapshot().regime.name().digest == regime
     }
 
     /// The key's slot in this batch, read from the store the first time.

@@ -69,6 +69,8 @@ pub enum Job {
         delivered: Option<Digest>,
         /// Whose other hints need this node's copy; empty if the node owns the key itself and keeps it anyway.
         drop_copy_unless: Option<Vec<NodeId>>,
+        /// The tables by which all this was decided; by others the hint is looked at again.
+        regime: u64,
         /// The answer: whether the hint is gone.
         reply: Reply<bool>,
     },
@@ -107,6 +109,8 @@ pub enum Job {
         id: ObjectId,
         /// The version.
         held: Digest,
+        /// The tables whose owners hold it; by others this node may own it.
+        regime: u64,
         /// The answer: whether it is gone.
         reply: Reply<bool>,
     },

@@ -1,12 +1,14 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
 use super::{Core, Due, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
+use crate::cluster::Cluster;
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
-use ring::bucket::BlindWrites;
+use ring::bucket::{BlindWrites, BucketSettings};
 use ring::causal::{Context, Epochs};
-use ring::ids::{NodeId, ObjectId, Partition};
+use ring::ids::{ClusterId, NodeId, ObjectId, Partition, Zone};
+use ring::members::{Description, Status, View};
 use ring::place::{partition, position};
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::Wall;
@@ -28,6 +30,7 @@ struct Bench {
     lane: Lane,
     trees: Trees,
     hints: Hints,
+    cluster: Arc<Cluster>,
     earliest: Due,
     failed: watch::Receiver<Option<String>>,
 }
@@ -45,12 +48,27 @@ impl Bench {
         let trees: Trees = Arc::new(Mutex::new(Forest::new(PARTITIONS)));
         let hints = Arc::new(Mutex::new(Ledger::load(&store, HINT_BYTES_MAX).unwrap()));
         let let_go = (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect();
+        let mut view = View::new(ClusterId(1), PARTITIONS);
+        for node in [ME, OTHER] {
+            let (http, peer) = (String::new(), String::new());
+            let said =
+                Description { http, peer, zone: Zone(String::new()), weight: 1, starts: 1, boot_id: 1 };
+            view.admit(node, said).unwrap();
+            view.set_status(node, Status::Up).unwrap();
+        }
+        let cluster = Arc::new(Cluster::new(ME, view, BucketSettings::default()));
+        let (trees_too, hints_too) = (Arc::clone(&trees), Arc::clone(&hints));
         let due = Due::default();
-        let shared =
-            Shared { trees: Arc::clone(&trees), hints: Arc::clone(&hints), let_go, due: Arc::clone(&due) };
+        let shared = Shared {
+            trees: trees_too,
+            hints: hints_too,
+            let_go,
+            cluster: Arc::clone(&cluster),
+            due: Arc::clone(&due),
+        };
         let core = Core::new(store.clone(), ME, epochs, PARTITIONS, shared, tell);
         let (lane, _done) = Lane::start(core, false);
-        Bench { disk, store, lane, trees, hints, earliest: due, failed }
+        Bench { disk, store, lane, trees, hints, cluster, earliest: due, failed }
     }
 
     async fn put(
@@ -105,11 +123,21 @@ impl Bench {
 
     async fn drop_hint(&self, id: &ObjectId, delivered: Option<ring::wire::record::Digest>) -> bool {
         let id = id.clone();
-        let drop_copy_unless = Some(vec![ME, OTHER]);
+        let (drop_copy_unless, regime) = (Some(vec![ME, OTHER]), self.regime());
         self.lane
-            .run(|reply| Job::DropHint { id, owner: OTHER, delivered, drop_copy_unless, reply })
+            .run(|reply| Job::DropHint { id, owner: OTHER, delivered, drop_copy_unless, regime, reply })
             .await
             .unwrap()
+    }
+
+    /// The name of the tables of this moment.
+    fn regime(&self) -> u64 {
+        self.cluster.snapshot().regime.name().digest
+    }
+
+    /// A member is on its way out: from now on other tables are acted by.
+    fn leaves(&self, node: NodeId) {
+        self.cluster.update(|view| view.set_status(node, Status::Leaving).map(drop)).unwrap();
     }
 
     fn bytes(&self, id: &ObjectId) -> Option<Bytes> {
@@ -244,12 +272,35 @@ async fn a_copy_goes_only_as_it_was_handed_on() {
     bench.put(&key, "v", None, true).await.unwrap();
     let held = digest(&bench.bytes(&key).unwrap());
     bench.put(&key, "w", None, true).await.unwrap();
-    let drop = |held| bench.lane.run(move |reply| Job::DropCopy { id: id("k"), held, reply });
+    let regime = bench.regime();
+    let drop = |held| bench.lane.run(move |reply| Job::DropCopy { id: id("k"), held, regime, reply });
     assert_eq!(drop(held).await, Ok(false));
     assert!(bench.bytes(&key).is_some());
     let held = digest(&bench.bytes(&key).unwrap());
     assert_eq!(drop(held).await, Ok(true));
     assert_eq!(bench.bytes(&key), None);
+}
+
+/// Whoever held everything by the tables of before may be no owner now, and this node one.
+#[tokio::test]
+async fn nothing_goes_that_was_decided_by_other_tables() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    assert!(bench.hint(&key).await);
+    let (held, regime) = (digest(&bench.bytes(&key).unwrap()), bench.regime());
+    bench.leaves(OTHER);
+    assert_ne!(bench.regime(), regime);
+    let drop_hint = |regime| {
+        let (id, owner, delivered, drop_copy_unless) = (id("k"), OTHER, Some(held), Some(vec![ME, OTHER]));
+        bench.lane.run(move |reply| Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply })
+    };
+    let drop_copy = |regime| bench.lane.run(move |reply| Job::DropCopy { id: id("k"), held, regime, reply });
+    assert_eq!(drop_copy(regime).await, Ok(false), "the copy stays");
+    assert_eq!(drop_hint(regime).await, Ok(false), "the hint stays");
+    assert!(bench.bytes(&key).is_some() && !bench.hints.lock().unwrap().is_empty());
+    assert_eq!(drop_hint(bench.regime()).await, Ok(true));
+    assert!(bench.bytes(&key).is_none() && bench.hints.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
