@@ -21,8 +21,9 @@ pub(super) struct Wanted {
 }
 
 impl<S: Store> Core<S> {
-    /// Keeps a hint of a key whose record has about so many bytes. One that counts is refused where there is no room, and
-    /// the write goes elsewhere; another one is given up, and its partition compared instead. Whether it is kept.
+    /// Keeps a hint of a key whose record has about so many bytes. One that counts is refused where there is no room, or by a
+    /// node that leaves, and the write goes elsewhere; another one is given up, and its partition compared instead. Whether it
+    /// is kept.
     pub(super) fn keep_hint(
         &self,
         id: &ObjectId,
@@ -30,6 +31,11 @@ impl<S: Store> Core<S> {
         bytes: usize,
         draft: &mut Draft,
     ) -> Result<bool, Refusal> {
+        // Asked here and nowhere earlier: a node says that it keeps nothing more for others after it has kept the view in which
+        // it leaves, and what an earlier batch holds is found by then.
+        if wanted.counted && self.cluster.snapshot().leaves(self.node) {
+            return Err(Refusal::Unavailable("this node leaves, and keeps nothing more for others".into()));
+        }
         let current = self.hint(id, wanted.owner, draft)?;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let more = u64::from(bytes).saturating_sub(current.map_or(0, |row| u64::from(row.bytes)));

@@ -303,6 +303,25 @@ async fn nothing_goes_that_was_decided_by_other_tables() {
     assert!(bench.bytes(&key).is_none() && bench.hints.lock().unwrap().is_empty());
 }
 
+/// Its own check, by the view of that moment: one that a request made earlier would let a hint in after it has said that it
+/// keeps none.
+#[tokio::test]
+async fn who_leaves_takes_nothing_more_for_others() {
+    let bench = Bench::on(MemDisk::new());
+    let (key, other) = (id("k"), id("other"));
+    let taken = bench.put(&other, "v", None, true).await.unwrap();
+    let record = encode(&taken.record);
+    let store = |hint_for| {
+        let (id, record) = (key.clone(), record.clone());
+        bench.lane.run(move |reply| Job::Merge { id, record, hint_for, sync: true, now: Wall(1), reply })
+    };
+    bench.leaves(ME);
+    assert!(matches!(store(Some(OTHER)).await, Err(Refusal::Unavailable(_))));
+    assert_eq!(bench.bytes(&key), None, "nothing was stored");
+    assert!(bench.hints.lock().unwrap().is_empty());
+    assert_eq!(store(None).await, Ok(true), "what it owns it still takes");
+}
+
 #[tokio::test]
 async fn the_dead_are_found_and_go_only_as_they_were_agreed_on() {
     let bench = Bench::on(MemDisk::new());

@@ -121,9 +121,6 @@ impl<W: World> Node<W> {
         if self.is_behind(table) {
             return Err(Refusal::StaleTables);
         }
-        if hint_for.is_some() && self.cluster.snapshot().leaves(self.id()) {
-            return Err(Refusal::Unavailable("this node leaves, and keeps nothing more for others".into()));
-        }
         self.is_waited_for();
         let durable = self.merge_here(id, record, hint_for, sync).await?;
         if self.is_behind(table) { Err(Refusal::StaleTables) } else { Ok(durable) }

@@ -87,8 +87,15 @@ impl<W: World> Node<W> {
             }
         }
         let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
-        if quorum.sloppy && may_coordinate {
+        // Who leaves would have to hand on at once what it takes for others: somebody who stays stands in.
+        if quorum.sloppy && may_coordinate && !snapshot.leaves(self.id()) {
             return self.coordinate(ask, body).await;
+        }
+        let stays = |node: &&NodeId| **node != self.id() && !plan.doubted.contains(*node);
+        for fallback in plan.fallbacks.iter().filter(stays).take_while(|_| quorum.sloppy) {
+            if let Some(written) = self.forward(*fallback, &ask, &body).await {
+                return written;
+            }
         }
         for owner in doubted {
             if let Some(written) = self.forward(owner, &ask, &body).await {
