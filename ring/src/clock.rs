@@ -14,6 +14,11 @@
 //! median of calendars, followed closely, would be simpler, and would end or spare values by the hour whenever a member
 //! comes, goes or is set. The lean is slow enough to be of no account for a lifetime and brings the dates right in the end.
 //!
+//! The majority is one of the settled owners, whether they can be reached or not: of them most are needed for everything else
+//! as well. Newcomers are taken for nobody yet, or three of them and one owner of three would set a clock that the other two
+//! don't know of; and who came in once and died before it owned anything would be waited for like an owner. Whoever is sure
+//! is believed, whatever it owns: it has it from a majority.
+//!
 //! Once it is sure the clock never goes back within a process. What it last showed is kept on disk now and then, as the
 //! least that the next start shows.
 
@@ -41,6 +46,17 @@ pub struct Kept {
     pub shown: Wall,
     /// How far the cluster's clock was ahead of this node's calendar, in microseconds.
     pub ahead: i64,
+}
+
+/// Who has a say in what the clock shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Say<'a> {
+    /// This node.
+    pub me: NodeId,
+    /// Everybody who is listened to.
+    pub members: &'a BTreeSet<NodeId>,
+    /// The settled owners, of whom most must agree before anybody is sure.
+    pub owners: &'a BTreeSet<NodeId>,
 }
 
 /// Differences that are not followed: about what a busy network makes up.
@@ -137,13 +153,13 @@ impl Clock {
         self.heard.insert(from, Heard { cluster, calendar, sure: said.sure, trip, at: now });
     }
 
-    /// Corrects it by what was heard. `members` are all who have a say, this node included.
-    pub fn turn(&mut self, members: &BTreeSet<NodeId>, calendar: Wall, now: Time) {
-        self.heard.retain(|node, _| members.contains(node));
+    /// Corrects it by what was heard of the members.
+    pub fn turn(&mut self, say: &Say<'_>, calendar: Wall, now: Time) {
+        self.heard.retain(|node, _| say.members.contains(node));
         let own = distance(calendar, now);
         if !self.sure {
             self.ahead = self.guess(calendar, now);
-            self.become_sure(members.len());
+            self.become_sure(say);
             self.turned = now;
             return;
         }
@@ -159,12 +175,16 @@ impl Clock {
         self.turned = now;
     }
 
-    fn become_sure(&mut self, members: usize) {
+    fn become_sure(&mut self, say: &Say<'_>) {
         let sure: Vec<i64> = self.heard.values().filter(|heard| heard.sure).map(|h| h.cluster).collect();
+        let heard =
+            self.heard.iter().map(|(node, heard)| (*node, heard.cluster)).chain([(say.me, self.ahead)]);
+        let opinions: Vec<i64> =
+            heard.filter(|(node, _)| say.owners.contains(node)).map(|(_, opinion)| opinion).collect();
         if !sure.is_empty() {
             self.ahead = middle(sure);
-        } else if (self.heard.len() + 1) * 2 > members {
-            let agreed = middle(self.heard.values().map(|heard| heard.cluster).chain([self.ahead]));
+        } else if opinions.len() * 2 > say.owners.len() {
+            let agreed = middle(opinions);
             // It goes on from what was last shown: standing still there would keep every value until the rest has caught up.
             self.ahead = agreed.max(distance(self.kept.shown, self.started));
         } else {

@@ -11,8 +11,8 @@ use crate::world::World;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rand::seq::IndexedRandom;
+use ring::clock::Say;
 use ring::ids::NodeId;
-use ring::members::Status;
 use ring::wire::peer::{Answer, Ask, Message};
 use tokio::sync::watch;
 
@@ -48,10 +48,11 @@ pub async fn set<W: World>(node: &Node<W>) {
 
 async fn ask<W: World>(node: &Node<W>, whom: &[NodeId]) {
     join_all(whom.iter().map(|from| hear(node, *from))).await;
-    let living = node.cluster.snapshot();
-    let living = living.view.members.iter().filter(|(_, member)| member.status != Status::Removed);
-    let members = living.map(|(id, _)| *id).collect();
-    node.lock_clock().turn(&members, node.world.wall(), node.now());
+    let snapshot = node.cluster.snapshot();
+    let members = snapshot.view.living().map(|(id, _)| id).collect();
+    let owners = snapshot.table.nodes().iter().copied().collect();
+    let say = Say { me: node.id(), members: &members, owners: &owners };
+    node.lock_clock().turn(&say, node.world.wall(), node.now());
 }
 
 async fn hear<W: World>(node: &Node<W>, from: NodeId) {

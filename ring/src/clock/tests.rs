@@ -9,6 +9,7 @@ const BEGIN: u64 = 1_800_000_000_000;
 /// A machine: its monotonic clock began at some moment, and its calendar is off by so many milliseconds.
 struct Machine {
     id: NodeId,
+    owns: bool,
     began: u64,
     off: i64,
     clock: Clock,
@@ -51,7 +52,8 @@ impl Bench {
             Wall((BEGIN + self.at).saturating_add_signed(off)),
             Time((self.at - began) * 1000),
         );
-        self.machines.push(Machine { id: NodeId(self.machines.len() as u128 + 1), began, off, clock });
+        let id = NodeId(self.machines.len() as u128 + 1);
+        self.machines.push(Machine { id, owns: true, began, off, clock });
     }
 
     /// Everybody asks everybody who is `up`, with trips of so many milliseconds, and turns.
@@ -70,9 +72,11 @@ impl Bench {
             }
         }
         let members: BTreeSet<NodeId> = self.machines.iter().map(|m| m.id).collect();
+        let owners = self.machines.iter().filter(|m| m.owns).map(|m| m.id).collect();
         for at in up {
             let (calendar, now) = (self.machines[*at].calendar(self.at), self.machines[*at].now(self.at));
-            self.machines[*at].clock.turn(&members, calendar, now);
+            let say = Say { me: self.machines[*at].id, members: &members, owners: &owners };
+            self.machines[*at].clock.turn(&say, calendar, now);
         }
     }
 
@@ -167,6 +171,29 @@ fn a_minority_is_not_sure() {
     assert!(bench.shows(1).abs() < 20);
 }
 
+/// One owner of three and three newcomers are four of six, and no majority of those who may say so.
+#[test]
+fn newcomers_make_no_majority_with_a_minority_of_the_owners() {
+    let mut bench = Bench::of(&[HOUR, 0, 0, HOUR, HOUR, HOUR]);
+    bench.machines[3..].iter_mut().for_each(|newcomer| newcomer.owns = false);
+    bench.exchange(&[0, 3, 4, 5], 2);
+    assert!(!bench.machines.iter().any(|m| m.clock.is_sure()), "a minority has set the clock");
+    bench.exchange(&[0, 1, 2, 3], 2);
+    assert!([0, 1, 2, 3].iter().all(|at| bench.machines[*at].clock.is_sure()));
+    for at in 0..4 {
+        assert!(bench.shows(at).abs() < 20, "machine {at} shows {}", bench.shows(at));
+    }
+}
+
+/// Who was let in and died before it owned anything, three of them here, is waited for by nobody.
+#[test]
+fn dead_newcomers_keep_nobody_from_being_sure() {
+    let mut bench = Bench::of(&[0, 0, 0, 0, 0, 0]);
+    bench.machines[3..].iter_mut().for_each(|newcomer| newcomer.owns = false);
+    bench.exchange(&[0, 1], 2);
+    assert!(bench.machines[..2].iter().all(|m| m.clock.is_sure()), "two of three owners are most of them");
+}
+
 #[test]
 fn a_start_shows_no_less_than_what_was_kept() {
     let mut bench = Bench::of(&[0]);
@@ -229,7 +256,8 @@ fn a_correction_that_leads_back_in_time_is_dropped() {
         for other in (0..3).filter(|other| *other != at) {
             clock.hear(NodeId(other as u128 + 1), said[other], now, now);
         }
-        clock.turn(&members, calendars[at], now);
+        let me = NodeId(at as u128 + 1);
+        clock.turn(&Say { me, members: &members, owners: &members }, calendars[at], now);
         assert!(clock.is_sure());
         assert_eq!(clock.read(now), truth, "node {at}");
     }
@@ -240,9 +268,10 @@ fn a_correction_that_leads_back_in_time_is_dropped() {
 fn a_clock_goes_on_from_what_it_last_showed() {
     let members: BTreeSet<NodeId> = [NodeId(1)].into();
     let mut clock = Clock::start(Some(Kept { shown: Wall(50_000), ahead: 0 }), Wall(1000), Time(0));
-    clock.turn(&members, Wall(1000), Time(0));
+    let say = Say { me: NodeId(1), members: &members, owners: &members };
+    clock.turn(&say, Wall(1000), Time(0));
     assert!(clock.is_sure(), "alone it is the majority");
     let later = Time(5_000_000);
-    clock.turn(&members, Wall(6000), later);
+    clock.turn(&say, Wall(6000), later);
     assert!(clock.read(later) >= Wall(54_900), "{:?}", clock.read(later));
 }
