@@ -1,4 +1,5 @@
-//! Hinted handoff over real processes: entries 24 to 29 of the catalogue of known failures.
+//! Hinted handoff over real processes: entries 24 to 28 of the catalogue of known failures. How they are delivered, entry 29, is
+//! in `delivery`.
 
 use crate::support::{eventually, put_blind};
 use anyhow::{Context, Result, ensure};
@@ -8,16 +9,16 @@ use std::time::Duration;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
 
-const BUCKET: &str = "hints";
+pub(crate) const BUCKET: &str = "hints";
 const AT_ONCE: usize = 16;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
 const CHANGE_TIME_MAX: Duration = Duration::from_secs(60);
 
-async fn hints(c: &Cluster, node: usize) -> Result<Value> {
+pub(crate) async fn hints(c: &Cluster, node: usize) -> Result<Value> {
     http::get(format!("{}/v1/hints", c.url(node))).send().await?.expect(200)?.json()
 }
 
-async fn number(c: &Cluster, node: usize, what: &str) -> Result<u64> {
+pub(crate) async fn hints_of(c: &Cluster, node: usize, what: &str) -> Result<u64> {
     hints(c, node).await?[what].as_u64().with_context(|| format!("/v1/hints has no number {what}"))
 }
 
@@ -25,13 +26,19 @@ async fn number(c: &Cluster, node: usize, what: &str) -> Result<u64> {
 async fn sum(c: &Cluster, what: &str) -> Result<u64> {
     let mut sum = 0;
     for node in c.running() {
-        sum += number(c, node, what).await?;
+        sum += hints_of(c, node, what).await?;
     }
     Ok(sum)
 }
 
 /// Writes that many keys through these nodes, each once and acknowledged.
-async fn write(c: &Cluster, through: &[usize], keys: usize, value: &str, query: &str) -> Result<()> {
+pub(crate) async fn write(
+    c: &Cluster,
+    through: &[usize],
+    keys: usize,
+    value: &str,
+    query: &str,
+) -> Result<()> {
     let put = |key: usize| async move {
         let url = key_url(&c.url(through[key % through.len()]), BUCKET, format!("k{key}"));
         put_blind(&format!("{url}{query}"), value).await?.expect(204)?;
@@ -50,7 +57,7 @@ async fn holds_all(c: &Cluster, node: usize, keys: usize) -> Result<()> {
     stream::iter(0..keys).map(get).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-async fn drained(c: &Cluster) -> Result<()> {
+pub(crate) async fn drained(c: &Cluster) -> Result<()> {
     eventually(DRAIN_TIME_MAX, || async {
         let waiting = sum(c, "waiting").await?;
         ensure!(waiting == 0, "{waiting} hints wait");
@@ -60,7 +67,7 @@ async fn drained(c: &Cluster) -> Result<()> {
 }
 
 /// The others have found out that a node is gone.
-async fn is_doubted(c: &Cluster, by: usize, gone: usize) -> Result<()> {
+pub(crate) async fn is_doubted(c: &Cluster, by: usize, gone: usize) -> Result<()> {
     eventually(CHANGE_TIME_MAX, || async {
         let member = c.member(by, gone).await?;
         ensure!(member["status"] == "down", "{member}");
@@ -81,7 +88,7 @@ async fn entry_26_what_is_too_much_for_hints_is_counted_and_compared_instead() -
     ensure!(sum(&c, "dropped").await? > 0, "the bound was not reached");
     ensure!(sum(&c, "waiting").await? > 0, "what there is room for is kept");
     for node in [0, 1] {
-        let bytes = number(&c, node, "bytes").await?;
+        let bytes = hints_of(&c, node, "bytes").await?;
         ensure!(bytes <= 2 * 20_000, "node {node} keeps {bytes} bytes");
     }
     c.restart(2).await?;
@@ -138,7 +145,7 @@ async fn entry_28_delivery_goes_on_after_the_target_has_died_in_its_midst() -> R
 async fn sum_of(c: &Cluster, nodes: &[usize], what: &str) -> Result<u64> {
     let mut sum = 0;
     for node in nodes {
-        sum += number(c, *node, what).await?;
+        sum += hints_of(c, *node, what).await?;
     }
     Ok(sum)
 }
@@ -176,17 +183,17 @@ async fn entry_24_the_holder_of_hints_hands_them_on_before_it_leaves() -> Result
     write(&c, &[0, 1, 2, 3], KEYS, "v", "?w=3&dw=3").await?;
     let mut holder = 1;
     for node in 1..4 {
-        if number(&c, node, "waiting").await? > number(&c, holder, "waiting").await? {
+        if hints_of(&c, node, "waiting").await? > hints_of(&c, holder, "waiting").await? {
             holder = node;
         }
     }
-    let held = number(&c, holder, "waiting").await?;
+    let held = hints_of(&c, holder, "waiting").await?;
     ensure!(held > 0, "nobody but the first node keeps a hint");
     let leaver = c.member(0, holder).await?["id"].clone();
     commit(&c, 0, &json!({ "leave": leaver })).await?;
     // Before the target is back: another one keeps them for it.
     eventually(CHANGE_TIME_MAX, || async {
-        let left = number(&c, holder, "waiting").await?;
+        let left = hints_of(&c, holder, "waiting").await?;
         ensure!(left == 0, "it still keeps {left} of {held} hints");
         Ok(())
     })

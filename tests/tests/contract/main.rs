@@ -18,6 +18,7 @@
 //! | `moving` | clients at work while members come and go |
 //! | `handover` | how partitions get to their new owners |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
+//! | `delivery` | hints go out in little memory, and clients hardly feel it |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
 //! | `expiry` | values that live for a time, whatever clocks, restarts and transfers do |
 //! | `reaping` | deletes that stay deleted, and tombstones that go away |
@@ -35,6 +36,7 @@ mod bounds;
 mod buckets;
 mod carts;
 mod cli;
+mod delivery;
 mod errors;
 mod expiry;
 mod fallbacks;
