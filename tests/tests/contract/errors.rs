@@ -24,7 +24,10 @@ async fn errors_keep_the_contract() -> Result<()> {
     checks.run("a wrong header value is refused", wrong_headers(c)).await;
     checks.run("a context that is damaged is refused", damaged_contexts(c, &before)).await;
     checks
-        .run("a context of another key, bucket or cluster is refused", foreign_contexts(c, &stranger))
+        .run(
+            "entry 14: a context of another key, bucket or cluster is refused",
+            entry_14_foreign_contexts(c, &stranger),
+        )
         .await;
     checks.run("a method that a path does not know is 405", wrong_methods(c)).await;
     checks.run("a path that nobody serves is 404", wrong_paths(c)).await;
@@ -118,7 +121,7 @@ async fn damaged_contexts(c: &Cluster, before: &Reply) -> Result<()> {
     reply.problem_code(400, "invalid_context").map(drop)
 }
 
-async fn foreign_contexts(c: &Cluster, stranger: &Cluster) -> Result<()> {
+async fn entry_14_foreign_contexts(c: &Cluster, stranger: &Cluster) -> Result<()> {
     let url = &key_urls(c, BUCKET, "held")[0];
     let other_key = put_blind(&key_urls(c, BUCKET, "other")[0], "x").await?.context()?;
     let other_bucket = put_blind(&key_urls(c, "elsewhere", "held")[0], "x").await?.context()?;

@@ -3,7 +3,7 @@
 //! Entry 42 of the catalogue of known failures. A node's calendar is off by an hour or two, other than before after each
 //! start; what counts is how much time has passed.
 
-use crate::support::{eventually, key_urls, put_blind};
+use crate::support::{eventually, is_skewed, key_urls, metric, put_blind};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -36,26 +36,6 @@ async fn put_for(c: &Cluster, node: usize, key: &str, ttl: Duration) -> Result<(
     let url = key_url(&c.url(node), BUCKET, key);
     http::put(url).header("cartwheel-ttl", ttl.as_secs().to_string()).text(key).send().await?.expect(204)?;
     Ok(())
-}
-
-async fn metric(c: &Cluster, node: usize, name: &str) -> Result<f64> {
-    let text = http::get(format!("{}/metrics", c.url(node))).send().await?.expect(200)?.text();
-    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
-    let value = line.and_then(|line| line.split_whitespace().nth(1));
-    Ok(value.with_context(|| format!("node {node} has no metric {name}"))?.parse()?)
-}
-
-/// The node's calendar is as wrong as the test wants it to be.
-async fn is_skewed(c: &Cluster, node: usize, ms: i64) -> Result<()> {
-    eventually(SETTLE_TIME_MAX, || async {
-        let ahead = metric(c, node, "cartwheel_clock_ahead_seconds").await?;
-        ensure!(
-            (ahead * 1000.0 + ms as f64).abs() < 5000.0,
-            "node {node} takes itself to be {ahead} s behind"
-        );
-        Ok(())
-    })
-    .await
 }
 
 /// Writes a key through one node and looks at it through all of them until its time is over and a little longer. What is seen

@@ -20,6 +20,8 @@
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `delivery` | hints go out in little memory, and clients hardly feel it |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
+//! | `damage` | files that somebody has damaged, or trees that are gone |
+//! | `calendars` | writes by a node whose calendar is wrong |
 //! | `expiry` | values that live for a time, whatever clocks, restarts and transfers do |
 //! | `reaping` | deletes that stay deleted, and tombstones that go away |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
@@ -34,8 +36,10 @@
 mod aae;
 mod bounds;
 mod buckets;
+mod calendars;
 mod carts;
 mod cli;
+mod damage;
 mod delivery;
 mod errors;
 mod expiry;

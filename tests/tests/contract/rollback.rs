@@ -1,16 +1,19 @@
 //! A data directory that has gone back in time: put back from a copy, its log cut or damaged, or copied and run twice.
 //!
 //! What it may never do is hand out a dot again that it handed out before: the new value would silently take the place of
-//! the old one. Entries 3b, 5 and 53 of the catalogue of known failures.
+//! the old one. Entries 1, 3b, 5 and 53 of the catalogue of known failures.
 
 use crate::support::{copy, eventually, put_back, put_blind};
 use anyhow::{Result, ensure};
+use node::store::rocks::RocksStore;
+use node::store::{Batch, Family, Store};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::checks::Checks;
 use tests::cluster::Cluster;
-use tests::http::{self, key_url};
+use tests::http::{self, encode, key_url};
 
 const BUCKET: &str = "back";
 const KEYS: usize = 40;
@@ -73,8 +76,78 @@ async fn entry_03b_an_old_directory_that_is_put_back_overwrites_nothing() -> Res
     checks.finish(&[&cluster])
 }
 
+/// It knows who it is and which epochs it has drawn, and has lost every value. Its next writes count from one again, under an
+/// epoch that nobody has seen: riak_kv's issue 679, as its test `kv679_dataloss` has it.
+#[tokio::test]
+async fn entry_01_who_has_lost_its_copies_takes_nothing_for_new_that_was_there() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    for value in ["one", "two", "three"] {
+        write_all(&cluster, 1, BUCKET, value).await?;
+    }
+    cluster.stop(1).await?;
+    let lost = lose(cluster.data_dir(1), &[Family::Records, Family::Leaves, Family::Dead, Family::Due])?;
+    ensure!(lost >= 2 * KEYS, "only {lost} rows were lost");
+    cluster.spawn(1)?;
+    // At once, before the others have given it back what it lost.
+    eventually(CATCH_UP_TIME_MAX, || async {
+        put_blind(&key_url(&cluster.url(1), "first", "answer"), "v").await.map(drop)
+    })
+    .await?;
+    let absent = held_by(&cluster, 1, false).await?;
+    write_all(&cluster, 1, BUCKET, "four").await?;
+    ensure!(absent > 0, "it had everything back before it was asked, so this proves nothing");
+    cluster.await_ready().await?;
+    let (c, mut checks) = (&cluster, Checks::new());
+    let all = ["one", "two", "three", "four"];
+    for node in 0..3 {
+        checks
+            .run(
+                &format!("all four values are there through node {node}"),
+                eventually(CATCH_UP_TIME_MAX, || expect_all(c, node, BUCKET, &all)),
+            )
+            .await;
+    }
+    checks
+        .run("and on every replica", async {
+            eventually(CATCH_UP_TIME_MAX, || async {
+                let held = held_by(c, 1, true).await?;
+                ensure!(held == KEYS, "node 1 holds {held} keys");
+                Ok(())
+            })
+            .await
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
+
+/// Of how many keys a node holds a copy, or holds none.
+async fn held_by(c: &Cluster, node: usize, present: bool) -> Result<usize> {
+    let id = c.id(node).await?;
+    let mut count = 0;
+    for number in 0..KEYS {
+        let url = format!("{}/v1/explain?bucket={BUCKET}&key={}", c.url(node), encode(key(number)));
+        let told: Value = http::get(url).send().await?.expect(200)?.json()?;
+        let replicas = told["replicas"].as_array().into_iter().flatten();
+        count += replicas.filter(|one| one["node"] == id.as_str() && one["present"] == present).count();
+    }
+    Ok(count)
+}
+
+/// Removes everything that these families of a stopped node hold. How many rows that were.
+pub(crate) fn lose(dir: &Path, families: &[Family]) -> Result<usize> {
+    let (store, mut batch) = (RocksStore::open(dir)?, Batch::default());
+    for family in families {
+        for (key, _) in store.scan(*family, &[], None, usize::MAX, usize::MAX)? {
+            batch.delete(*family, key);
+        }
+    }
+    let count = batch.changes.len();
+    store.write(batch, true)?;
+    Ok(count)
+}
+
 /// The newest log of the database.
-fn log_of(dir: &Path) -> Result<PathBuf> {
+pub(crate) fn log_of(dir: &Path) -> Result<PathBuf> {
     let mut logs: Vec<PathBuf> = std::fs::read_dir(dir.join("db"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|kind| kind == "log"))

@@ -1,13 +1,16 @@
 //! Steps that many checks share. They take addresses, never a `Cluster`, so that a check says which node it means.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tests::cluster::Cluster;
 use tests::http::{self, Reply, VERSIONS};
+
+const SKEW_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Puts a text without a context.
 pub(crate) async fn put_blind(url: &str, value: &str) -> Result<Reply> {
@@ -58,7 +61,7 @@ where
 }
 
 /// The URLs of one key through each of the nodes.
-pub(crate) fn key_urls(cluster: &tests::cluster::Cluster, bucket: &str, key: &str) -> Vec<String> {
+pub(crate) fn key_urls(cluster: &Cluster, bucket: &str, key: &str) -> Vec<String> {
     (0..cluster.count()).map(|index| http::key_url(&cluster.url(index), bucket, key)).collect()
 }
 
@@ -81,4 +84,25 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
 pub(crate) fn put_back(saved: &Path, dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(dir)?;
     copy(saved, dir)
+}
+
+/// A number from a node's metrics.
+pub(crate) async fn metric(c: &Cluster, node: usize, name: &str) -> Result<f64> {
+    let text = http::get(format!("{}/metrics", c.url(node))).send().await?.expect(200)?.text();
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+    let value = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(value.with_context(|| format!("node {node} has no metric {name}"))?.parse()?)
+}
+
+/// The node's calendar is as wrong as the test wants it to be.
+pub(crate) async fn is_skewed(c: &Cluster, node: usize, ms: i64) -> Result<()> {
+    eventually(SKEW_TIME_MAX, || async {
+        let ahead = metric(c, node, "cartwheel_clock_ahead_seconds").await?;
+        ensure!(
+            (ahead * 1000.0 + ms as f64).abs() < 5000.0,
+            "node {node} takes itself to be {ahead} s behind"
+        );
+        Ok(())
+    })
+    .await
 }

@@ -1,0 +1,240 @@
+//! Files that somebody has damaged while their node was stopped, and trees that are gone. Entries 31 and 36 of the catalogue of
+//! known failures.
+//!
+//! Nobody is ever told a wrong value, and what is missing comes back from the others without a read.
+
+use crate::aae::{BUCKET, HEAL_TIME_MAX, IDLE_ROUNDS, aae, all_converged, repairs_nothing, rounds};
+use crate::rollback::{log_of, lose};
+use crate::support::{copy, eventually, put_back, put_blind};
+use anyhow::{Context, Result, ensure};
+use node::store::keys::{decode_record_key, leaf_key};
+use node::store::rocks::RocksStore;
+use node::store::{Batch, Family, Store};
+use ring::place::position;
+use ring::tree::slot;
+use ring::wire::record::digest;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tests::checks::Checks;
+use tests::cluster::Cluster;
+use tests::http::{self, key_url};
+
+const KEYS: usize = 120;
+
+/// Some kilobytes that belong to one key and to no other.
+fn value_of(number: usize) -> String {
+    let mut state = number as u64 + 1;
+    let mut words = Vec::new();
+    for _ in 0..256 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        words.push(format!("{state:016x}"));
+    }
+    words.concat()
+}
+
+/// Flips bytes in the first half of every large table file: its blocks of data. Answers how many.
+fn spoil(dir: &std::path::Path) -> Result<usize> {
+    let mut flipped = 0;
+    for entry in std::fs::read_dir(dir.join("db"))? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "sst") {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path)?;
+        if bytes.len() < 64 << 10 {
+            continue;
+        }
+        for eighth in 1..4 {
+            let at = bytes.len() * eighth / 8;
+            bytes[at] ^= 0x40;
+            flipped += 1;
+        }
+        std::fs::write(&path, bytes)?;
+    }
+    Ok(flipped)
+}
+
+#[tokio::test]
+async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(number), BUCKET, format!("k{number}"));
+        put_blind(&url, &value_of(number)).await?.expect(204)?;
+    }
+    all_converged(&c, BUCKET, KEYS).await?;
+    // A start makes table files of the log.
+    c.stop(2).await?;
+    c.restart(2).await?;
+    c.stop(2).await?;
+    let flipped = spoil(c.data_dir(2))?;
+    ensure!(flipped > 0, "there was no table file to spoil");
+    c.restart(2).await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(2), BUCKET, format!("k{number}"));
+        let reply = http::get(format!("{url}?r=1")).send().await?;
+        ensure!(reply.status != 404, "a damaged record is not nothing");
+        if reply.status == 200 {
+            ensure!(reply.text() == value_of(number), "wrong bytes were told of k{number}");
+        }
+    }
+    eventually(HEAL_TIME_MAX, || async {
+        let scrub = &aae(&c, 2).await?["scrub"];
+        ensure!(scrub["healed"].as_u64() > Some(0) && scrub["rounds"].as_u64() > Some(0), "{scrub}");
+        all_converged(&c, BUCKET, KEYS).await
+    })
+    .await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(2), BUCKET, format!("k{number}"));
+        let reply = http::get(format!("{url}?r=1")).send().await?.expect(200)?;
+        ensure!(reply.text() == value_of(number), "wrong bytes were told of k{number}");
+    }
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+async fn fill(c: &Cluster, bucket: &str) -> Result<()> {
+    for number in 0..KEYS {
+        put_blind(&key_url(&c.url(number), bucket, format!("k{number}")), &value_of(number)).await?;
+    }
+    all_converged(c, bucket, KEYS).await
+}
+
+/// What an ordinary read through a node answers is right, for every key.
+async fn tells_the_truth(c: &Cluster, node: usize, bucket: &str) -> Result<()> {
+    for number in 0..KEYS {
+        let reply =
+            http::get(key_url(&c.url(node), bucket, format!("k{number}"))).send().await?.expect(200)?;
+        ensure!(reply.text() == value_of(number), "wrong bytes were told of k{number}");
+    }
+    Ok(())
+}
+
+/// Changes one byte, so many eighths into the file.
+fn flip(path: &Path, eighths: usize) -> Result<()> {
+    let mut bytes = std::fs::read(path)?;
+    ensure!(!bytes.is_empty(), "{} is empty", path.display());
+    let at = (bytes.len() * eighths / 8).min(bytes.len() - 1);
+    bytes[at] ^= 0x40;
+    Ok(std::fs::write(path, bytes)?)
+}
+
+/// The log ends where it was damaged: what came after is missing here, and no more than missing.
+#[tokio::test]
+async fn entry_36_a_damaged_log_loses_what_the_others_have_and_tells_nothing_wrong() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    for eighths in [1, 6] {
+        let bucket = format!("{BUCKET}-{eighths}");
+        fill(&c, &bucket).await?;
+        // The log holds everything since the start.
+        c.kill(2).await?;
+        flip(&log_of(c.data_dir(2))?, eighths)?;
+        c.restart(2).await?;
+        ensure!(all_converged(&c, &bucket, KEYS).await.is_err(), "the damage took nothing from the node");
+        tells_the_truth(&c, 2, &bucket).await?;
+        eventually(HEAL_TIME_MAX, || all_converged(&c, &bucket, KEYS)).await?;
+    }
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+fn manifest_of(dir: &Path) -> Result<PathBuf> {
+    let files = std::fs::read_dir(dir.join("db"))?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_manifest = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("MANIFEST-"))
+    };
+    files.filter(is_manifest).max().with_context(|| format!("{} has no manifest", dir.display()))
+}
+
+/// A store that does not know its own files is not opened. The node says so and ends; it never takes itself to be empty.
+#[tokio::test]
+async fn entry_36_a_damaged_manifest_ends_the_start_and_is_never_taken_for_nothing() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    fill(&c, BUCKET).await?;
+    // A start makes table files of the log, and the next one finds them by the manifest alone.
+    c.stop(2).await?;
+    c.restart(2).await?;
+    c.stop(2).await?;
+    let (dir, saved) = (c.data_dir(2).to_owned(), c.dir().join("saved"));
+    copy(&dir, &saved)?;
+    let mut refused = 0;
+    for eighths in [0, 4, 8] {
+        flip(&manifest_of(&dir)?, eighths)?;
+        match c.restart(2).await {
+            Ok(()) => {
+                tells_the_truth(&c, 2, BUCKET).await?;
+                all_converged(&c, BUCKET, KEYS).await?;
+                c.stop(2).await?;
+            }
+            Err(error) => {
+                let status = c.ended(2).await?;
+                ensure!(!status.success(), "it ended with {status}: {error:#}");
+                let said = c.log(2);
+                ensure!(said.contains("can't be opened") && said.contains("orruption"), "{said}");
+                refused += 1;
+            }
+        }
+        tells_the_truth(&c, 0, BUCKET).await?;
+        put_back(&saved, &dir)?;
+    }
+    ensure!(refused > 0, "no damage was found");
+    c.restart(2).await?;
+    tells_the_truth(&c, 2, BUCKET).await?;
+    all_converged(&c, BUCKET, KEYS).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+/// How many records a stopped node has, and of how many the leaf is missing or another's. A leaf without a record is wrong too.
+fn leaves(dir: &Path) -> Result<(usize, usize)> {
+    let store = RocksStore::open(dir)?;
+    let all = |family| store.scan(family, &[], None, usize::MAX, usize::MAX);
+    let records = all(Family::Records)?;
+    let mut leaves: BTreeMap<_, _> = all(Family::Leaves)?.into_iter().collect();
+    let mut wrong = 0;
+    for (key, record) in &records {
+        let (partition, id) = decode_record_key(key)?;
+        let leaf = leaves.remove(&leaf_key(partition, slot(position(&id)), &id)[..]);
+        wrong += usize::from(leaf.as_deref() != Some(&digest(record).0.to_be_bytes()[..]));
+    }
+    Ok((records.len(), wrong + leaves.len()))
+}
+
+/// Riak's `aae_partition_loss` and `total_partition_loss`: the trees are gone, and with them some of the records. The trees come
+/// back, the records too, and then it is quiet: no key that is healthy is repaired for ever.
+#[tokio::test]
+async fn entry_31_trees_that_are_gone_are_made_again_and_repairs_die_down() -> Result<()> {
+    const LOST: usize = 10;
+    let mut c = Cluster::start(3).await?;
+    fill(&c, BUCKET).await?;
+    c.stop(2).await?;
+    let dir = c.data_dir(2).to_owned();
+    ensure!(leaves(&dir)? == (KEYS, 0), "{:?} instead of {KEYS} whole records", leaves(&dir)?);
+    lose(&dir, &[Family::Leaves])?;
+    {
+        let (store, mut batch) = (RocksStore::open(&dir)?, Batch::default());
+        for (key, _) in store.scan(Family::Records, &[], None, LOST, usize::MAX)? {
+            batch.delete(Family::Records, key);
+        }
+        ensure!(batch.changes.len() == LOST);
+        store.write(batch, true)?;
+    }
+    c.restart(2).await?;
+    let mut checks = Checks::new();
+    checks
+        .run(
+            "what is missing is found without its tree",
+            eventually(HEAL_TIME_MAX, || all_converged(&c, BUCKET, KEYS)),
+        )
+        .await;
+    checks.run("repairs die down", eventually(HEAL_TIME_MAX, || repairs_nothing(&c, rounds(&c, 2)))).await;
+    checks.run("and do not begin again", repairs_nothing(&c, rounds(&c, IDLE_ROUNDS))).await;
+    c.stop(2).await?;
+    checks
+        .run("every leaf is that of its record", async {
+            let (records, wrong) = leaves(&dir)?;
+            ensure!((records, wrong) == (KEYS, 0), "{wrong} of {records} are not");
+            Ok(())
+        })
+        .await;
+    checks.finish(&[&c])
+}
