@@ -10,6 +10,7 @@
 //! | [`tree`] | Merkle trees, and when a difference is believed |
 //! | [`reap`] | when a deletion may be forgotten |
 //! | [`wire`] | the bytes of all that |
+//! | [`planted`] | rules that can be switched off, to try the simulation |
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or starts a task.
 
@@ -21,6 +22,7 @@ pub mod coord;
 pub mod ids;
 pub mod members;
 pub mod place;
+pub mod planted;
 pub mod reap;
 pub mod record;
 pub mod time;

@@ -21,6 +21,7 @@
 //! All times are the asker's monotonic ones, in memory: a restart begins anew, and no calendar is trusted.
 
 use crate::ids::{NodeId, ObjectId};
+use crate::planted::{self, Bug};
 use crate::time::Time;
 use crate::wire::record::Digest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,9 +141,9 @@ impl Reaper {
             let (heard, all) = (dead.owners.iter().all(|o| said.contains_key(o)), all.unwrap_or_default());
             let obstacle = if !heard || all.len() < said.len() {
                 Some(&mut waiting.silent)
-            } else if all.iter().any(|s| s.unlike.contains(&at)) {
+            } else if all.iter().any(|s| s.unlike.contains(&at)) && !planted::is(Bug::ReapOwnersOnly) {
                 Some(&mut waiting.differing)
-            } else if all.iter().any(|s| s.hinted.contains(&at)) {
+            } else if all.iter().any(|s| s.hinted.contains(&at)) && !planted::is(Bug::ReapIgnoresHints) {
                 Some(&mut waiting.hinted)
             } else {
                 None
@@ -161,6 +162,9 @@ impl Reaper {
 
     fn is_ripe(&mut self, dead: &Dead, all: &[&Said], marks: u64, asked: Time, answered: Time) -> bool {
         let round = self.round;
+        if planted::is(Bug::ReapAtOnce) {
+            return true;
+        }
         let anew = Agreed { digest: dead.digest, marks, since: answered, quiet: None, round };
         let Some(agreed) = self.agreed.get_mut(&dead.id) else {
             if self.agreed.len() < self.keys_max {

@@ -15,6 +15,8 @@
 //! taken copies back in time. It is durable too: a key that nobody has written since is as old after the next clean start
 //! as it was before.
 
+use crate::planted::{self, Bug};
+
 /// An epoch's low bits, in which one lease counts.
 const COUNT_BITS: u32 = 32;
 
@@ -40,7 +42,7 @@ impl Epochs {
     /// older than what others have seen of it.
     pub fn at_start(lease: u64, boot: u64, may_have_lost: bool) -> Self {
         let next = first_of(lease);
-        Epochs { lease, next, boot: if may_have_lost { next } else { boot } }
+        Epochs { lease, next, boot: if may_have_lost && !planted::is(Bug::NoBootRule) { next } else { boot } }
     }
 
     /// The lease in use.
@@ -64,7 +66,9 @@ impl Epochs {
     /// caller has made the lease durable, and its first epoch as the boot epoch.
     pub fn jump(&mut self, lease: u64) {
         self.renewed(lease);
-        self.boot = self.next;
+        if !planted::is(Bug::NoBootRule) {
+            self.boot = self.next;
+        }
     }
 
     /// Own actors with an epoch below this must not be used again. The same from start to start until data may be lost.

@@ -16,6 +16,7 @@
 use super::{Content, Record, Sibling};
 use crate::causal::{Actor, Context, Dot, Epochs};
 use crate::ids::NodeId;
+use crate::planted::{self, Bug};
 
 /// This replica, with its source of epochs.
 #[derive(Debug)]
@@ -75,6 +76,9 @@ pub fn coordinate(
             dots.push(dot);
         }
     }
+    if planted::is(Bug::WholeClock) {
+        context.join(&clock);
+    }
     siblings.sort_by_key(|s| s.dot);
     let record = Record { clock, siblings };
     record.assert_whole();
@@ -83,6 +87,9 @@ pub fn coordinate(
 }
 
 fn actor_for(held: &Record, seen: &Context, me: &mut Me<'_>) -> Actor {
+    if planted::is(Bug::OneEpoch) {
+        return Actor { node: me.node, epoch: 1 };
+    }
     let mine = held.clock.newest_of(me.node);
     let theirs = seen.newest_of(me.node);
     match mine {

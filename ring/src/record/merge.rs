@@ -10,6 +10,7 @@
 use super::coordinate::Me;
 use super::{Content, Record, Sibling};
 use crate::causal::{Actor, Context, Dot};
+use crate::planted::{self, Bug};
 use std::cmp::Ordering;
 
 /// What both copies know together.
@@ -35,9 +36,26 @@ pub fn merge(a: &Record, b: &Record) -> Record {
             }
         }
     }
+    spoil(&mut siblings);
     let merged = Record { clock, siblings };
     merged.assert_whole();
     merged
+}
+
+/// What a merge that is not one would do.
+fn spoil(siblings: &mut Vec<Sibling>) {
+    if planted::is(Bug::MergeEqualCounts) {
+        siblings.dedup_by_key(|s| s.dot.count);
+    }
+    if planted::is(Bug::LastWriteWins) {
+        let written = |s: &Sibling| match &s.content {
+            Content::Object(object) => object.modified,
+            Content::Tombstone { deleted } => *deleted,
+            _ => Default::default(),
+        };
+        let last = siblings.iter().max_by_key(|s| written(s)).cloned();
+        siblings.retain(|s| s.content.is_cart() || Some(s) == last.as_ref());
+    }
 }
 
 fn keep_unless_seen(sibling: Option<&Sibling>, other: &Context, out: &mut Vec<Sibling>) {
@@ -50,7 +68,8 @@ fn keep_unless_seen(sibling: Option<&Sibling>, other: &Context, out: &mut Vec<Si
 pub fn receive(local: Option<&Record>, incoming: &Record, me: &mut Me<'_>) -> Option<Record> {
     let empty = Record::default();
     let held = local.unwrap_or(&empty);
-    let forgot = incoming.clock.newest_of(me.node) > held.clock.newest_of(me.node);
+    let forgot =
+        !planted::is(Bug::NoMark) && incoming.clock.newest_of(me.node) > held.clock.newest_of(me.node);
     let mut merged = merge(held, incoming);
     if forgot {
         merged.clock.insert(Dot { actor: Actor { node: me.node, epoch: me.epochs.fresh() }, count: 1 });
