@@ -3,6 +3,7 @@
 //! Readers take a snapshot without a lock; one mutex orders the writers. The tables are computed here from the view and
 //! from nothing else, so two nodes with the same view have the same tables without asking each other.
 
+use crate::limits::SWIM_GRACE;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ring::bucket::BucketSettings;
@@ -10,6 +11,7 @@ use ring::coord::Plan;
 use ring::ids::{NodeId, ObjectId};
 use ring::members::{Regime, Status, View};
 use ring::place::Table;
+use ring::planted::{self, Bug};
 use ring::tree::Ns;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -70,6 +72,8 @@ pub struct Cluster {
     me: NodeId,
     current: ArcSwap<Snapshot>,
     doubted: ArcSwap<BTreeSet<NodeId>>,
+    /// Whether the failure detector has listened for long enough to have an opinion.
+    listened: watch::Sender<bool>,
     writer: Mutex<()>,
     changed: watch::Sender<u64>,
 }
@@ -81,6 +85,7 @@ impl Cluster {
             me,
             current: ArcSwap::from_pointee(Snapshot::of(view, defaults, None)),
             doubted: ArcSwap::from_pointee(BTreeSet::new()),
+            listened: watch::channel(false).0,
             writer: Mutex::new(()),
             changed: watch::channel(0).0,
         }
@@ -126,19 +131,37 @@ impl Cluster {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// The failure detector has listened for a while: from now on its silence about somebody means something.
+    pub fn set_listened(&self) {
+        self.listened.send_if_modified(|listened| !std::mem::replace(listened, true));
+    }
+
+    /// Whom the failure detector believes to be down, once it can know. A node that has just begun doubts nobody, which is no
+    /// reason to wait for the dead.
+    pub async fn doubted_surely(&self) -> Arc<BTreeSet<NodeId>> {
+        let mut listened = self.listened.subscribe();
+        // After twice the grace there is no detector that could have one.
+        let _ = tokio::time::timeout(2 * SWIM_GRACE, listened.wait_for(|listened| *listened)).await;
+        self.doubted()
+    }
+
     /// Whom a request for a key concerns.
     pub fn plan(&self, snapshot: &Snapshot, id: &ObjectId) -> Plan {
         let n = usize::from(snapshot.settings(id.bucket()).n);
         let partition = snapshot.table.partition_of(id);
         let doubted = self.doubted.load();
-        let owners = snapshot.table.owners(partition, n).to_vec();
-        let also = snapshot.regime.also(partition, n);
+        let mut owners = snapshot.table.owners(partition, n).to_vec();
+        let mut also = snapshot.regime.also(partition, n);
+        if planted::is(Bug::ReadsTarget) && !also.is_empty() {
+            std::mem::swap(&mut owners, &mut also[0]);
+        }
         let mut pending: Vec<NodeId> =
             also.iter().flatten().copied().filter(|o| !owners.contains(o)).collect();
         pending.sort_unstable();
         pending.dedup();
         // Who leaves would have to hand a hint on at once.
-        let able = |node: &&NodeId| !pending.contains(node) && !snapshot.leaves(**node);
+        let able =
+            |node: &&NodeId| !owners.contains(node) && !pending.contains(node) && !snapshot.leaves(**node);
         let fallbacks = snapshot.table.fallbacks(partition, n).iter().filter(able).copied().collect();
         let doubted = doubted.iter().copied().collect();
         Plan { me: self.me, owners, also, fallbacks, pending, doubted }

@@ -313,6 +313,10 @@ pub const SCRUB_REST: Duration = Duration::from_secs(30);
 /// and the deletion forgotten, since it was sent. Twice what the slowest repair waits for its answer.
 pub const MESSAGE_LIFE_MAX: Duration = Duration::from_secs(10);
 
+/// A request whose deadline has passed and that was under way for so long ends its connection. Half of the shortest deadline
+/// that a request begins with (2 s): less than that, a busy moment costs its requests and not the connection.
+pub const LATE_MIN: Duration = Duration::from_secs(1);
+
 /// Dead records that are asked about at once: 256 names of 1.3 KiB.
 pub const REAP_PAGE_ROWS: usize = 256;
 

@@ -27,6 +27,7 @@ use futures_util::{StreamExt, stream};
 use rand::RngExt;
 use ring::ids::{NodeId, ObjectId};
 use ring::members::Status;
+use ring::planted::{self, Bug};
 use ring::time::Time;
 use ring::wire::peer::{Answer, Ask, Message};
 use ring::wire::record::{Digest, digest};
@@ -126,13 +127,16 @@ fn way<W: World>(node: &Node<W>, target: NodeId) -> Way {
 /// Page by page; ends at the first page that fails. Whether some of it waits for the target.
 async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String> {
     let (mut start, end) = keys::hints_for(target);
-    let (mut waits, mut credit) = (false, HINT_CREDIT_BUSY as usize);
+    let (mut waits, mut damaged, mut credit) = (false, 0, HINT_CREDIT_BUSY as usize);
     loop {
         let rows = node
             .store
             .scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES)
             .map_err(|error| error.to_string())?;
-        let Some((last, _)) = rows.last() else { return Ok(waits) };
+        let Some((last, _)) = rows.last() else {
+            // They stay until the scrub has fetched another copy, and stand in nobody's way.
+            return if damaged > 0 { Err(format!("{damaged} records can't be read")) } else { Ok(waits) };
+        };
         start = keys::after(last);
         let way = way(node, target);
         if way == Way::Wait {
@@ -149,8 +153,8 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
         let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);
         let (there, elsewhere): (Vec<_>, Vec<_>) = ids.partition(concerned);
         let to = Route { target, way, regime: snapshot.regime.name().digest };
-        send_there(node, to, there, &mut credit).await?;
-        send_elsewhere(node, to, elsewhere).await?;
+        damaged += send_there(node, to, there, &mut credit).await?;
+        damaged += send_elsewhere(node, to, elsewhere).await?;
     }
 }
 
@@ -169,21 +173,30 @@ impl Route {
     }
 }
 
-/// Reads the records of the next hints, until so many bytes are reached. Only these are in memory.
+/// Reads the records of the next hints, until so many bytes are reached. Only these are in memory. Those that the disk has
+/// spoiled are only counted.
 fn next_records<W: World>(
     node: &Node<W>,
     ids: &mut impl Iterator<Item = ObjectId>,
     bytes_max: usize,
-) -> Result<Vec<(ObjectId, Option<Bytes>)>, String> {
+    damaged: &mut usize,
+) -> Vec<(ObjectId, Option<Bytes>)> {
     let (mut records, mut bytes) = (Vec::new(), 0);
     while bytes < bytes_max
         && let Some(id) = ids.next()
     {
-        let record = node.local(&id).map_err(|refusal| refusal.to_string())?;
-        bytes += record.as_ref().map_or(0, Bytes::len);
-        records.push((id, record));
+        match node.local(&id) {
+            Ok(record) => {
+                bytes += record.as_ref().map_or(0, Bytes::len);
+                records.push((id, record));
+            }
+            Err(refusal) => {
+                *damaged += 1;
+                tracing::debug!(key = ?id, %refusal, "a hint's record can't be read");
+            }
+        }
     }
-    Ok(records)
+    records
 }
 
 /// Sends records to the target, as much at a time as it asks for.
@@ -192,15 +205,18 @@ async fn send_there<W: World>(
     to: Route,
     ids: Vec<ObjectId>,
     credit: &mut usize,
-) -> Result<(), String> {
-    let mut ids = ids.into_iter();
+) -> Result<usize, String> {
+    let (mut ids, mut damaged) = (ids.into_iter(), 0);
     while to.stands(node) {
         let _work = node.begin_work();
-        let records = next_records(node, &mut ids, *credit)?;
+        let records = next_records(node, &mut ids, *credit, &mut damaged);
         if records.is_empty() {
-            return Ok(());
+            break;
         }
         let (mut sent, body) = packed(records);
+        if planted::is(Bug::HintForgotten) {
+            drop_hints(node, to, sent.clone()).await?;
+        }
         let answer = node.ask(to.target, Message { head: Ask::StoreMany, body }, HINT_TIMEOUT).await;
         let (failed, pause) = match answer {
             Ok(Message { head: Answer::StoredMany { failed, credit: next, pause_ms }, .. }) => {
@@ -222,7 +238,7 @@ async fn send_there<W: World>(
             tokio::time::sleep(pause).await;
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// One delivery: what it names, and its bytes. Those that the receiver counts come first, then hints without a record.
@@ -238,13 +254,13 @@ fn packed(records: Vec<(ObjectId, Option<Bytes>)>) -> (Vec<Sent>, Bytes) {
 }
 
 /// Sends records to every owner of their keys, or hints of them to another node that stands in.
-async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>) -> Result<(), String> {
-    let mut ids = ids.into_iter();
+async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>) -> Result<usize, String> {
+    let (mut ids, mut damaged) = (ids.into_iter(), 0);
     while to.stands(node) {
         let _work = node.begin_work();
-        let records = next_records(node, &mut ids, HINT_CREDIT_IDLE as usize)?;
+        let records = next_records(node, &mut ids, HINT_CREDIT_IDLE as usize, &mut damaged);
         if records.is_empty() {
-            return Ok(());
+            break;
         }
         let mut done = stream::iter(records)
             .map(|(id, record)| async move {
@@ -269,7 +285,7 @@ async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>)
             return Err("not every owner could take a record".to_owned());
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 async fn to_owners<W: World>(node: &Node<W>, id: &ObjectId, record: &Bytes) -> bool {

@@ -14,7 +14,7 @@ use crate::node::Node;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
-use ring::ids::{ObjectId, Partition};
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::wire::peer::{Answer, Ask, Message};
 use ring::wire::record::{Digest, digest, verify};
 use tokio::sync::watch;
@@ -89,29 +89,42 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
     record.map_or(0, |record| record.len())
 }
 
-/// Puts another owner's copy in the place of a spoiled one. Without one it stays as it is, and is looked at again.
+/// Puts another owner's copy in the place of a spoiled one. If each of them says that it has none, what is left here is of
+/// no use to anybody and goes, for it would refuse this key for ever; as long as one of them is silent it stays as it is, and
+/// is looked at again.
 async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
-    tracing::error!(key = ?id, "a record on this disk is damaged; it is fetched from another owner");
+    tracing::warn!(key = ?id, "a record on this disk is damaged; it is fetched from another owner");
     let snapshot = node.cluster.snapshot();
     let plan = node.cluster.plan(&snapshot, &id);
-    for owner in plan.owners.iter().filter(|owner| **owner != node.id()) {
-        let Some(record) = fetch(node, *owner, &id).await else { continue };
-        let (id, now) = (id.clone(), node.wall());
-        let healed = node.lane.run(|reply| Job::Heal { id, record, now, reply }).await;
-        match healed {
-            Ok(_) => {
-                node.lock_aae().healed += 1;
-                return;
-            }
-            Err(refusal) => tracing::warn!(%refusal, "a damaged record could not be replaced"),
+    let owners: Vec<NodeId> = plan.owners.iter().copied().filter(|owner| *owner != node.id()).collect();
+    let mut without = 0;
+    for owner in &owners {
+        match fetch(node, *owner, &id).await {
+            None => {}
+            Some(None) => without += 1,
+            Some(Some(record)) => match node.merge_here(id.clone(), record, None, true).await {
+                Ok(_) => {
+                    node.lock_aae().healed += 1;
+                    return;
+                }
+                Err(refusal) => tracing::warn!(%refusal, "a damaged record could not be replaced"),
+            },
+        }
+    }
+    if without == owners.len() && without > 0 && snapshot.regime.is_settled() {
+        tracing::error!(key = ?id, "a record on this disk was damaged, no other owner has it, and it is given up");
+        if let Err(refusal) = node.lane.run(|reply| Job::GiveUpDamaged { id, reply }).await {
+            tracing::warn!(%refusal, "a damaged record could not be given up");
         }
     }
 }
 
-async fn fetch<W: World>(node: &Node<W>, from: ring::ids::NodeId, id: &ObjectId) -> Option<Bytes> {
+/// The owner's copy, or its word that it has none; `None` if it does not say.
+async fn fetch<W: World>(node: &Node<W>, from: NodeId, id: &ObjectId) -> Option<Option<Bytes>> {
     let ask = Message::of(Ask::Read { id: id.clone(), record: true });
     match node.ask(from, ask, AAE_TIMEOUT).await.ok()? {
-        Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(body),
+        Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(Some(body)),
+        Message { head: Answer::Absent, .. } => Some(None),
         _ => None,
     }
 }

@@ -139,6 +139,9 @@ fn publish<W: World>(node: &Node<W>, detector: &Detector, settled: bool) {
     if *node.cluster.doubted() != doubted {
         node.cluster.set_doubted(doubted);
     }
+    if settled {
+        node.cluster.set_listened();
+    }
     if *node.heard.load_full() != active {
         node.heard.store(std::sync::Arc::new(active));
     }

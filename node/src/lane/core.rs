@@ -6,12 +6,13 @@ use super::job::{Job, Reply, Taken};
 use super::ledger::{HintChange, Hints, Ledger};
 use crate::cluster::Cluster;
 use crate::limits::LEAF_PAGE_ROWS;
-use crate::store::{Batch, Family, Row, Store, StoreError, keys};
+use crate::store::{Batch, Change, Family, Row, Store, StoreError, keys};
 use bytes::Bytes;
 use ring::causal::Epochs;
 use ring::causal::epochs::first_of;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
+use ring::planted::{self, Bug};
 use ring::record::write::{Write, take};
 use ring::record::{Me, Record, receive};
 use ring::time::Wall;
@@ -114,7 +115,19 @@ impl<S: Store> Core<S> {
         failed: watch::Sender<Option<String>>,
     ) -> Self {
         let Shared { trees, hints, let_go, cluster, due: earliest } = shared;
-        Core { store, node, cluster, epochs, partitions, trees, hints, let_go, earliest, marked: false, failed }
+        Core {
+            store,
+            node,
+            cluster,
+            epochs,
+            partitions,
+            trees,
+            hints,
+            let_go,
+            earliest,
+            marked: false,
+            failed,
+        }
     }
 
     /// Runs everything that waits as one batch.
@@ -162,13 +175,16 @@ impl<S: Store> Core<S> {
         match job {
             Job::Coordinate { id, write, now, hint_for, sync, reply } => {
                 let taken = self.coordinate(&id, *write, now, hint_for, draft);
-                draft.sync |= sync;
-                draft.answer(reply, taken, |taken, synced| Taken { durable: synced, ..taken });
+                let early = planted::is(Bug::SendBeforeSync);
+                draft.sync |= sync && !early;
+                draft.answer(reply, taken, move |taken, synced| Taken { durable: synced || early, ..taken });
             }
             Job::Merge { id, record, hint_for, sync, now, reply } => {
+                let is_hint = hint_for.is_some();
                 let merged = self.merge(&id, &record, hint_for, now, draft);
-                draft.sync |= sync;
-                draft.answer(reply, merged, |(), synced| synced);
+                let unsynced = planted::is(Bug::HintUnsynced) && is_hint;
+                draft.sync |= sync && !unsynced;
+                draft.answer(reply, merged, move |(), synced| synced || unsynced);
             }
             Job::KeepHint { id, owner, now, reply } => {
                 let wanted = Wanted { owner, counted: false, now };
@@ -192,10 +208,10 @@ impl<S: Store> Core<S> {
                 draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
-            Job::Heal { id, record, now, reply } => {
-                let healed = self.heal(&id, &record, now, draft);
+            Job::GiveUpDamaged { id, reply } => {
+                let given_up = self.give_up_damaged(&id, draft);
                 draft.sync = true;
-                draft.answer(reply, healed, |(), synced| synced);
+                draft.answer(reply, given_up, |given_up, _| given_up);
             }
             Job::CheckLeaf { id, reply } => {
                 let before = draft.mended.len();
@@ -305,6 +321,7 @@ impl<S: Store> Core<S> {
         draft: &mut Draft,
     ) -> Result<(), Refusal> {
         let incoming = decode(record).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        self.lose_damaged(id, draft)?;
         let (key, local) = self.slot(id, draft)?;
         if let Some(owner) = hint_for {
             self.keep_hint(id, Wanted { owner, counted: true, now }, incoming.bytes(), draft)?;
@@ -317,24 +334,37 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// What can't be read is taken for lost, and not for nothing: the copy that takes its place says so by a fresh epoch.
-    fn heal(&mut self, id: &ObjectId, record: &Bytes, now: Wall, draft: &mut Draft) -> Result<(), Refusal> {
-        if self.slot(id, draft).is_err() {
-            let position = position(id);
-            let partition = partition(position, self.partitions);
-            let (key, tree) = (keys::record_key(partition, id), tree::slot(position));
-            // The trees hold what the leaf says.
-            let leaf = self.store.get(Family::Leaves, &keys::leaf_key(partition, tree, id));
-            let leaf = leaf.map_err(|e| self.refusal(e))?;
-            let stored =
-                leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
-            // Nobody knows what it was: the index is told of what takes its place, whatever that is.
-            let (dead, due) = (true, BTreeSet::new());
-            let id = id.clone();
-            let slot = Slot { partition, tree, id, record: None, stored, dead, due, changed: false };
-            draft.slots.insert(key, slot);
+    /// A copy that can't be read is taken for lost, and not for nothing: what takes its place says so by a fresh epoch. Whether
+    /// it was one.
+    fn lose_damaged(&self, id: &ObjectId, draft: &mut Draft) -> Result<bool, Refusal> {
+        match self.slot(id, draft) {
+            Ok(_) => return Ok(false),
+            Err(Refusal::Unavailable(why)) => tracing::warn!(key = ?id, why, "a damaged record is given up"),
+            Err(other) => return Err(other),
         }
-        self.merge(id, record, None, now, draft)
+        let position = position(id);
+        let partition = partition(position, self.partitions);
+        let (key, tree) = (keys::record_key(partition, id), tree::slot(position));
+        // The trees hold what the leaf says.
+        let leaf = self.store.get(Family::Leaves, &keys::leaf_key(partition, tree, id));
+        let leaf = leaf.map_err(|e| self.refusal(e))?;
+        let stored = leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
+        // Nobody knows what it was: the index is told of what takes its place, whatever that is.
+        let (dead, due) = (true, BTreeSet::new());
+        let id = id.clone();
+        let slot = Slot { partition, tree, id, record: None, stored, dead, due, changed: false };
+        draft.slots.insert(key, slot);
+        Ok(true)
+    }
+
+    /// Nobody else has the record, so there is nothing to put in its place.
+    fn give_up_damaged(&self, id: &ObjectId, draft: &mut Draft) -> Result<bool, Refusal> {
+        let damaged = self.lose_damaged(id, draft)?;
+        if damaged {
+            let (key, _) = self.slot(id, draft)?;
+            draft.set(&key, None);
+        }
+        Ok(damaged)
     }
 
     /// Somebody sent what is here already, perhaps because the leaf here says something else. Then the leaf is mended, and
@@ -417,7 +447,7 @@ impl<S: Store> Core<S> {
         let written = if draft.batch.is_empty() && !draft.sync {
             Ok(false)
         } else {
-            self.store.write(draft.batch, draft.sync).map(|()| draft.sync)
+            self.write(draft.batch, draft.sync).map(|()| draft.sync)
         };
         if written.is_ok() && !(changes.is_empty() && draft.mended.is_empty()) {
             let mut trees = self.lock_trees();
@@ -443,6 +473,16 @@ impl<S: Store> Core<S> {
         for answer in draft.answers {
             answer(result.clone());
         }
+    }
+
+    fn write(&self, mut batch: Batch, sync: bool) -> Result<(), StoreError> {
+        if planted::is(Bug::LeafApart) {
+            let is_leaf = |change: &Change| matches!(change, Change::Put(Family::Leaves, ..));
+            let leaves = batch.changes.extract_if(.., |change| is_leaf(change)).collect();
+            self.store.write(batch, sync)?;
+            return self.store.write(Batch { changes: leaves }, false);
+        }
+        self.store.write(batch, sync && !planted::is(Bug::AckBeforeSync))
     }
 
     pub(super) fn lock_hints(&self) -> MutexGuard<'_, Ledger> {
@@ -549,7 +589,7 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::DropCopy { reply, .. }
         | Job::Reap { reply, .. }
         | Job::Expire { reply, .. }
-        | Job::Heal { reply, .. }
+        | Job::GiveUpDamaged { reply, .. }
         | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }
         | Job::GrowTree { reply, .. }

@@ -74,15 +74,11 @@ pub enum Job {
         /// The answer: whether the hint is gone.
         reply: Reply<bool>,
     },
-    /// Put a copy from elsewhere in the place of one that can't be read; merge it with one that can.
-    Heal {
+    /// Let a copy go that can't be read, since no other owner has one.
+    GiveUpDamaged {
         /// The key.
         id: ObjectId,
-        /// The record, encoded.
-        record: Bytes,
-        /// When.
-        now: Wall,
-        /// The answer: whether it is durable.
+        /// The answer: whether it could not be read.
         reply: Reply<bool>,
     },
     /// See to it that a key's leaf is that of its record.

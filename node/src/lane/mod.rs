@@ -87,6 +87,11 @@ fn run_thread<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, finish
 async fn run_task<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, finished: oneshot::Sender<()>) {
     let mut waiting = Vec::with_capacity(LANE_BATCH_JOBS_MAX);
     while jobs.recv_many(&mut waiting, LANE_BATCH_JOBS_MAX).await > 0 {
+        // Before the batch, because its answers go out within: whoever waits has to wait for the disk.
+        let lag = core.store.lag();
+        if !lag.is_zero() {
+            tokio::time::sleep(lag).await;
+        }
         core.step(waiting.drain(..));
     }
     drop(core);

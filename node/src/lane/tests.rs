@@ -238,13 +238,30 @@ async fn a_damaged_record_is_replaced_as_if_it_had_been_lost() {
     let copy = bench.bytes(&key).unwrap();
     bench.disk.corrupt(Family::Records, &keys::record_key(partition(position(&key), PARTITIONS), &key));
     let (record, now) = (copy.clone(), Wall(1));
-    let heal = |reply| Job::Heal { id: key.clone(), record, now, reply };
-    assert_eq!(bench.lane.run(heal).await, Ok(true));
+    let merge = |reply| Job::Merge { id: key.clone(), record, hint_for: None, sync: true, now, reply };
+    assert_eq!(bench.lane.run(merge).await, Ok(true));
     let healed = decode(&bench.bytes(&key).unwrap()).unwrap();
     assert_eq!(healed.siblings.len(), 1);
     assert_ne!(healed.clock, decode(&copy).unwrap().clock, "its own dots of before are not continued");
     let second = bench.put(&key, "w", Some(first.context), true).await.unwrap();
     assert_ne!(second.dots[0].actor, first.dots[0].actor);
+}
+
+#[tokio::test]
+async fn a_damaged_record_that_nobody_has_goes_and_a_whole_one_stays() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    let give_up = || bench.lane.run(|reply| Job::GiveUpDamaged { id: key.clone(), reply });
+    assert_eq!(give_up().await, Ok(false));
+    assert!(bench.bytes(&key).is_some());
+    bench.disk.corrupt(Family::Records, &keys::record_key(partition(position(&key), PARTITIONS), &key));
+    assert_eq!(give_up().await, Ok(true));
+    assert!(bench.bytes(&key).is_none());
+    let position = position(&key);
+    let leaf = keys::leaf_key(partition(position, PARTITIONS), slot(position), &key);
+    assert_eq!(bench.store.get(Family::Leaves, &leaf).unwrap(), None);
+    bench.put(&key, "w", None, true).await.unwrap();
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::frame::{BODY_BYTES_MAX, Delays, Frame, FrameError, Frames, Header, Ki
 use super::hello::{self, HelloError, Local, Nonce, PeerIdentity};
 use super::write::Pieces;
 use crate::limits::{
-    ANSWER_BYTES_MAX, CONNECTIONS_MAX, HELLO_TIMEOUT, HELLOS_MAX, MESSAGE_LIFE_MAX, PING_EVERY,
+    ANSWER_BYTES_MAX, CONNECTIONS_MAX, HELLO_TIMEOUT, HELLOS_MAX, LATE_MIN, MESSAGE_LIFE_MAX, PING_EVERY,
     SERVE_IN_FLIGHT_BYTES_MAX, SERVE_IN_FLIGHT_MAX, SILENT_PINGS_MAX, WRITE_BATCH_MAX,
 };
 use crate::world::{Listener, World};
@@ -123,6 +123,8 @@ enum Ended {
     Silent,
     #[error("the peer belongs to another cluster than the one that this node joined since")]
     OtherCluster,
+    #[error("what the peer sends was under way for {0:?}, or one of the two clocks has stood still")]
+    Late(Duration),
     #[error("the peer sent a {0:?} where only requests belong")]
     Unexpected(Kind),
     #[error(transparent)]
@@ -219,9 +221,14 @@ impl<W: World, H: Handler> Session<'_, W, H> {
                         Err(error) => return Ended::Frame(error),
                     };
                     let delay = delays.of(header.sent_ms, self.acceptor.world.now());
+                    let deadline = Duration::from_millis(header.deadline_ms.into());
+                    let too_late = delay >= deadline.clamp(LATE_MIN, MESSAGE_LIFE_MAX);
                     header.deadline_ms = self.left_ms(header.deadline_ms, delay);
                     match header.kind {
                         Kind::Ping => self.send(Kind::Pong, header.id, Bytes::new()).await,
+                        // Perhaps it was not under way for long at all: a machine that slept has a clock that is behind for
+                        // good, and all that it sends looks old here. A new connection begins with a new comparison.
+                        Kind::Request | Kind::OneWay if too_late => return Ended::Late(delay),
                         // Nobody waits for it any more.
                         Kind::Request | Kind::OneWay if header.deadline_ms == 0 => {}
                         Kind::Request | Kind::OneWay => {

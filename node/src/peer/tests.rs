@@ -318,6 +318,23 @@ async fn a_request_whose_deadline_has_passed_is_not_handled() {
 }
 
 #[tokio::test]
+async fn a_peer_whose_clock_has_stood_still_is_heard_again_on_a_new_connection() {
+    let mut server = Server::start().await;
+    let mut raw = server.raw().await;
+    let sent_ms = |id, sent_ms| Header { deadline_ms: 2_000, sent_ms, ..Header::bare(Kind::Request, id) };
+    raw.write_all(&frame(&sent_ms(1, 60_000), b"before")).await.unwrap();
+    let mut answer = vec![0; HEAD_BYTES + 6];
+    raw.read_exact(&mut answer).await.unwrap();
+    // As if half a second were half a minute to it: its clock is behind for good from here on.
+    raw.write_all(&frame(&sent_ms(2, 30_000), b"after")).await.unwrap();
+    let mut rest = Vec::new();
+    timeout(LONG, raw.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, b"", "nothing is answered, and the connection ends");
+    assert_eq!(*server.handled.borrow_and_update(), 1);
+    server.still_serves().await;
+}
+
+#[tokio::test]
 async fn too_many_calls_in_flight_are_refused_at_once() {
     let mut server = Server::start().await;
     let pool = server.pool();

@@ -120,9 +120,26 @@ impl MemDisk {
         self.state_mut().fault = fault;
     }
 
+    /// The rows of a family as a reader would see them, for whoever looks at the disk from outside.
+    pub fn rows(&self, family: Family) -> Vec<Row> {
+        let state = self.state();
+        let rows = state.rows[family as usize].iter();
+        rows.map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect()
+    }
+
+    /// One of them.
+    pub fn row(&self, family: Family, key: &[u8]) -> Option<Bytes> {
+        self.state().rows[family as usize].get(key).cloned()
+    }
+
     /// Spoils a row: reading it is [`StoreError::Corrupt`] until it is written again or deleted.
     pub fn corrupt(&self, family: Family, key: &[u8]) {
         self.state_mut().corrupt.insert((family, key.to_vec()));
+    }
+
+    /// How many rows are spoilt and not yet written again.
+    pub fn corrupted(&self) -> usize {
+        self.state().corrupt.len()
     }
 
     // A panic elsewhere leaves the state whole, since no call panics half-way; so poison says nothing here.

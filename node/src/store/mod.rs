@@ -5,6 +5,7 @@
 //! memory, which forgets at a crash whatever was not synced.
 
 use bytes::Bytes;
+use std::time::Duration;
 
 #[cfg(test)]
 mod conformance;
@@ -143,4 +144,10 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Makes everything durable that was written, before a clean stop.
     fn flush(&self) -> Result<(), StoreError>;
+
+    /// How long the last write would have kept its caller, on a disk whose writes take no time: the lane of a simulation
+    /// waits for so long before it goes on. A real disk has kept it already.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
+    }
 }

@@ -39,7 +39,8 @@ where
     Params::parse(req.uri().query(), &[])?;
     let node = &api.node;
     let n = node.cluster.snapshot().n_most();
-    let lost = node.cluster.doubted();
+    // Whether somebody who leaves is waited for follows from whether it can be reached.
+    let lost = node.cluster.doubted_surely().await;
     match (route, req.method().clone()) {
         (Route::Commit, _) => {
             let body = api.body(req.into_body(), BODY_BYTES_MAX).await?;
