@@ -5,12 +5,18 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test build fmt clippy deny doc unit process readme
+.PHONY: help up test build fmt clippy deny doc unit process readme sim planted
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ENV := . scripts/env.sh
 # Arguments of `cartwheel dev`, for example DEV_ARGS="--nodes 5 --data-dir data".
 DEV_ARGS ?=
+# One seed of the simulation, to be looked at.
+SEED ?=
+# How many seeds `make sim` runs, from which on, and for how many simulated seconds each.
+SEEDS ?= 300
+SEED_START ?= 1
+SECONDS ?= 60
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +48,12 @@ unit: ## Tests inside the crates: unit, property, conformance
 
 process: ## Tests with real processes, and the house's own rules
 	@scripts/test.sh process
+
+sim: ## Simulate clusters under random troubles: SEEDS=300 SEED_START=1 SECONDS=60, or one with its trace: SEED=N
+	@SEED=$(SEED) SEEDS=$(SEEDS) SEED_START=$(SEED_START) SIM_SECONDS=$(SECONDS) scripts/test.sh sim
+
+planted: ## Switch off one safety rule after the other, and see that the simulation notices each
+	@scripts/test.sh planted
 
 readme: ## Run every command of the README
 	@scripts/test.sh readme

@@ -47,6 +47,22 @@ stage_tests() { with_binary && "${NEXTEST[@]}" --workspace; }
 stage_unit() { stage_build && "${NEXTEST[@]}" --workspace -E 'not package(cartwheel-tests)'; }
 stage_process() { with_binary && "${NEXTEST[@]}" --workspace -E 'package(cartwheel-tests)'; }
 
+# In release, and for its own sake without RocksDB: the simulated disk is in memory.
+build_sim() { cargo build --release -p cartwheel-tests --bin sim --locked --quiet "$@"; }
+
+stage_sim() {
+    build_sim
+    local one=()
+    [ -z "${SEED:-}" ] || one=(--seed "$SEED" --trace)
+    "$target/release/sim" "${one[@]}" --seeds "${SEEDS:-300}" --seed-start "${SEED_START:-1}" --seconds "${SIM_SECONDS:-60}"
+}
+
+# A directory of its own: the binary with bugs in it must never be taken for the other.
+stage_planted() {
+    build_sim --features planted --target-dir "$target/planted"
+    "$target/planted/release/sim" --each-bug --seeds "${SEEDS:-2000}"
+}
+
 stage_doctests() { cargo test --workspace --doc --locked --quiet; }
 
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet; }
@@ -55,7 +71,7 @@ stage_readme() { python3 scripts/readme.py README.md; }
 
 if [ "$#" -eq 0 ]; then
     scripts/setup.sh test
-    set -- fmt deny clippy tests doctests doc readme
+    set -- fmt deny clippy tests doctests doc sim readme
 elif [ "$*" != fmt ]; then
     scripts/setup.sh test
 fi

@@ -8,7 +8,9 @@
 //!   signals      raw bytes  shows all that is wrong, not only the first
 //! ```
 //!
-//! Nothing here uses the crates under test: what these tests know is what the contract promises to the
+//! The simulation ([`sim`]) is another matter: it puts the node itself into a simulated world.
+//!
+//! Nothing else here uses the crates under test: what these tests know is what the contract promises to the
 //! outside (a binary, its flags, its sockets), so a refactoring inside can't break them and a mistake
 //! inside can't be shared by them. The one assumption about the build is where the binary lies:
 //! `CARTWHEEL_BIN`, or `cartwheel` in the profile directory of the running test.
@@ -18,3 +20,4 @@ pub mod cluster;
 pub mod http;
 pub mod members;
 pub mod raw;
+pub mod sim;

@@ -1,0 +1,93 @@
+//! Whether all replicas are identical, looked at on their disks: no read is asked for, so none can have repaired anything.
+
+use super::fleet::Fleet;
+use super::wires::Host;
+use bytes::Bytes;
+use node::store::{Family, keys};
+use ring::ids::NodeId;
+use ring::members::Regime;
+use ring::members::{Status, View};
+use ring::wire::record::{Digest, digest};
+use std::collections::BTreeMap;
+
+/// What is not yet as it must become, in a few words; none once all is well.
+pub fn objection(fleet: &Fleet) -> Option<String> {
+    let mut places = BTreeMap::new();
+    let mut views: Vec<(Host, View)> = Vec::new();
+    for host in fleet.hosts() {
+        let disk = fleet.machine(host).disk().rows;
+        let view = disk.row(Family::Meta, keys::VIEW).and_then(|bytes| View::decode(&bytes).ok());
+        let (Some(view), Some(id)) = (view, disk.row(Family::Meta, keys::IDENTITY).and_then(|b| node_id(&b)))
+        else {
+            return Some(format!("{host} is in no cluster"));
+        };
+        places.insert(id, host);
+        views.push((host, view));
+    }
+    // Who was removed is no replica, and hears nothing more.
+    let mut known = views.first()?.1.clone();
+    for (host, view) in &views {
+        if let Err(error) = known.merge(view) {
+            return Some(format!("the view of {host} can't be merged: {error}"));
+        }
+    }
+    let is_removed = |id: &NodeId| known.members.get(id).is_some_and(|m| m.status == Status::Removed);
+    places.retain(|id, _| !is_removed(id));
+    views.retain(|(host, _)| places.values().any(|place| place == host));
+    let (first, view) = views.first()?;
+    if let Some((other, _)) =
+        views.iter().find(|(_, other)| Regime::of(other).name() != Regime::of(view).name())
+    {
+        return Some(format!("{first} and {other} act by different tables"));
+    }
+    let regime = Regime::of(view);
+    if !regime.is_settled() {
+        return Some("partitions are moving".into());
+    }
+    if let Some((id, member)) = view.members.iter().find(|(_, m)| m.status == Status::Leaving) {
+        return Some(format!("{id} is {:?}", member.status));
+    }
+    if let Some(stray) = regime.nodes().iter().find(|id| !places.contains_key(*id)) {
+        return Some(format!("{stray} is in the table and on no machine"));
+    }
+    if let Some((id, host)) = places.iter().find(|(id, _)| !regime.nodes().contains(*id)) {
+        return Some(format!("{host} ({id}) has no part in the table"));
+    }
+    records(fleet, view, &regime, &places)
+}
+
+fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId, Host>) -> Option<String> {
+    let mut copies: BTreeMap<Bytes, BTreeMap<Host, Digest>> = BTreeMap::new();
+    for host in places.values().copied() {
+        let disk = fleet.machine(host).disk().rows;
+        if let Some((key, _)) = disk.rows(Family::Hints).first() {
+            return Some(format!("{host} keeps a hint: {}", key.escape_ascii()));
+        }
+        if disk.corrupted() > 0 {
+            return Some(format!("{host} has {} records that can't be read", disk.corrupted()));
+        }
+        for (key, value) in disk.rows(Family::Records) {
+            copies.entry(key).or_default().insert(host, digest(&value));
+        }
+    }
+    for (key, copies) in copies {
+        let (partition, id) = keys::decode_record_key(&key).ok()?;
+        let n =
+            view.bucket(id.bucket()).map_or(ring::bucket::BucketSettings::default().n, |settings| settings.n);
+        let owners = regime.settled.owners(partition, usize::from(n));
+        let owners: Vec<Host> = owners.iter().map(|owner| places[owner]).collect();
+        if let Some((stray, _)) = copies.iter().find(|(host, _)| !owners.contains(host)) {
+            return Some(format!("{stray} holds {id:?} and does not own it"));
+        }
+        let digests: Vec<Option<&Digest>> = owners.iter().map(|owner| copies.get(owner)).collect();
+        if digests.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Some(format!("owners {owners:?} of {id:?} differ: {digests:?}"));
+        }
+    }
+    None
+}
+
+/// Whose disk it is: the identity begins with the node's id (docs/formats.md).
+pub fn node_id(identity: &[u8]) -> Option<NodeId> {
+    postcard::take_from_bytes::<NodeId>(identity).ok().map(|(id, _)| id)
+}

@@ -1,0 +1,154 @@
+//! The disk of a simulated machine: honest, and now and then bad.
+//!
+//! The rows are `node::store::mem`'s, which forget at a crash what was not synced. Here comes what a bad disk does by
+//! chance, and the eye that looks at every batch ([`super::watch`]): it sees what no reader may ever see.
+
+use super::watch::Watch;
+use super::wires::Host;
+use bytes::Bytes;
+use node::store::mem::{Fault, MemDisk, MemStore};
+use node::store::{Batch, Family, OpenError, Row, Store, StoreError};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What goes wrong with a disk, by chance.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wear {
+    /// How many of 10,000 writes fail. The node leaves at the first.
+    pub failing: u16,
+    /// Whether there is no room.
+    pub full: bool,
+    /// How long a write may take.
+    pub slow_max: Duration,
+}
+
+/// A disk. Clones are the same one.
+#[derive(Clone)]
+pub struct Disk {
+    /// The rows, for whoever looks at them from outside.
+    pub rows: MemDisk,
+    host: Host,
+    bad: Arc<Mutex<Bad>>,
+    watch: Watch,
+}
+
+struct Bad {
+    wear: Wear,
+    chance: StdRng,
+    /// How long the last write took.
+    lag: Duration,
+}
+
+impl Disk {
+    /// An empty one, of a machine.
+    pub fn new(host: Host, seed: u64, watch: Watch) -> Disk {
+        let bad = Bad { wear: Wear::default(), chance: StdRng::seed_from_u64(seed), lag: Duration::ZERO };
+        Disk { rows: MemDisk::new(), host, bad: Arc::new(Mutex::new(bad)), watch }
+    }
+
+    /// Opens it for a node.
+    pub fn open(&self) -> Result<SimStore, OpenError> {
+        Ok(SimStore { inner: self.rows.open()?, disk: self.clone() })
+    }
+
+    /// From now on it is as bad as that.
+    pub fn set_wear(&self, wear: Wear) {
+        self.lock().wear = wear;
+        self.rows.set_fault(wear.full.then_some(Fault::Full));
+    }
+
+    /// The machine loses its power: of what was not synced, a part of the oldest may have reached the disk.
+    pub fn crash(&self) {
+        let unsynced = self.rows.unsynced();
+        let kept = self.lock().chance.random_range(0..=unsynced);
+        self.rows.crash_keeping(kept);
+    }
+
+    /// The process dies, and the system writes back what it had.
+    pub fn kill(&self) {
+        self.rows.crash_keeping(usize::MAX);
+    }
+
+    /// Spoils a few records, at random. How many.
+    pub fn rot(&self) -> usize {
+        const RECORDS_MAX: usize = 8;
+        let records = self.rows.rows(Family::Records);
+        let mut bad = self.lock();
+        let some: Vec<_> = records.sample(&mut bad.chance, RECORDS_MAX).collect();
+        some.iter().for_each(|(key, _)| self.rows.corrupt(Family::Records, key));
+        some.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bad> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A disk that a node has opened.
+#[derive(Clone)]
+pub struct SimStore {
+    inner: MemStore,
+    disk: Disk,
+}
+
+impl Store for SimStore {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(family, key)
+    }
+
+    fn write(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
+        {
+            let mut bad = self.disk.lock();
+            let (wear, slow_ms) = (bad.wear, bad.wear.slow_max.as_millis() as u64);
+            bad.lag = Duration::from_millis(bad.chance.random_range(0..=slow_ms));
+            if wear.failing > 0 && bad.chance.random_range(0..10_000) < wear.failing {
+                // Whether it got there is the worse half of a failed write: nobody knows.
+                let fault = if bad.chance.random() { Fault::Io } else { Fault::IoAfterWrite };
+                self.disk.rows.set_fault(Some(fault));
+            }
+        }
+        let seen = self.disk.watch.before(self.disk.host, &self.inner, &batch);
+        let done = self.inner.write(batch, sync);
+        match &done {
+            Ok(()) => self.disk.watch.after(self.disk.host, &self.inner, seen),
+            // The fence stays up until the disk is opened again; the fault itself was one.
+            Err(StoreError::Io(_)) => self.disk.rows.set_fault(None),
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: Option<&[u8]>,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.inner.scan(family, start, end, rows_max, bytes_max)
+    }
+
+    fn estimate_keys(&self, family: Family) -> u64 {
+        self.inner.estimate_keys(family)
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.inner.disk_bytes()
+    }
+
+    fn has_lost_writes(&self) -> bool {
+        self.inner.has_lost_writes()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+
+    fn lag(&self) -> Duration {
+        std::mem::take(&mut self.disk.lock().lag)
+    }
+}

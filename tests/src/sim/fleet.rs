@@ -1,0 +1,230 @@
+//! The machines of a run: what is on each, how it starts, and what is done to it.
+
+use super::disk::{Disk, Wear};
+use super::trace::Trace;
+use super::watch::Watch;
+use super::wires::{HTTP_PORT, Host, PEER_PORT, Wires};
+use super::world::{Machine, SimWorld};
+use node::boot;
+use node::config::{Config, NodeArgs};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use ring::bucket::BucketSettings;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use turmoil::Sim;
+
+/// How the nodes of a run are configured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Nodes at the beginning.
+    pub nodes: u8,
+    /// Partitions of the cluster.
+    pub partitions: u16,
+    /// How long everybody must have agreed before a deletion is forgotten.
+    pub reap_grace_ms: u64,
+}
+
+/// Seeds of the cluster: the first machines.
+const SEEDS: u8 = 3;
+
+/// How soon a supervisor starts a node again that has left.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// How a machine went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// The process was killed: its peers hear so, and what it wrote is in the system's hands.
+    Killed,
+    /// The power failed: its peers hear nothing, and what was not synced may be gone.
+    PowerCut,
+}
+
+/// All machines.
+pub struct Fleet {
+    shape: Shape,
+    seed: u64,
+    trace: Trace,
+    /// The eye on all disks.
+    pub watch: Watch,
+    /// The links.
+    pub wires: Wires,
+    machines: BTreeMap<Host, Arc<Machine>>,
+    /// Those that are down on purpose.
+    down: BTreeMap<Host, Down>,
+    /// Since when somebody has left by itself.
+    gone: BTreeMap<Host, Duration>,
+}
+
+impl Fleet {
+    /// Machines without any node yet.
+    pub fn new(seed: u64, shape: Shape, trace: Trace) -> Fleet {
+        let (watch, wires) = (Watch::default(), Wires::new(seed ^ 1, trace.clone()));
+        Fleet {
+            shape,
+            seed,
+            trace,
+            watch,
+            wires,
+            machines: BTreeMap::new(),
+            down: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        }
+    }
+
+    /// Puts a machine up and starts a node on it. `waits` if an operator is to take it in.
+    pub fn add(&mut self, sim: &mut Sim<'_>, host: Host, waits: bool) {
+        let seed = StdRng::seed_from_u64(self.seed ^ (u64::from(host.0) << 32)).random();
+        let machine = Arc::new(Machine {
+            host,
+            disk: Mutex::new(Disk::new(host, seed, self.watch.clone())),
+            calendar_off_ms: 0.into(),
+            slept: Mutex::default(),
+            boots: 0.into(),
+            waits: waits.into(),
+            seed,
+            wires: self.wires.clone(),
+        });
+        self.machines.insert(host, Arc::clone(&machine));
+        let (shape, trace, watch) = (self.shape, self.trace.clone(), self.watch.clone());
+        let machine = Rc::new(machine);
+        sim.host(host.ip(), move || start(Arc::clone(&machine), shape, trace.clone(), watch.clone()));
+        self.trace.event(&format!("{host}  begins"));
+    }
+
+    /// Machines, those that are down included.
+    pub fn hosts(&self) -> Vec<Host> {
+        self.machines.keys().copied().collect()
+    }
+
+    /// Machines that are not down on purpose.
+    pub fn up(&self) -> Vec<Host> {
+        self.hosts().into_iter().filter(|host| !self.down.contains_key(host)).collect()
+    }
+
+    /// A machine.
+    pub fn machine(&self, host: Host) -> &Arc<Machine> {
+        self.machines.get(&host).expect("the run names only machines that it has put up")
+    }
+
+    /// Ends the node on a machine as rudely as can be.
+    pub fn take_down(&mut self, sim: &mut Sim<'_>, host: Host, how: Down) {
+        if how == Down::PowerCut {
+            // Nobody hears a word of it: what the runtime says as it ends stays behind the cut.
+            self.hosts().into_iter().for_each(|other| self.wires.cut(host, other));
+            self.wires.cut(host, super::CLIENT);
+        }
+        sim.crash(host.ip());
+        let disk = self.machine(host).disk();
+        match how {
+            Down::Killed => disk.kill(),
+            Down::PowerCut => disk.crash(),
+        }
+        self.down.insert(host, how);
+        self.trace.event(&format!("{host}  {how:?}"));
+    }
+
+    /// Starts a node again on a machine.
+    pub fn bring_up(&mut self, sim: &mut Sim<'_>, host: Host) {
+        if self.down.remove(&host) == Some(Down::PowerCut) {
+            let others = self.hosts().into_iter().chain([super::CLIENT]);
+            for other in others.filter(|other| *other != host) {
+                self.wires.reset(host, other);
+                self.wires.mend(host, other);
+            }
+        }
+        sim.bounce(host.ip());
+        self.trace.event(&format!("{host}  starts"));
+    }
+
+    /// Puts an empty disk in a machine that is down. What starts on it is another node.
+    pub fn wipe(&mut self, host: Host) {
+        let machine = self.machine(host);
+        let seed = machine.seed.wrapping_add(machine.boots.load(Ordering::Relaxed));
+        *machine.disk.lock().unwrap_or_else(PoisonError::into_inner) =
+            Disk::new(host, seed, self.watch.clone());
+        machine.waits.store(true, Ordering::Relaxed);
+        self.trace.event(&format!("{host}  gets an empty disk"));
+    }
+
+    /// Sets a machine's calendar.
+    pub fn set_calendar(&self, host: Host, off_ms: i64) {
+        self.machine(host).calendar_off_ms.store(off_ms, Ordering::Relaxed);
+        self.trace.event(&format!("{host}  calendar off by {off_ms} ms"));
+    }
+
+    /// The machine is suspended, or goes on: its clock knows nothing of the time between.
+    pub fn set_asleep(&self, host: Host, asleep: bool, now: Duration) {
+        self.machine(host).set_asleep(asleep, now);
+        self.trace.event(&format!("{host}  {}", if asleep { "falls asleep" } else { "wakes up" }));
+    }
+
+    /// Spoils records on a machine's disk.
+    pub fn rot(&self, host: Host) {
+        let records = self.machine(host).disk().rot();
+        self.trace.event(&format!("{host}  {records} records can't be read any more"));
+    }
+
+    /// Makes a machine's disk as bad as that.
+    pub fn set_wear(&self, host: Host, wear: Wear) {
+        self.machine(host).disk().set_wear(wear);
+        self.trace.event(&format!("{host}  {wear:?}"));
+    }
+
+    /// Starts again what has left by itself: a node leaves when its disk fails, and somebody restarts it.
+    pub fn restart_the_gone(&mut self, sim: &mut Sim<'_>) {
+        for host in self.up() {
+            if sim.is_host_running(host.ip()) {
+                continue;
+            }
+            if *self.gone.entry(host).or_insert_with(|| sim.elapsed()) + RESTART_AFTER <= sim.elapsed() {
+                self.gone.remove(&host);
+                self.machine(host).disk().kill();
+                self.bring_up(sim, host);
+            }
+        }
+    }
+}
+
+async fn start(machine: Arc<Machine>, shape: Shape, trace: Trace, watch: Watch) -> turmoil::Result {
+    let host = machine.host;
+    super::log::here(host);
+    let config = config(&machine, shape);
+    let world = SimWorld::start(machine);
+    let (_stop, stopping) = watch_shutdown();
+    match boot::run(world, config, BucketSettings::default(), stopping, None).await {
+        Err(boot::BootError::Failed(why)) => trace.event(&format!("{host}  leaves: {why}")),
+        Err(boot::BootError::Store(why)) => trace.event(&format!("{host}  does not start: {why}")),
+        other => watch.broken(format!("{host} ended by itself: {other:?}")),
+    }
+    Ok(())
+}
+
+fn watch_shutdown() -> (watch::Sender<bool>, watch::Receiver<bool>) {
+    watch::channel(false)
+}
+
+/// The configuration by its own front door, so that it is one that a user could have.
+fn config(machine: &Machine, shape: Shape) -> Config {
+    let first = machine.host == Host(1) && machine.boots.load(Ordering::Relaxed) == 0;
+    let seeds = (1..=SEEDS).map(Host).filter(|seed| *seed != machine.host);
+    let args = NodeArgs {
+        http: Some(format!("0.0.0.0:{HTTP_PORT}")),
+        peer: Some(format!("0.0.0.0:{PEER_PORT}")),
+        seeds: if first {
+            Vec::new()
+        } else {
+            seeds.map(|seed| format!("{}:{PEER_PORT}", seed.ip())).collect()
+        },
+        partitions: Some(shape.partitions.to_string()),
+        join: Some(if machine.waits.load(Ordering::Relaxed) { "manual" } else { "auto" }.into()),
+        insecure: true,
+        ..NodeArgs::default()
+    };
+    let env = |name: &str| (name == "CARTWHEEL_REAP_GRACE_MS").then(|| shape.reap_grace_ms.to_string());
+    Config::load(&args, &env, &|_| Ok(())).expect("the simulation's configuration is a valid one")
+}

@@ -1,0 +1,100 @@
+//! The nodes' own log lines, in the trace of the run that they belong to.
+//!
+//! One subscriber serves the whole process; a run is a thread's, so the thread knows which trace is meant, and the
+//! runtime knows which host. A line of the level ERROR that no run expects is a violation, as it is for an operator.
+
+use super::trace::Trace;
+use super::wires::Host;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use tokio::runtime::{Handle, Id};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+thread_local! {
+    static RUN: RefCell<Option<Run>> = const { RefCell::new(None) };
+}
+
+struct Run {
+    trace: Trace,
+    hosts: BTreeMap<String, Host>,
+}
+
+/// Whatever is logged on this thread belongs to that trace.
+pub fn belongs_to(trace: &Trace) {
+    RUN.set(Some(Run { trace: trace.clone(), hosts: BTreeMap::new() }));
+}
+
+/// Whatever is logged in this runtime was said by that host.
+pub fn here(host: Host) {
+    let runtime = name(Handle::current().id());
+    RUN.with_borrow_mut(|run| run.as_mut().map(|run| run.hosts.insert(runtime, host)));
+}
+
+fn name(id: Id) -> String {
+    id.to_string()
+}
+
+/// Places in our own code that are told of a panic.
+const PLACES_MAX: usize = 6;
+
+thread_local! {
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What the first panic of this thread said since the last question.
+pub fn last_panic() -> String {
+    PANIC.take()
+}
+
+/// Installs the subscriber, and keeps what panics say for the report, once in a process.
+pub fn install() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with_borrow_mut(|kept| {
+            if kept.is_empty() {
+                // Of the way there only our own places: the runtime's are the same for all.
+                let way = std::backtrace::Backtrace::force_capture().to_string();
+                let ours = way.lines().map(str::trim).filter(|line| line.starts_with("at ./"));
+                let ours: Vec<&str> = ours.take(PLACES_MAX).collect();
+                *kept = format!("{info} {}", ours.join(" "));
+            }
+        });
+    }));
+    let subscriber = tracing_subscriber::registry().with(IntoTrace);
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+struct IntoTrace;
+
+impl<S: Subscriber> Layer<S> for IntoTrace {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
+        *metadata.level() <= Level::INFO && !metadata.target().starts_with("turmoil")
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        RUN.with_borrow(|run| {
+            let Some(run) = run else { return };
+            let runtime = Handle::try_current().map(|handle| name(handle.id())).unwrap_or_default();
+            let mut line = match run.hosts.get(&runtime) {
+                Some(host) => format!("{host}  {}", event.metadata().level()),
+                None => event.metadata().level().to_string(),
+            };
+            event.record(&mut Words(&mut line));
+            run.trace.event(&line);
+        });
+    }
+}
+
+struct Words<'a>(&'a mut String);
+
+impl Visit for Words<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = if field.name() == "message" {
+            write!(self.0, " {value:?}")
+        } else {
+            write!(self.0, " {}={value:?}", field.name())
+        };
+    }
+}

@@ -1,0 +1,411 @@
+//! The whole cluster in one thread, under bad luck that a seed chooses and repeats.
+//!
+//! ```text
+//!   seed ─► Shape, Schedule of troubles ─┐
+//!                                        ▼
+//!   turmoil::Sim ── hosts n1…n5: boot::run(SimWorld, config) ── frames through Wires ── rows on Disks
+//!        │                                                        │                       │
+//!        └─ client: the real client library, workloads            └── Trace               └── Watch
+//!
+//!   come up ─► load under troubles ─► heal ─► all replicas identical, nobody reads ─► read back ─► checkers
+//! ```
+//!
+//! The node's code is production's, from [`node::boot::run`] on: the world is a type parameter and this is another one.
+//! Nothing here may know of real time or chance: the same seed gives the same bytes on the same wires, and a test holds
+//! two runs of each seed against each other.
+
+pub mod converged;
+pub mod disk;
+pub mod fleet;
+pub mod log;
+mod operator;
+mod people;
+pub mod plagues;
+pub mod trace;
+pub mod transport;
+pub mod watch;
+pub mod wires;
+pub mod world;
+
+use chaos::check::{self, Counts};
+use chaos::history::History;
+use fleet::{Fleet, Shape};
+use operator::Order;
+use people::People;
+use plagues::{Deed, Plague, Schedule};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use ring::ids::NodeId;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch as channel};
+use trace::Trace;
+use transport::SimTransport;
+use turmoil::Sim;
+use wires::Host;
+
+/// Where clients and the operator are.
+pub const CLIENT: Host = Host(100);
+/// The grain of simulated time. A tenth of the shortest time-out of the node (50 ms), and less than any latency of interest.
+const TICK: Duration = Duration::from_millis(5);
+/// How long a cluster may take to come up where nothing is wrong.
+const COME_UP_MAX: Duration = Duration::from_secs(30);
+/// How long it may take until all replicas are identical after the last trouble.
+const HEAL_MAX: Duration = Duration::from_secs(60);
+/// How long reading back may take.
+const READ_BACK_MAX: Duration = Duration::from_secs(120);
+/// How long identical replicas are watched for repairs. Trees are compared twice, two seconds apart.
+const REST: Duration = Duration::from_secs(5);
+/// How late a lifetime may end at a node that has just slept: by as much as it slept, until it asks for the time.
+const SLEEPY: Duration = Duration::from_secs(41);
+/// How often the disks are compared while the cluster heals.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// Simulated time of load and troubles.
+    pub load: Duration,
+    /// Whether to keep the lines of the trace.
+    pub keep_lines: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How the cluster looked.
+    pub shape: Shape,
+    /// What could go wrong.
+    pub plagues: Vec<Plague>,
+    /// What must not have happened, in words; empty if all is well.
+    pub violations: Vec<String>,
+    /// Simulated time in all.
+    pub simulated: Duration,
+    /// How long after the last trouble all replicas were identical.
+    pub healed_after: Option<Duration>,
+    /// What clients did.
+    pub counts: Counts,
+    /// The digest of the trace.
+    pub digest: u64,
+    /// How many lines it had.
+    pub lines: u64,
+    /// The lines themselves, if they were kept.
+    pub trace: Vec<String>,
+}
+
+/// Where a run is; the clients go by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Nodes come up.
+    ComeUp,
+    /// Clients write and read, troubles happen.
+    Load,
+    /// Nobody asks for anything.
+    Quiet,
+    /// What was written is read again.
+    ReadBack,
+    /// It is over.
+    Done,
+}
+
+/// Runs one seed from beginning to end.
+pub fn run(options: Options) -> Report {
+    let trace = Trace::new(options.keep_lines);
+    log::belongs_to(&trace);
+    let mut chance = StdRng::seed_from_u64(options.seed);
+    let shape = plagues::shape(&mut chance);
+    let mut run = Run::new(options, shape, chance, trace);
+    // An assertion that does not hold is a finding like any other, and the seed repeats it.
+    let result = catch_unwind(AssertUnwindSafe(|| run.go()));
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => run.fleet.watch.broken(why),
+        Err(_) => run.fleet.watch.broken(format!("a panic: {}", log::last_panic())),
+    }
+    run.report()
+}
+
+struct Run<'a> {
+    options: Options,
+    shape: Shape,
+    sim: Sim<'a>,
+    fleet: Fleet,
+    trace: Trace,
+    schedule: Schedule,
+    plagues: Vec<Plague>,
+    stage: channel::Sender<Stage>,
+    orders: mpsc::UnboundedSender<Order>,
+    ordered: usize,
+    carried_out: channel::Receiver<usize>,
+    /// Whether the clients are done.
+    idle: channel::Receiver<bool>,
+    /// Machines with a new node that is to take the old one's place, as soon as it has a name.
+    to_replace: Vec<(Host, NodeId)>,
+    /// What a wiped machine's node was called.
+    wiped: BTreeMap<Host, NodeId>,
+    history: History,
+    healed_after: Option<Duration>,
+}
+
+impl<'a> Run<'a> {
+    fn new(options: Options, shape: Shape, mut chance: StdRng, trace: Trace) -> Run<'a> {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(chance.random())
+            .tick_duration(TICK)
+            .min_message_latency(Duration::from_millis(chance.random_range(0..5)))
+            .max_message_latency(Duration::from_millis(
+                *rand::seq::IndexedRandom::choose(&[5u64, 20, 60][..], &mut chance).expect("not empty"),
+            ))
+            .simulation_duration(Duration::from_secs(24 * 3600))
+            .tcp_capacity(4096)
+            .udp_capacity(64)
+            .ephemeral_ports(1024..=8000)
+            .epoch(std::time::UNIX_EPOCH)
+            .build();
+        let mut fleet = Fleet::new(chance.random(), shape, trace.clone());
+        (1..=shape.nodes).for_each(|n| fleet.add(&mut sim, Host(n), false));
+        let schedule_chance = StdRng::seed_from_u64(chance.random());
+        let until = options.load;
+        let schedule = Schedule::draw(schedule_chance, shape, Duration::ZERO, until);
+        let (stage, stages) = channel::channel(Stage::ComeUp);
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (done, carried_out) = channel::channel(0);
+        let (idle, is_idle) = channel::channel(false);
+        let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default()));
+        let people = People {
+            load: options.load,
+            transport: SimTransport::new(fleet.wires.clone(), CLIENT),
+            nodes: (1..=shape.nodes).map(Host).collect(),
+            chance,
+            stages,
+            idle,
+            history: history.clone(),
+            watch: fleet.watch.clone(),
+        };
+        sim.client(CLIENT.ip(), people.live(inbox, done));
+        Run {
+            options,
+            shape,
+            sim,
+            fleet,
+            trace,
+            plagues: schedule.plagues.clone(),
+            schedule,
+            stage,
+            orders,
+            ordered: 0,
+            carried_out,
+            idle: is_idle,
+            to_replace: Vec::new(),
+            wiped: BTreeMap::new(),
+            history,
+            healed_after: None,
+        }
+    }
+
+    fn go(&mut self) -> Result<(), String> {
+        self.until_identical(COME_UP_MAX)?;
+        self.stage.send_replace(Stage::Load);
+        let began = self.sim.elapsed();
+        while self.sim.elapsed() - began < self.options.load {
+            while let Some(deed) = self.schedule.next(self.sim.elapsed() - began) {
+                self.carry_out(deed);
+            }
+            self.step()?;
+        }
+        self.heal()?;
+        self.stage.send_replace(Stage::ReadBack);
+        self.until("everything is read back", READ_BACK_MAX, |run| Ok(*run.stage.borrow() == Stage::Done))
+    }
+
+    /// The last trouble is over and nobody asks for anything: all replicas become identical by themselves.
+    fn heal(&mut self) -> Result<(), String> {
+        self.trace.event("everything heals");
+        for deed in self.schedule.finish() {
+            // What was begun is ended: wiped machines come back and are replaced, leavers leave.
+            if matches!(
+                deed,
+                Deed::Up(_) | Deed::Asleep(_, false) | Deed::ReplaceWiped(_) | Deed::Leave(_) | Deed::Add(_)
+            ) {
+                self.carry_out(deed);
+            }
+        }
+        self.fleet.wires.mend_all();
+        for host in self.fleet.hosts() {
+            if !self.fleet.up().contains(&host) {
+                self.fleet.bring_up(&mut self.sim, host);
+            }
+            self.fleet.set_wear(host, disk::Wear::default());
+        }
+        self.stage.send_replace(Stage::Quiet);
+        self.healed_after = Some(self.until_identical(HEAL_MAX)?);
+        self.trace.event("all replicas are identical");
+        Ok(())
+    }
+
+    /// Goes on until every replica has what it must have and nobody anything else, and until for a while nobody has repaired
+    /// anything. Says how long the first took.
+    fn until_identical(&mut self, at_most: Duration) -> Result<Duration, String> {
+        let began = self.sim.elapsed();
+        let (mut since, mut changes) = (None, 0);
+        loop {
+            let look = self.sim.elapsed() + LOOK_EVERY;
+            while self.sim.elapsed() < look {
+                self.step()?;
+            }
+            let now = self.sim.elapsed();
+            let mut objection = self.objection();
+            if objection.is_some() || self.fleet.watch.changes() != changes {
+                (since, changes) = (None, self.fleet.watch.changes());
+                objection.get_or_insert_with(|| "records are still being repaired".into());
+            }
+            match objection {
+                None if now - *since.get_or_insert(now) >= REST => return Ok(since.unwrap_or(now) - began),
+                Some(objection) if now - began > at_most => {
+                    return Err(format!("after {} s without any trouble {objection}", at_most.as_secs()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn objection(&self) -> Option<String> {
+        if *self.carried_out.borrow() < self.ordered || !self.to_replace.is_empty() {
+            return Some("an order of the operator's is not carried out".into());
+        }
+        if *self.stage.borrow() >= Stage::Load && !*self.idle.borrow() {
+            return Some("clients wait for answers".into());
+        }
+        converged::objection(&self.fleet)
+    }
+
+    fn until(
+        &mut self,
+        what: &str,
+        at_most: Duration,
+        done: impl Fn(&Self) -> Result<bool, String>,
+    ) -> Result<(), String> {
+        let began = self.sim.elapsed();
+        while !done(self)? {
+            if self.sim.elapsed() - began > at_most {
+                return Err(format!("within {} s it is not so that {what}", at_most.as_secs()));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.fleet.restart_the_gone(&mut self.sim);
+        for (host, old) in std::mem::take(&mut self.to_replace) {
+            match self.id_on(host) {
+                Some(new) => self.order(Order::Replace { old, new }),
+                None => self.to_replace.push((host, old)),
+            }
+        }
+        let done = self.sim.step();
+        self.trace.set_now(self.sim.elapsed());
+        match done {
+            Ok(over) => {
+                if over {
+                    self.stage.send_replace(Stage::Done);
+                }
+                Ok(())
+            }
+            Err(error) => Err(format!("a host ended: {error}")),
+        }
+    }
+
+    fn carry_out(&mut self, deed: Deed) {
+        let is_up = |fleet: &Fleet, host: Host| fleet.up().contains(&host);
+        match deed {
+            Deed::Weather(weather) => {
+                self.trace.event(&format!("{weather:?}"));
+                self.fleet.wires.set_weather(weather);
+            }
+            Deed::Cut(from, to) => {
+                self.trace.event(&format!("cut {from} → {to}"));
+                self.fleet.wires.cut(from, to);
+            }
+            Deed::Mend(from, to) => {
+                self.trace.event(&format!("mend {from} → {to}"));
+                self.fleet.wires.mend(from, to);
+            }
+            Deed::Reset(a, b) => {
+                self.trace.event(&format!("reset {a} ↔ {b}"));
+                self.fleet.wires.reset(a, b);
+            }
+            Deed::Down(host, how) if is_up(&self.fleet, host) => {
+                self.fleet.take_down(&mut self.sim, host, how);
+            }
+            Deed::Up(host) if !is_up(&self.fleet, host) => self.fleet.bring_up(&mut self.sim, host),
+            Deed::Down(..) | Deed::Up(_) | Deed::Again(_) => {}
+            Deed::Calendar(host, off_ms) => self.fleet.set_calendar(host, off_ms),
+            Deed::Wear(host, wear) => self.fleet.set_wear(host, wear),
+            Deed::Rot(host) => self.fleet.rot(host),
+            Deed::Asleep(host, asleep) => self.fleet.set_asleep(host, asleep, self.sim.elapsed()),
+            Deed::Wipe(host) => {
+                if let Some(id) = self.id_on(host)
+                    && !is_up(&self.fleet, host)
+                {
+                    self.wiped.insert(host, id);
+                    self.fleet.wipe(host);
+                }
+            }
+            Deed::ReplaceWiped(host) => self.to_replace.extend(self.wiped.get(&host).map(|old| (host, *old))),
+            Deed::Add(host) => self.fleet.add(&mut self.sim, host, false),
+            Deed::Leave(host) => {
+                if let Some(id) = self.id_on(host) {
+                    self.order(Order::Leave(id));
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        self.trace.event(&format!("the operator is told: {order:?}"));
+        self.ordered += 1;
+        let _ = self.orders.send(order);
+    }
+
+    fn id_on(&self, host: Host) -> Option<NodeId> {
+        let rows = self.fleet.machine(host).disk().rows;
+        let identity = rows.row(node::store::Family::Meta, node::store::keys::IDENTITY)?;
+        converged::node_id(&identity)
+    }
+
+    fn report(self) -> Report {
+        let entries = self.history.entries();
+        let read_back = *self.stage.borrow() == Stage::Done;
+        // Nobody can judge what nobody has read, and why it was not read is a violation already.
+        let mut measure = check::Measure::default();
+        if self.plagues.contains(&Plague::Sleep) {
+            // Who has slept goes by the time of before until it hears the others (docs/expiry.md).
+            measure.ttl_slack = SLEEPY;
+        }
+        let judged = if read_back { check::all_by(&entries, &measure) } else { Vec::new() };
+        let judged = judged.into_iter().map(|violation| violation.to_string());
+        let simulated = self.sim.elapsed();
+        let counts = check::count(&entries, None);
+        // A runtime that has panicked may panic once more as it goes.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.sim)));
+        Report {
+            seed: self.options.seed,
+            shape: self.shape,
+            plagues: self.plagues,
+            violations: self.fleet.watch.violations().into_iter().chain(judged).collect(),
+            simulated,
+            healed_after: self.healed_after,
+            counts,
+            digest: self.trace.digest(),
+            lines: self.trace.lines(),
+            trace: self.trace.take(),
+        }
+    }
+}

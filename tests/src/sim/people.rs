@@ -1,0 +1,99 @@
+//! Everybody who uses the cluster: the workloads of `chaos`, by the real client library, and the operator.
+
+use super::operator::{self, Order};
+use super::transport::SimTransport;
+use super::watch::Watch;
+use super::wires::{HTTP_PORT, Host};
+use super::{CLIENT, Stage};
+use chaos::history::History;
+use chaos::workload::{self, Ground, Kind, Plan, ReadBack};
+use client::Client;
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch as channel};
+
+/// Workloads at once, at most: more of them are more of the same.
+const KINDS_MAX: usize = 3;
+
+/// What they have.
+pub(super) struct People {
+    /// For how long they work.
+    pub(super) load: Duration,
+    /// How they reach the nodes.
+    pub(super) transport: SimTransport,
+    /// The nodes that they know.
+    pub(super) nodes: Vec<Host>,
+    pub(super) chance: StdRng,
+    /// Where the run is.
+    pub(super) stages: channel::Receiver<Stage>,
+    /// Told when nobody waits for an answer any more.
+    pub(super) idle: channel::Sender<bool>,
+    /// What they write down.
+    pub(super) history: History,
+    pub(super) watch: Watch,
+}
+
+impl People {
+    /// Works, waits until all is well, reads everything back.
+    pub(super) async fn live(
+        mut self,
+        orders: mpsc::UnboundedReceiver<Order>,
+        done: channel::Sender<usize>,
+    ) -> turmoil::Result {
+        super::log::here(CLIENT);
+        let all = self.ground(&self.nodes);
+        let operator = Client::with_transport(all.urls.clone(), self.transport.clone())?;
+        tokio::task::spawn_local(operator::work(operator.clone(), orders, done));
+        let _ = self.stages.wait_for(|stage| *stage >= Stage::Load).await;
+        let until = (self.history.now()) + self.load;
+        let plans = self.plans();
+        for plan in &plans {
+            workload::prepare(plan, &all).await?;
+        }
+        let mut chances: Vec<StdRng> =
+            plans.iter().map(|_| StdRng::seed_from_u64(self.chance.random())).collect();
+        let runs =
+            plans.iter().zip(&mut chances).map(|(plan, chance)| workload::run(plan, &all, chance, until));
+        for run in join_all(runs).await {
+            run?;
+        }
+        self.idle.send_replace(true);
+        let _ = self.stages.wait_for(|stage| *stage >= Stage::ReadBack).await;
+        let ground = self.ground(&self.serving(&operator).await?);
+        let how = ReadBack { settled: true, nodes_per_key: 3, at_once: 32 };
+        workload::read_back(&how, &ground, &mut self.chance).await?;
+        if ground.urls.is_empty() {
+            self.watch.broken("nobody is left who serves".into());
+        }
+        Ok(())
+    }
+
+    fn plans(&mut self) -> Vec<Plan> {
+        let mut kinds = Kind::ALL.to_vec();
+        kinds.shuffle(&mut self.chance);
+        kinds.truncate(self.chance.random_range(1..=KINDS_MAX));
+        kinds.sort_unstable();
+        let think_ms = *[20, 60, 200].choose(&mut self.chance).expect("the list is not empty");
+        let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
+        kinds.into_iter().map(|kind| Plan { think: think.clone(), ..Plan::new(kind) }).collect()
+    }
+
+    fn ground(&self, nodes: &[Host]) -> Ground<SimTransport> {
+        let urls = nodes.iter().map(|host| format!("http://{}:{HTTP_PORT}", host.ip())).collect();
+        Ground::new(urls, self.transport.clone(), self.history.clone())
+    }
+
+    /// Who was removed serves nobody any more.
+    async fn serving(&self, client: &Client<SimTransport>) -> client::Result<Vec<Host>> {
+        let cluster = client.cluster().await?;
+        let is_removed = |host: &Host| {
+            let http = format!("{}:{HTTP_PORT}", host.ip());
+            let of = |member: &&client::Member| member.http.as_deref() == Some(&http);
+            cluster.members.iter().filter(of).all(|member| member.status == "removed")
+        };
+        Ok(self.nodes.iter().copied().filter(|host| !is_removed(host)).collect())
+    }
+}

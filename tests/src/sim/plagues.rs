@@ -1,0 +1,355 @@
+//! What goes wrong in a run: a random few of all plagues, each at its own pace, all from the seed.
+//!
+//! | plague | what it does | how hard |
+//! | --- | --- | --- |
+//! | weather | frames lost, repeated, late | 0–30 %, 0–50 %, 1–400 ms; changes every 2–10 s |
+//! | cut | two groups, one way or both ways | 0.5–20 s |
+//! | clog | a few links go one by one, and come back one by one in another order | 2–15 s |
+//! | reset | the connections of a pair break | every 1–5 s |
+//! | kill | a process, a few, or all of them | down 0.2–15 s |
+//! | power | the same by the plug: peers hear nothing, what was not synced may be gone | down 0.2–15 s |
+//! | stall | a host hears and says nothing, and then all of it at once | 1–40 s |
+//! | sleep | the same, and its clock stands still meanwhile, as that of a machine that is suspended | 1–40 s |
+//! | calendar | one is set by up to ten minutes, or an hour; always a minority | every 5–20 s |
+//! | wear | a disk fails one write in 100 to 10,000, is full, or slow by up to 200 ms | 1–20 s |
+//! | rot | a few records of a disk can't be read any more; always the same disk, and none is wiped then | 1–8 records |
+//! | wipe | a machine comes back with an empty disk, and an operator puts the new node in the old one's place | once |
+//! | members | a node joins, and one leaves | once each |
+//!
+//! The budget is that of the promises (docs/simulation.md): any number of processes and plugs at once, for what is
+//! acknowledged is synced on W disks; but one disk lost in a run, because with W = 2 the loss of a second one before
+//! everything was repaired may take the last copy.
+
+use super::disk::Wear;
+use super::fleet::{Down, Shape};
+use super::wires::{Host, Weather};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A kind of trouble.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[allow(missing_docs, reason = "the table above says what they are")]
+pub enum Plague {
+    Weather,
+    Cut,
+    Clog,
+    Reset,
+    Kill,
+    Power,
+    Stall,
+    Sleep,
+    Calendar,
+    Wear,
+    Rot,
+    Wipe,
+    Members,
+}
+
+const ALL: [Plague; 13] = [
+    Plague::Weather,
+    Plague::Cut,
+    Plague::Clog,
+    Plague::Reset,
+    Plague::Kill,
+    Plague::Power,
+    Plague::Stall,
+    Plague::Sleep,
+    Plague::Calendar,
+    Plague::Wear,
+    Plague::Rot,
+    Plague::Wipe,
+    Plague::Members,
+];
+
+/// One thing to do to the fleet.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each does what its name says")]
+pub enum Deed {
+    Weather(Weather),
+    Cut(Host, Host),
+    Mend(Host, Host),
+    Reset(Host, Host),
+    Down(Host, Down),
+    Up(Host),
+    Calendar(Host, i64),
+    Wear(Host, Wear),
+    Rot(Host),
+    Asleep(Host, bool),
+    /// Of a machine that is down; what starts there next is another node.
+    Wipe(Host),
+    /// An operator puts the node that is on this machine now in the place of the one that was there before it.
+    ReplaceWiped(Host),
+    /// A machine more.
+    Add(Host),
+    /// An operator lets this machine's node go.
+    Leave(Host),
+    /// Draws the next trouble of this kind.
+    Again(Plague),
+}
+
+/// The troubles of a run, in their order.
+pub struct Schedule {
+    /// What may happen in this run.
+    pub plagues: Vec<Plague>,
+    due: BTreeMap<(Duration, u64), Deed>,
+    numbered: u64,
+    chance: StdRng,
+    until: Duration,
+    nodes: u8,
+    /// The one machine whose disk may rot.
+    rotten: Option<Host>,
+}
+
+/// The nodes of a run, from its chance.
+pub fn shape(chance: &mut StdRng) -> Shape {
+    Shape {
+        nodes: *[3, 4, 5, 5, 5].choose(chance).expect("the list is not empty"),
+        partitions: *[8, 16, 32, 64].choose(chance).expect("the list is not empty"),
+        reap_grace_ms: *[11_000, 20_000].choose(chance).expect("the list is not empty"),
+    }
+}
+
+impl Schedule {
+    /// Troubles from `from` to `until`, for a fleet of that shape.
+    pub fn draw(mut chance: StdRng, shape: Shape, from: Duration, until: Duration) -> Schedule {
+        let mut plagues = ALL.to_vec();
+        plagues.shuffle(&mut chance);
+        plagues.truncate(chance.random_range(1..=5));
+        if plagues.iter().any(|plague| matches!(plague, Plague::Kill | Plague::Power)) {
+            // While the whole cluster is down a calendar can be set without anybody noticing, and of two out of three members
+            // the earlier is believed (docs/expiry.md): there is no telling which is wrong.
+            plagues.retain(|plague| *plague != Plague::Calendar);
+        }
+        if plagues.contains(&Plague::Wipe) {
+            // One disk may be lost, and rot loses a part of one.
+            plagues.retain(|plague| *plague != Plague::Rot);
+        }
+        plagues.sort_unstable();
+        let mut schedule = Schedule {
+            plagues: plagues.clone(),
+            due: BTreeMap::new(),
+            numbered: 0,
+            chance,
+            until,
+            nodes: shape.nodes,
+            rotten: None,
+        };
+        for plague in plagues {
+            let at = from + schedule.millis(0, 5_000);
+            schedule.at(at, Deed::Again(plague));
+        }
+        schedule
+    }
+
+    /// What is to be done by now.
+    pub fn next(&mut self, now: Duration) -> Option<Deed> {
+        loop {
+            let first = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
+            match first.remove() {
+                Deed::Again(plague) => self.trouble(plague, now),
+                deed => return Some(deed),
+            }
+        }
+    }
+
+    /// What was begun and is not yet ended, in its order; nothing new begins.
+    pub fn finish(&mut self) -> Vec<Deed> {
+        let left = std::mem::take(&mut self.due).into_values();
+        left.filter(|deed| !matches!(deed, Deed::Again(_))).collect()
+    }
+
+    fn at(&mut self, at: Duration, deed: Deed) {
+        self.numbered += 1;
+        self.due.insert((at, self.numbered), deed);
+    }
+
+    fn again(&mut self, plague: Plague, at: Duration) {
+        if at < self.until {
+            self.at(at, Deed::Again(plague));
+        }
+    }
+
+    fn millis(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.chance.random_range(least..=most))
+    }
+
+    /// When something ends that begins now: within the time of troubles.
+    fn end_of(&mut self, now: Duration, least: u64, most: u64) -> Duration {
+        (now + self.millis(least, most)).min(self.until)
+    }
+
+    fn host(&mut self) -> Host {
+        Host(self.chance.random_range(1..=self.nodes))
+    }
+
+    fn some(&mut self, least: u8) -> Vec<Host> {
+        let mut hosts: Vec<Host> = (1..=self.nodes).map(Host).collect();
+        hosts.shuffle(&mut self.chance);
+        hosts.truncate(usize::from(self.chance.random_range(least..=self.nodes)));
+        hosts
+    }
+
+    fn trouble(&mut self, plague: Plague, now: Duration) {
+        match plague {
+            Plague::Weather => self.weather(now),
+            Plague::Cut => self.cut(now),
+            Plague::Clog => self.clog(now),
+            Plague::Reset => self.reset(now),
+            Plague::Kill => self.down(plague, Down::Killed, now),
+            Plague::Power => self.down(plague, Down::PowerCut, now),
+            Plague::Stall | Plague::Sleep => self.stall(plague, now),
+            Plague::Calendar => self.calendar(now),
+            Plague::Wear => self.wear(now),
+            Plague::Rot => self.rot(now),
+            Plague::Wipe => self.wipe(now),
+            Plague::Members => self.members(now),
+        }
+    }
+
+    fn weather(&mut self, now: Duration) {
+        let weather = Weather {
+            lost_percent: self.chance.random_range(0..=30),
+            repeated_percent: self.chance.random_range(0..=50),
+            late_max: self.millis(1, 400),
+        };
+        self.at(now, Deed::Weather(weather));
+        let next = self.end_of(now, 2_000, 10_000);
+        self.at(next, Deed::Weather(Weather::default()));
+        self.again(Plague::Weather, next);
+    }
+
+    fn cut(&mut self, now: Duration) {
+        let side = self.some(1);
+        let (both, end) = (self.chance.random::<bool>(), self.end_of(now, 500, 20_000));
+        for a in (1..=self.nodes).map(Host).filter(|host| !side.contains(host)) {
+            for b in &side {
+                self.at(now, Deed::Cut(a, *b));
+                self.at(end, Deed::Mend(a, *b));
+                if both {
+                    self.at(now, Deed::Cut(*b, a));
+                    self.at(end, Deed::Mend(*b, a));
+                }
+            }
+        }
+        let next = end + self.millis(500, 8_000);
+        self.again(Plague::Cut, next);
+    }
+
+    fn clog(&mut self, now: Duration) {
+        let (a, others) = (self.host(), self.some(1));
+        for b in others.into_iter().filter(|b| *b != a) {
+            let (begin, end) = (self.end_of(now, 0, 4_000), self.end_of(now, 4_000, 15_000));
+            self.at(begin, Deed::Cut(a, b));
+            self.at(begin, Deed::Cut(b, a));
+            self.at(end, Deed::Mend(a, b));
+            self.at(end, Deed::Mend(b, a));
+        }
+        let next = now + self.millis(8_000, 20_000);
+        self.again(Plague::Clog, next);
+    }
+
+    fn reset(&mut self, now: Duration) {
+        let (a, b) = (self.host(), self.host());
+        if a != b {
+            self.at(now, Deed::Reset(a, b));
+        }
+        let next = now + self.millis(1_000, 5_000);
+        self.again(Plague::Reset, next);
+    }
+
+    fn down(&mut self, plague: Plague, how: Down, now: Duration) {
+        // Mostly one or two; sometimes all.
+        let few = if self.chance.random_range(0..4) == 0 { 1 } else { 2 };
+        let mut hosts = self.some(1);
+        if few == 2 {
+            hosts.truncate(2);
+        }
+        for host in hosts {
+            let begin = self.end_of(now, 0, 300);
+            let end = self.end_of(begin, 200, 15_000);
+            self.at(begin, Deed::Down(host, how));
+            self.at(end, Deed::Up(host));
+        }
+        let next = now + self.millis(3_000, 15_000);
+        self.again(plague, next);
+    }
+
+    fn stall(&mut self, plague: Plague, now: Duration) {
+        let most = if self.chance.random_range(0..4) == 0 { 40_000 } else { 10_000 };
+        let (host, end) = (self.host(), self.end_of(now, 1_000, most));
+        if plague == Plague::Sleep {
+            self.at(now, Deed::Asleep(host, true));
+            self.at(end, Deed::Asleep(host, false));
+        }
+        for other in (1..=self.nodes).map(Host).chain([super::CLIENT]).filter(|other| *other != host) {
+            for (a, b) in [(host, other), (other, host)] {
+                self.at(now, Deed::Cut(a, b));
+                self.at(end, Deed::Mend(a, b));
+            }
+        }
+        let next = end + self.millis(1_000, 10_000);
+        self.again(plague, next);
+    }
+
+    fn calendar(&mut self, now: Duration) {
+        // Of three or four clocks one may be wrong, of five two. Those are always the same ones.
+        let wrong = (self.nodes - 1) / 2;
+        let host = Host(self.chance.random_range(1..=wrong));
+        let most = if self.chance.random_range(0..4) == 0 { 3_600_000 } else { 600_000 };
+        let off_ms = self.chance.random_range(-most..=most);
+        self.at(now, Deed::Calendar(host, off_ms));
+        let next = now + self.millis(5_000, 20_000);
+        self.again(Plague::Calendar, next);
+    }
+
+    fn wear(&mut self, now: Duration) {
+        let (host, end) = (self.host(), self.end_of(now, 1_000, 20_000));
+        let wear = match self.chance.random_range(0..3) {
+            0 => Wear {
+                failing: *[1, 10, 100].choose(&mut self.chance).expect("not empty"),
+                ..Wear::default()
+            },
+            1 => Wear { full: true, ..Wear::default() },
+            _ => Wear { slow_max: self.millis(1, 200), ..Wear::default() },
+        };
+        self.at(now, Deed::Wear(host, wear));
+        self.at(end, Deed::Wear(host, Wear::default()));
+        let next = now + self.millis(2_000, 10_000);
+        self.again(Plague::Wear, next);
+    }
+
+    fn rot(&mut self, now: Duration) {
+        let host = match self.rotten {
+            Some(host) => host,
+            None => self.host(),
+        };
+        self.rotten = Some(host);
+        self.at(now, Deed::Rot(host));
+        let next = now + self.millis(5_000, 20_000);
+        self.again(Plague::Rot, next);
+    }
+
+    fn wipe(&mut self, now: Duration) {
+        let host = self.host();
+        let begin = now + self.millis(2_000, 15_000);
+        let back = begin + self.millis(500, 5_000);
+        self.at(begin, Deed::Down(host, Down::PowerCut));
+        self.at(begin, Deed::Wipe(host));
+        self.at(back, Deed::Up(host));
+        let replaced = back + self.millis(500, 5_000);
+        self.at(replaced, Deed::ReplaceWiped(host));
+    }
+
+    fn members(&mut self, now: Duration) {
+        let newcomer = Host(self.nodes + 1);
+        self.at(now + Duration::from_millis(500), Deed::Add(newcomer));
+        if self.nodes > 3 && self.chance.random::<bool>() {
+            let at = now + self.millis(1_000, 15_000);
+            let leaver = self.host();
+            self.at(at, Deed::Leave(leaver));
+        }
+    }
+}

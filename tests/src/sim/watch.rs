@@ -1,0 +1,161 @@
+//! What must hold at every write to any disk, looked at from outside the node.
+//!
+//! | rule | what breaks it |
+//! | --- | --- |
+//! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
+//! | the clock of a copy only grows | a copy that has forgotten takes what it is told for new |
+//! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
+//! | no sibling twice, each within its clock | (the decoder of records refuses these) |
+//!
+//! No code of the node knows of it: batches come by on their way to the disk.
+
+use super::wires::Host;
+use bytes::Bytes;
+use node::store::{Batch, Change, Family, Store, keys};
+use ring::bucket::BucketSettings;
+use ring::causal::Dot;
+use ring::ids::{ObjectId, Partition};
+use ring::members::{Regime, View};
+use ring::place::position;
+use ring::record::{Content, Record};
+use ring::tree;
+use ring::wire::record::{decode, digest};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The most violations that are kept: the first explains the rest.
+const KEPT_MAX: usize = 20;
+
+/// The eye. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Watch {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What each dot of each key stands for, as far as a disk has ever seen it.
+    dots: BTreeMap<(ObjectId, Dot), u64>,
+    violations: Vec<String>,
+    /// Records that were written as something else than they were.
+    changes: u64,
+}
+
+/// Whether the node of this disk owns the key. Who doesn't may let its copy go and take in another within one batch.
+fn concerns<S: Store>(store: &S, partition: Partition, id: &ObjectId) -> bool {
+    let meta = |key: &[u8]| store.get(Family::Meta, key).ok().flatten();
+    let view = meta(keys::VIEW).and_then(|bytes| View::decode(&bytes).ok());
+    let node = meta(keys::IDENTITY).and_then(|bytes| super::converged::node_id(&bytes));
+    let (Some(view), Some(node)) = (view, node) else { return true };
+    let n = view.bucket(id.bucket()).map_or_else(|| BucketSettings::default().n, |settings| settings.n);
+    Regime::of(&view).concerns(node, partition, usize::from(n))
+}
+
+/// The records of a batch, as they stood before it.
+pub struct Seen(Vec<(Bytes, Option<Bytes>)>);
+
+impl Watch {
+    /// Before a batch is written.
+    pub fn before<S: Store>(&self, host: Host, store: &S, batch: &Batch) -> Seen {
+        let mut seen = Vec::new();
+        for change in &batch.changes {
+            let (Change::Put(Family::Records, key, _) | Change::Delete(Family::Records, key)) = change else {
+                continue;
+            };
+            let old = store.get(Family::Records, key).unwrap_or_default();
+            if let Change::Put(_, key, new) = change {
+                self.look(host, store, key, old.as_ref(), new);
+            }
+            seen.push((Bytes::copy_from_slice(key), old));
+        }
+        Seen(seen)
+    }
+
+    /// After it was written.
+    pub fn after<S: Store>(&self, host: Host, store: &S, seen: Seen) {
+        for (key, _) in seen.0 {
+            let Ok((partition, id)) = keys::decode_record_key(&key) else { continue };
+            let at = keys::leaf_key(partition, tree::slot(position(&id)), &id);
+            let (Ok(record), Ok(leaf)) = (store.get(Family::Records, &key), store.get(Family::Leaves, &at))
+            else {
+                continue;
+            };
+            if let Some(Ok(record)) = record.as_ref().map(decode) {
+                self.note_dots(host, &id, &record);
+            }
+            let right = record.map(|record| digest(&record).0.to_be_bytes().to_vec());
+            if leaf.map(|leaf| leaf.to_vec()) != right {
+                self.broken(format!("{host}: the leaf of {id:?} is not its record's"));
+            }
+        }
+    }
+
+    /// How many records became something else so far. Dropping an expired value is no change, nor is forgetting a deletion.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    fn look<S: Store>(&self, host: Host, store: &S, key: &[u8], old: Option<&Bytes>, new: &Bytes) {
+        let Ok((partition, id)) = keys::decode_record_key(&Bytes::copy_from_slice(key)) else {
+            return self
+                .broken(format!("{host}: a record lies under a key that is none: {}", key.escape_ascii()));
+        };
+        let record = match decode(new) {
+            Ok(record) => record,
+            Err(error) => {
+                return self.broken(format!("{host}: {id:?} is written so that it can't be read: {error}"));
+            }
+        };
+        if old.map(|old| digest(old)) != Some(digest(new)) {
+            self.lock().changes += 1;
+        }
+        if let Some(Ok(old)) = old.map(decode)
+            && !record.clock.covers(&old.clock)
+            && concerns(store, partition, &id)
+        {
+            self.broken(format!(
+                "{host}: the clock of {id:?} shrinks from {:?} to {:?}",
+                old.clock, record.clock
+            ));
+        }
+    }
+
+    /// Only what was written: the dot of a write that failed went nowhere, and may be used again.
+    fn note_dots(&self, host: Host, id: &ObjectId, record: &Record) {
+        let mut twice = None;
+        {
+            let mut state = self.lock();
+            for sibling in &record.siblings {
+                // A marker stands for a value that it doesn't hold any more.
+                if matches!(sibling.content, Content::Expired { .. }) {
+                    continue;
+                }
+                let means = xxhash_rust::xxh3::xxh3_64(format!("{:?}", sibling.content).as_bytes());
+                let known = *state.dots.entry((id.clone(), sibling.dot)).or_insert(means);
+                if known != means {
+                    twice = Some(sibling.dot);
+                }
+            }
+        }
+        if let Some(dot) = twice {
+            self.broken(format!("{host}: the dot {dot:?} of {id:?} was issued twice"));
+        }
+    }
+
+    /// Something else that must never be.
+    pub fn broken(&self, what: String) {
+        let mut state = self.lock();
+        if state.violations.len() < KEPT_MAX {
+            state.violations.push(what);
+        }
+    }
+
+    /// What was broken so far.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,68 @@
+//! The simulation repeats itself, and what it once found stays found.
+//!
+//! Each run is a process of its own: what differs from process to process (addresses, hash seeds, the time of day) must not
+//! reach the simulated world, and within one process it could not differ.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Simulated seconds of each run here: enough for several troubles.
+const SECONDS: &str = "20";
+
+fn sim(args: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+        .args(args)
+        .output()
+        .expect("the binary was built with this test");
+    let text = String::from_utf8(output.stdout).expect("the simulation prints text");
+    (output.status.success(), text)
+}
+
+/// Two processes of one seed must say the same, line by line; the first difference is shown with what led to it.
+fn assert_repeats(seed: &str) {
+    let run = || sim(&["--seed", seed, "--seconds", SECONDS, "--trace"]).1;
+    let (first, second) = (run(), run());
+    assert!(first.lines().count() > 1000, "a trace of seed {seed} has lines");
+    let (first, second): (Vec<&str>, Vec<&str>) = (first.lines().collect(), second.lines().collect());
+    if let Some(at) = first.iter().zip(&second).position(|(a, b)| a != b) {
+        let before = first[at.saturating_sub(5)..at].join("\n");
+        panic!("seed {seed} differs at line {at}:\n{before}\n- {}\n+ {}", first[at], second[at]);
+    }
+    assert_eq!(first.len(), second.len(), "one trace of seed {seed} is longer");
+}
+
+#[test]
+fn a_seed_repeats_itself_in_another_process() {
+    for seed in ["7", "11", "23", "42"] {
+        assert_repeats(seed);
+    }
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let digest = |seed| {
+        let (_, text) = sim(&["--seed", seed, "--seconds", SECONDS]);
+        let (_, rest) = text.split_once("; trace ").expect("the report names the trace");
+        rest.split(' ').next().map(str::to_owned)
+    };
+    assert_ne!(digest("1"), digest("2"));
+}
+
+/// Each line of `seeds.txt`: the seed, the seconds of its run, and what it taught.
+#[test]
+fn what_was_found_once_stays_found() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds.txt");
+    let kept = std::fs::read_to_string(kept).expect("the seeds are kept beside the manifest");
+    let mut broken = Vec::new();
+    let lines = kept.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        let mut words = line.splitn(3, ' ');
+        let (seed, seconds) =
+            (words.next().expect("a line has words"), words.next().expect("a seed and its seconds"));
+        let (passed, text) = sim(&["--seed", seed, "--seconds", seconds]);
+        if !passed {
+            broken.push(format!("{line}\n{text}"));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
