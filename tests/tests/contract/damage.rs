@@ -61,7 +61,7 @@ async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> 
         let url = key_url(&c.url(number), BUCKET, format!("k{number}"));
         put_blind(&url, &value_of(number)).await?.expect(204)?;
     }
-    all_converged(&c, BUCKET, KEYS).await?;
+    eventually(HEAL_TIME_MAX, || all_converged(&c, BUCKET, KEYS)).await?;
     // A start makes table files of the log.
     c.stop(2).await?;
     c.restart(2).await?;
@@ -96,7 +96,7 @@ async fn fill(c: &Cluster, bucket: &str) -> Result<()> {
     for number in 0..KEYS {
         put_blind(&key_url(&c.url(number), bucket, format!("k{number}")), &value_of(number)).await?;
     }
-    all_converged(c, bucket, KEYS).await
+    eventually(HEAL_TIME_MAX, || all_converged(c, bucket, KEYS)).await
 }
 
 /// What an ordinary read through a node answers is right, for every key.
@@ -162,7 +162,7 @@ async fn entry_36_a_damaged_manifest_ends_the_start_and_is_never_taken_for_nothi
         match c.restart(2).await {
             Ok(()) => {
                 tells_the_truth(&c, 2, BUCKET).await?;
-                all_converged(&c, BUCKET, KEYS).await?;
+                eventually(HEAL_TIME_MAX, || all_converged(&c, BUCKET, KEYS)).await?;
                 c.stop(2).await?;
             }
             Err(error) => {
@@ -179,7 +179,7 @@ async fn entry_36_a_damaged_manifest_ends_the_start_and_is_never_taken_for_nothi
     ensure!(refused > 0, "no damage was found");
     c.restart(2).await?;
     tells_the_truth(&c, 2, BUCKET).await?;
-    all_converged(&c, BUCKET, KEYS).await?;
+    eventually(HEAL_TIME_MAX, || all_converged(&c, BUCKET, KEYS)).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
