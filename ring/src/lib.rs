@@ -23,6 +23,7 @@ pub mod members;
 pub mod place;
 pub mod reap;
 pub mod record;
+pub mod sift;
 pub mod time;
 pub mod tree;
 pub mod wire;
