@@ -56,6 +56,7 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         node.lock_deliveries().retain(|target, _| !back.contains(target));
         let targets = node.lock_hints().targets();
         node.lock_deliveries().retain(|target, _| targets.contains(target));
+        let targets = if may_deliver(&node) { targets } else { Default::default() };
         let all = stream::iter(targets.into_iter().filter(|target| is_due(&node, *target)))
             .for_each_concurrent(None, |target| deliver_to(&node, target));
         tokio::select! {
@@ -64,6 +65,11 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             () = all => {}
         }
     }
+}
+
+/// A copy that may be old is delivered to nobody; a removed node lets its hints go with their copies (`surplus.rs`).
+fn may_deliver<W: World>(node: &Node<W>) -> bool {
+    node.may_spread() && !node.cluster.snapshot().is_removed(node.id())
 }
 
 fn is_due<W: World>(node: &Node<W>, target: NodeId) -> bool {
@@ -120,6 +126,9 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
             .scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES)
             .map_err(|error| error.to_string())?;
         let Some((last, _)) = rows.last() else { return Ok(waits) };
+        if !may_deliver(node) {
+            return Err("this node's disk may be behind what the others know".to_owned());
+        }
         start = keys::after(last);
         let (way, _work) = (way(node, target), node.begin_work());
         if way == Way::Wait {

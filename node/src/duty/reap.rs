@@ -45,6 +45,10 @@ pub async fn run<W: World>(node: Node<W>, grace: Duration, mut shutdown: watch::
 
 /// Goes through all dead records here. Those of other askers are only counted.
 async fn round<W: World>(node: &Node<W>, reaper: &mut Reaper) -> Result<(), Refusal> {
+    if let Some(why) = node.past.silence() {
+        // What is agreed with an old copy is agreed about nothing.
+        return Err(Refusal::Unavailable(why.into()));
+    }
     let table = node.table_tag().digest;
     reaper.begin(table);
     let (mut held, mut pages, mut waiting) = (0, 0, Waiting::default());

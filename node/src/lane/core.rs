@@ -133,18 +133,22 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Others remember starts that this directory has forgotten: no epoch from before is used again. Synced at once, and
-    /// before anything that follows in this batch. A lease that is no news changes nothing.
+    /// Others remember starts that this directory has forgotten: no epoch from before is used again, and its copies may be
+    /// behind. Synced at once, and before anything that follows in this batch. A lease that is no news is not taken.
     fn jump(&mut self, lease: u64) -> Result<(), Refusal> {
-        if lease <= self.epochs.lease() {
-            return Ok(());
-        }
+        let is_news = lease > self.epochs.lease();
+        let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
         let mut batch = Batch::default();
-        batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&lease.to_be_bytes()));
-        batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&lease.to_be_bytes()));
-        batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&first_of(lease).to_be_bytes()));
+        batch.put(Family::Meta, keys::BEHIND, number(lease));
+        if is_news {
+            batch.put(Family::Meta, keys::EPOCH_LEASE, number(lease));
+            batch.put(Family::Meta, keys::ASKED, number(lease));
+            batch.put(Family::Meta, keys::EPOCH_BOOT, number(first_of(lease)));
+        }
         self.store.write(batch, true).map_err(|e| self.refusal(e))?;
-        self.epochs.jump(lease);
+        if is_news {
+            self.epochs.jump(lease);
+        }
         Ok(())
     }
 
@@ -207,6 +211,15 @@ impl<S: Store> Core<S> {
             Job::Jump { lease, reply } => {
                 let jumped = self.jump(lease);
                 draft.answer(reply, jumped, |(), _| true);
+            }
+            Job::Sift(sift, reply) => {
+                let done = self.sift(sift, draft);
+                draft.sync = true;
+                draft.answer(reply, done, |done, _| done);
+            }
+            Job::Sifted { mark, reply } => {
+                let gone = self.take_mark_off(mark);
+                draft.answer(reply, gone, |gone, _| gone);
             }
             Job::GrowTree { partition, reply } => {
                 let stands = self.grow_tree(partition);
@@ -525,6 +538,8 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::Heal { reply, .. }
         | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }
+        | Job::Sift(_, reply)
+        | Job::Sifted { reply, .. }
         | Job::GrowTree { reply, .. }
         | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
     }
