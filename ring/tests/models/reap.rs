@@ -3,6 +3,9 @@
 //! One key, three owners and two others. Copies stay behind, readers hold what they have read, messages are under way for up
 //! to their life, nodes are away; and node 0 asks and lets go by `ring::reap` itself. A proof is left out by a lie in the
 //! answers, or in what the network does: each must bring a deleted value back in some history, and none may without a lie.
+//!
+//! In half of the histories the disk of one node is put back to what it was some time before, once. It finds that out at its
+//! start, and compares itself by `ring::sift`; what lay on two nodes when it was written must outlive that.
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -11,6 +14,7 @@ use ring::causal::{Context, Dot, Epochs};
 use ring::ids::{NodeId, ObjectId};
 use ring::reap::{Dead, Reaper, Said};
 use ring::record::{Content, Me, Object, Record, coordinate, merge, receive};
+use ring::sift::{Verdict, sift};
 use ring::time::{Time, Wall};
 use ring::wire::record::{digest, encode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +45,10 @@ enum Lie {
     NoGrace,
     /// Messages are taken however old they are.
     NoLife,
+    /// A disk that was put back is taken for one that was away.
+    NoMark,
+    /// One other owner is enough to compare with, and what it lacks is dropped with the old clock kept.
+    OldClock,
 }
 
 struct Message {
@@ -60,6 +68,17 @@ struct Node {
     epochs: Epochs,
     mark: u64,
     up: bool,
+    /// What the copy was when it was saved.
+    saved: Option<Option<Record>>,
+    /// Whether the disk may be behind.
+    behind: bool,
+}
+
+impl Node {
+    /// Whether it answers for what it holds, and takes in what comes.
+    fn serves(&self) -> bool {
+        self.up && !self.behind
+    }
 }
 
 struct Key {
@@ -72,6 +91,11 @@ struct Key {
     reaper: Reaper,
     covered: BTreeSet<Dot>,
     written: BTreeSet<Dot>,
+    /// What lay on two nodes at once: no single disk is all that has it.
+    doubled: BTreeSet<Dot>,
+    put_back: bool,
+    /// Old disks that were compared to the end.
+    sifted: u64,
     reaped: u64,
 }
 
@@ -81,7 +105,14 @@ fn name(node: usize) -> NodeId {
 
 impl Key {
     fn new(lie: Lie) -> Key {
-        let node = |_| Node { copy: None, epochs: Epochs::at_start(1, 0, false), mark: 0, up: true };
+        let node = |_| Node {
+            copy: None,
+            epochs: Epochs::at_start(1, 0, false),
+            mark: 0,
+            up: true,
+            saved: None,
+            behind: false,
+        };
         let grace = if lie == Lie::NoGrace { Duration::ZERO } else { GRACE };
         Key {
             lie,
@@ -93,6 +124,9 @@ impl Key {
             reaper: Reaper::new(grace, 1),
             covered: BTreeSet::new(),
             written: BTreeSet::new(),
+            doubled: BTreeSet::new(),
+            put_back: false,
+            sifted: 0,
             reaped: 0,
         }
     }
@@ -120,7 +154,12 @@ impl Key {
         node.copy = Some(done.record.clone());
         for to in (0..NODES).filter(|to| *to != at) {
             match rng.random_range(0..10) {
-                0..5 if self.nodes[to].up => self.take(to, &done.record),
+                0..5 if self.nodes[to].serves() => {
+                    self.take(to, &done.record);
+                    if !delete {
+                        self.doubled.extend(&done.dots);
+                    }
+                }
                 5 => self.messages.push(Message { to, record: done.record.clone(), sent: self.now }),
                 _ => {}
             }
@@ -129,7 +168,7 @@ impl Key {
 
     /// Somebody reads some copies, and goes on to hold what he read.
     fn read(&mut self, rng: &mut StdRng, at: usize) {
-        let of = |node: &Node| node.up.then(|| node.copy.clone()).flatten();
+        let of = |node: &Node| node.serves().then(|| node.copy.clone()).flatten();
         let some: Vec<Record> = self.nodes.iter().filter_map(of).filter(|_| rng.random_bool(0.5)).collect();
         let Some(record) = some.into_iter().reduce(|a, b| merge(&a, &b)) else { return };
         self.contexts.push(record.clock.clone());
@@ -143,7 +182,7 @@ impl Key {
         }
         let work = self.works.swap_remove(rng.random_range(0..self.works.len()));
         for to in 0..NODES {
-            if self.nodes[work.at].up && rng.random_bool(0.4) {
+            if self.nodes[work.at].serves() && rng.random_bool(0.4) {
                 self.messages.push(Message { to, record: work.record.clone(), sent: self.now });
             }
         }
@@ -154,7 +193,7 @@ impl Key {
             return;
         }
         let at = rng.random_range(0..self.messages.len());
-        if !self.nodes[self.messages[at].to].up {
+        if !self.nodes[self.messages[at].to].serves() {
             return;
         }
         let Message { to, record, sent } = self.messages.swap_remove(at);
@@ -166,9 +205,11 @@ impl Key {
     /// Two owners become equal; or somebody else hands on what he holds, and lets it go.
     fn exchange(&mut self, rng: &mut StdRng) {
         let (from, to) = (rng.random_range(0..NODES), rng.random_range(0..OWNERS));
-        let all_up = self.nodes.iter().take(OWNERS).all(|node| node.up);
-        let Some(record) = self.nodes[from].copy.clone().filter(|_| self.nodes[from].up) else { return };
-        if from < OWNERS && self.nodes[to].up {
+        let all_up = self.nodes.iter().take(OWNERS).all(Node::serves);
+        let Some(record) = self.nodes[from].copy.clone().filter(|_| self.nodes[from].serves()) else {
+            return;
+        };
+        if from < OWNERS && self.nodes[to].serves() {
             self.take(to, &record);
         } else if from >= OWNERS && all_up {
             (0..OWNERS).for_each(|owner| self.take(owner, &record));
@@ -179,7 +220,7 @@ impl Key {
 
     fn said(&self, at: usize, dead: &Dead) -> Option<Said> {
         let node = &self.nodes[at];
-        if !node.up {
+        if !node.serves() {
             return (self.lie == Lie::SilenceIsConsent).then(Said::default);
         }
         let held = node.copy.as_ref().map(|record| digest(&encode(record)));
@@ -200,7 +241,8 @@ impl Key {
     }
 
     fn round(&mut self, rng: &mut StdRng) {
-        let Some(record) = self.nodes[0].copy.clone().filter(|record| self.nodes[0].up && record.is_dead())
+        let Some(record) =
+            self.nodes[0].copy.clone().filter(|record| self.nodes[0].serves() && record.is_dead())
         else {
             return;
         };
@@ -211,7 +253,7 @@ impl Key {
         let judged = self.reaper.judge(std::slice::from_ref(&dead), &said, self.now, self.now);
         self.reaper.end();
         for owner in 0..OWNERS {
-            if judged.push.iter().any(|(to, _)| *to == name(owner)) {
+            if self.nodes[owner].serves() && judged.push.iter().any(|(to, _)| *to == name(owner)) {
                 self.take(owner, &record);
             }
         }
@@ -224,17 +266,71 @@ impl Key {
                 return;
             }
             let same = |copy: &Record| digest(&encode(copy)) == dead.digest;
-            if self.nodes[owner].up && self.nodes[owner].copy.as_ref().is_some_and(same) {
+            if self.nodes[owner].serves() && self.nodes[owner].copy.as_ref().is_some_and(same) {
                 self.nodes[owner].copy = None;
             }
+        }
+    }
+
+    /// The disk of a node is saved, or is put back, and the node starts anew: it draws new epochs, holds nothing in memory, and
+    /// is told that it has gone back in time.
+    fn copy_disk(&mut self, rng: &mut StdRng) {
+        let at = rng.random_range(0..NODES);
+        if self.put_back {
+            return;
+        }
+        let node = &mut self.nodes[at];
+        let Some(saved) = node.saved.clone() else {
+            // A disk without a value would only lose something.
+            node.saved = node.copy.as_ref().is_some_and(|copy| !copy.is_dead()).then(|| node.copy.clone());
+            return;
+        };
+        if rng.random_bool(0.7) {
+            return;
+        }
+        self.put_back = true;
+        node.copy = saved;
+        node.mark += 1 << 20;
+        node.epochs = Epochs::at_start(node.epochs.lease() + 1, 0, true);
+        node.behind = self.lie != Lie::NoMark;
+        self.works.retain(|work| work.at != at);
+        if at == 0 {
+            let grace = if self.lie == Lie::NoGrace { Duration::ZERO } else { GRACE };
+            self.reaper = Reaper::new(grace, 1);
+        }
+    }
+
+    /// Every node whose disk may be behind compares itself with whom it reaches.
+    fn compare(&mut self) {
+        for at in 0..NODES {
+            if !self.nodes[at].up || !self.nodes[at].behind {
+                continue;
+            }
+            let others: Vec<NodeId> = (0..OWNERS).filter(|other| *other != at).map(name).collect();
+            let up = (0..OWNERS).filter(|other| *other != at && self.nodes[*other].up);
+            let said: BTreeMap<_, _> = up.map(|up| (name(up), self.nodes[up].copy.clone())).collect();
+            let mine = self.nodes[at].copy.clone();
+            let said_to = if self.lie == Lie::OldClock { said.keys().copied().collect() } else { others };
+            match sift(mine.as_ref(), &said_to, &said) {
+                Verdict::Wait => continue,
+                Verdict::Keep => {}
+                Verdict::Take { record, .. } if self.lie == Lie::OldClock => {
+                    let old =
+                        Record { clock: mine.map(|mine| mine.clock).unwrap_or_default(), siblings: vec![] };
+                    self.nodes[at].copy = Some(record.map_or(old.clone(), |record| merge(&record, &old)));
+                }
+                Verdict::Take { record, .. } => self.nodes[at].copy = record,
+            }
+            self.nodes[at].behind = false;
+            self.sifted += 1;
         }
     }
 
     fn step(&mut self, rng: &mut StdRng) {
         let at = rng.random_range(0..NODES);
         match rng.random_range(0..100) {
-            0..7 if self.nodes[at].up => self.write(rng, at),
-            7..17 if self.nodes[at].up => self.read(rng, at),
+            0..7 if self.nodes[at].serves() => self.write(rng, at),
+            7..17 if self.nodes[at].serves() => self.read(rng, at),
             17..29 => self.send(rng),
             29..44 => self.arrive(rng),
             44..62 => self.exchange(rng),
@@ -258,6 +354,7 @@ impl Key {
     /// What comes back, and what is lost, when everything has arrived that may.
     fn end(mut self) -> (bool, bool, u64) {
         self.nodes.iter_mut().for_each(|node| node.up = true);
+        self.compare();
         for work in std::mem::take(&mut self.works) {
             self.messages.push(Message { to: work.at, record: work.record, sent: self.now });
         }
@@ -271,18 +368,26 @@ impl Key {
         let there: BTreeSet<Dot> =
             all.siblings.iter().filter(|s| !s.content.is_dead()).map(|s| s.dot).collect();
         let revived = there.intersection(&self.covered).next().is_some();
-        let lost = self.written.iter().any(|dot| !there.contains(dot) && !self.covered.contains(dot));
+        let safe = if self.put_back { &self.doubled } else { &self.written };
+        let lost = safe.iter().any(|dot| !there.contains(dot) && !self.covered.contains(dot));
         (revived, lost, self.reaped)
     }
 }
 
 fn play(lie: Lie, seed: u64) -> (bool, bool, u64) {
     let (mut rng, mut key) = (StdRng::seed_from_u64(seed), Key::new(lie));
+    let with_disks = seed % 2 == 1;
     for step in 0..STEPS {
         if step % CALM == 0 {
             key.nodes.iter_mut().for_each(|node| node.up = true);
             let away = rng.random_range(1..2 * NODES);
             key.nodes.iter_mut().skip(away).take(1).for_each(|node| node.up = false);
+        }
+        if with_disks && rng.random_bool(0.1) {
+            key.copy_disk(&mut rng);
+        }
+        if rng.random_bool(0.3) {
+            key.compare();
         }
         if (step / CALM).is_multiple_of(2) { key.step(&mut rng) } else { key.calm_step(&mut rng) }
     }
@@ -308,6 +413,14 @@ fn each_proof_is_needed() {
         let revives = (0..HISTORIES).find(|seed| play(lie, *seed).0);
         assert!(revives.is_some(), "{lie:?} brings nothing back");
     }
+}
+
+#[test]
+fn a_disk_that_was_put_back_is_compared_without_its_old_clock() {
+    let revives = (0..HISTORIES).find(|seed| play(Lie::NoMark, *seed).0);
+    assert!(revives.is_some(), "a disk that takes itself for whole brings nothing back");
+    let loses = (0..HISTORIES).find(|seed| play(Lie::OldClock, *seed).1);
+    assert!(loses.is_some(), "an old clock deletes nothing");
 }
 
 /// A late message leaves the value with somebody else, a reader takes it from there, and the copy goes: all between two rounds.
