@@ -112,19 +112,22 @@ async fn clients(c: &Cluster, stop: &AtomicBool) -> Result<Vec<Took>> {
     Ok(took)
 }
 
-/// Of the requests that began in that time, how long the slowest of a hundred took; and how many there were.
-fn slowest_of_a_hundred(took: &[Took], from: Instant, to: Instant) -> (Duration, usize) {
+/// Of the requests that began in that time, how long the slowest in so many took; and how many requests there were.
+fn slowest_in(many: usize, took: &[Took], from: Instant, to: Instant) -> (Duration, usize) {
     let mut times: Vec<Duration> =
         took.iter().filter(|(began, _)| (from..to).contains(began)).map(|(_, took)| *took).collect();
     times.sort_unstable();
-    (times.get(times.len() * 99 / 100).copied().unwrap_or_default(), times.len())
+    (times.get(times.len() * (many - 1) / many).copied().unwrap_or_default(), times.len())
 }
 
 /// While clients wait for the receiver, it asks for little at a time and then for a pause. The catalogue's full measure of hints
-/// is set by `CARTWHEEL_TEST_HINTS=100000`; here it is what a test may take.
+/// is set by `CARTWHEEL_TEST_HINTS=100000`; here it is what a test may take. One in a hundred of its few requests is the fifth of
+/// four hundred in the second after a node has come back: there one in ten is looked at.
 #[tokio::test]
 async fn entry_29_clients_hardly_feel_the_delivery_of_many_hints() -> Result<()> {
     const VALUE_BYTES: usize = 1024;
+    /// So many hints make the full measure.
+    const FULL: usize = 100_000;
     /// Twice is the aim; a machine that does something else meanwhile makes it more now and then, and one disk that is slow for a
     /// moment is felt by all who wait for it.
     const FACTOR: u32 = 8;
@@ -154,9 +157,13 @@ async fn entry_29_clients_hardly_feel_the_delivery_of_many_hints() -> Result<()>
     };
     let (took, delivery) = futures_util::future::join(clients(c, stop), delivery).await;
     let (took, (deliveries, from, to)) = (took?, delivery?);
-    let (during, many) = slowest_of_a_hundred(&took, from, to);
-    let (after, _) = slowest_of_a_hundred(&took, to, Instant::now());
-    eprintln!("{keys} hints, {:?} after the start: 1 in 100 took {during:?}, then {after:?}", to - spawned);
+    let in_so_many = if keys < FULL { 10 } else { 100 };
+    let (during, many) = slowest_in(in_so_many, &took, from, to);
+    let (after, _) = slowest_in(in_so_many, &took, to, Instant::now());
+    eprintln!(
+        "{keys} hints, {:?} after the start: 1 in {in_so_many} took {during:?}, then {after:?}",
+        to - spawned
+    );
     // What the receiver asked for, however fast the machine is.
     let most = f64::from(HINT_CREDIT_BUSY) / HINT_PAUSE_BUSY.as_secs_f64();
     for Delivered { hints, from, to } in deliveries {
@@ -166,7 +173,7 @@ async fn entry_29_clients_hardly_feel_the_delivery_of_many_hints() -> Result<()>
     }
     ensure!(many >= 50, "only {many} requests in that time prove nothing");
     let bearable = after.max(HICCUP) * FACTOR;
-    ensure!(during < bearable, "1 in 100 took {during:?} during the delivery, {after:?} after it");
+    ensure!(during < bearable, "1 in {in_so_many} took {during:?} during the delivery, {after:?} after it");
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
