@@ -42,7 +42,7 @@ pub use cart::{Cart, CartItem, ItemChange, fresh_op_id};
 pub use cluster::{Cluster, Explanation, Member, Progress, Replica, ReplicaVersion, RingState, Waiting};
 pub use error::{Error, Outcome, Problem, Result, Retry};
 pub use object::{Context, Object, Quorum, ReadOptions, Receipt, Version, WriteOptions, Written};
-pub use plan::{Balance, Change, Committed, Plan, PlannedNode, Surplus, Transfer, Transfers};
+pub use plan::{Balance, Change, Committed, Plan, PlannedNode, Replaced, Surplus, Transfer, Transfers};
 pub use repair::{Repair, RepairScope};
 pub use transport::{
     FailureKind, HttpTransport, Method, Request, ReqwestTransport, Response, TransportError,

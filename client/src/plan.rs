@@ -44,6 +44,31 @@ pub enum Change {
         #[serde(skip_serializing_if = "Option::is_none")]
         zone: Option<String>,
     },
+    /// A node that is gone for ever goes, and does not count among those of whom a change needs most.
+    #[serde(untagged)]
+    LeaveByForce {
+        /// Who.
+        leave: String,
+        /// True.
+        force: bool,
+    },
+    /// The same of a node whose place another takes.
+    #[serde(untagged)]
+    ReplaceByForce {
+        /// Who goes, and who comes.
+        replace: Replaced,
+        /// True.
+        force: bool,
+    },
+}
+
+/// Who goes, and who comes in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Who goes.
+    pub old: String,
+    /// Who takes its place.
+    pub new: String,
 }
 
 /// What is staged, and what it would move.
@@ -199,6 +224,10 @@ impl Change {
                 let weight = weight.map(|weight| format!(" weight {weight}")).unwrap_or_default();
                 let zone = zone.map(|zone| format!(" zone {zone:?}")).unwrap_or_default();
                 format!("{id} gets{weight}{zone}")
+            }
+            Ok(Change::LeaveByForce { leave, .. }) => format!("{leave} leaves by force"),
+            Ok(Change::ReplaceByForce { replace: Replaced { old, new }, .. }) => {
+                format!("{new} takes the place of {old} by force")
             }
             Err(_) => change.to_string(),
         }

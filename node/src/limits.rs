@@ -332,8 +332,9 @@ pub const REAP_EVERY_MAX: Duration = Duration::from_secs(15);
 /// Dead keys that one node remembers agreements about: 65,536 × some 200 bytes. More wait for those to go.
 pub const REAP_KEYS_MAX: usize = 65_536;
 
-/// Pages of dead records that one node asks about in a round: as many as it remembers agreements about.
-pub const REAP_PAGES_MAX: usize = REAP_KEYS_MAX / REAP_PAGE_ROWS;
+/// Rounds, beyond twice the grace, in which a node asks about the same dead keys if it can't ask about all: one that finds
+/// agreement, one that finds it quiet, and two for a round that takes longer than it should.
+pub const REAP_STAY_ROUNDS: u32 = 4;
 
 /// How often all others are asked what their clocks say, until the node is sure.
 pub const CLOCK_EVERY: Duration = Duration::from_millis(500);

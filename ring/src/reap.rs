@@ -20,6 +20,10 @@
 //!
 //! All times are the asker's monotonic ones, in memory: a restart begins anew, and no calendar is trusted.
 
+mod tour;
+
+pub use tour::Tour;
+
 use crate::ids::{NodeId, ObjectId};
 use crate::planted::{self, Bug};
 use crate::time::Time;

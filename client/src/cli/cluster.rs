@@ -45,7 +45,7 @@ pub enum ClusterCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Stage: a node that was started with `--join manual` takes its share
+    /// Stage: a node that was started with `--join manual` takes its share, or one that leaves stays
     Join {
         /// The node
         node: String,
@@ -54,6 +54,10 @@ pub enum ClusterCommand {
     Leave {
         /// The node
         node: String,
+        /// It is gone for ever, and so are most others: it does not count among those of whom a change needs most. What only it
+        /// had is lost, and if it is alive after all, both sides of a broken network may go their own way
+        #[arg(long)]
+        force: bool,
     },
     /// Stage: a new node takes exactly the place of an old one, which goes for ever
     Replace {
@@ -61,6 +65,9 @@ pub enum ClusterCommand {
         old: String,
         /// The node that takes its place
         new: String,
+        /// As of `leave`
+        #[arg(long)]
+        force: bool,
     },
     /// Stage: another share or failure domain for a node
     Set(SetArgs),
@@ -81,8 +88,10 @@ pub(crate) async fn run(args: ClusterArgs, client: &Client, terminal: &mut Termi
     match args.command {
         ClusterCommand::Status { wait } => status(wait, client, terminal).await,
         ClusterCommand::Join { node } => plan::join(&node, client, terminal).await,
-        ClusterCommand::Leave { node } => plan::leave(&node, client, terminal).await,
-        ClusterCommand::Replace { old, new } => plan::replace(&old, &new, client, terminal).await,
+        ClusterCommand::Leave { node, force } => plan::leave(&node, force, client, terminal).await,
+        ClusterCommand::Replace { old, new, force } => {
+            plan::replace(&old, &new, force, client, terminal).await
+        }
         ClusterCommand::Set(args) => plan::set(args, client, terminal).await,
         ClusterCommand::Plan => plan::show(client, terminal).await,
         ClusterCommand::Commit { hash } => plan::commit(hash, client, terminal).await,

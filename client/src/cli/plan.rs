@@ -9,7 +9,7 @@ use super::output::{Terminal, document, or_none, table};
 use crate::call::Client;
 use crate::cluster::Cluster;
 use crate::error::{Error, Problem, Result};
-use crate::plan::{Change, Plan, PlannedNode};
+use crate::plan::{Change, Plan, PlannedNode, Replaced};
 use clap::Args;
 use indicatif::BinaryBytes;
 use serde::Deserialize;
@@ -35,19 +35,30 @@ pub(crate) async fn join(node: &str, client: &Client, terminal: &mut Terminal<'_
     stage(Change::Join(id), client, terminal).await
 }
 
-pub(crate) async fn leave(node: &str, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {
+pub(crate) async fn leave(
+    node: &str,
+    force: bool,
+    client: &Client,
+    terminal: &mut Terminal<'_>,
+) -> Result<i32> {
     let [id] = named([node], client).await?;
-    stage(Change::Leave(id), client, terminal).await
+    let change = if force { Change::LeaveByForce { leave: id, force } } else { Change::Leave(id) };
+    stage(change, client, terminal).await
 }
 
 pub(crate) async fn replace(
     old: &str,
     new: &str,
+    force: bool,
     client: &Client,
     terminal: &mut Terminal<'_>,
 ) -> Result<i32> {
     let [old, new] = named([old, new], client).await?;
-    stage(Change::Replace { old, new }, client, terminal).await
+    let change = match force {
+        true => Change::ReplaceByForce { replace: Replaced { old, new }, force },
+        false => Change::Replace { old, new },
+    };
+    stage(change, client, terminal).await
 }
 
 pub(crate) async fn set(args: SetArgs, client: &Client, terminal: &mut Terminal<'_>) -> Result<i32> {

@@ -83,9 +83,8 @@ impl Reader {
         })?;
         let origin = format!("in the file {shown}");
         for (name, value) in table {
-            let section = matches!(name.as_str(), "limits" | "defaults" | "timeouts");
             match value {
-                Value::Table(keys) if section => {
+                Value::Table(keys) if is_section(&name) => {
                     for (key, value) in keys {
                         self.put(&format!("{name}.{key}"), value, origin.clone());
                     }
@@ -282,6 +281,11 @@ impl Reader {
         let allowed = near.collect::<Vec<_>>().join(", ");
         Err(ConfigError::Unknown { key, origin: found.origin, allowed })
     }
+}
+
+/// Whether any key of the list has this before its dot.
+fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(section, _)| section == name))
 }
 
 const HOST_PORT: &str = "a host and a port, as node1:8099";

@@ -74,6 +74,50 @@ fn every_key_can_stand_in_the_file_and_in_the_environment() {
     assert_eq!(config.defaults["r"], toml::Value::String("all".to_owned()));
 }
 
+/// A file with one key in it, under its section if it has one.
+fn one_key(name: &str, value: &str) -> String {
+    match name.split_once('.') {
+        Some((section, key)) => format!("[{section}]\n{key} = {value}\n"),
+        None => format!("{name} = {value}\n"),
+    }
+}
+
+#[test]
+fn every_key_of_the_list_is_read_from_the_file() {
+    let secret = file("s3");
+    let without_default = |name: &str| match name {
+        "advertise_http" | "advertise_peer" => "'a.b:80'".to_owned(),
+        "seeds" => "['a:1']".to_owned(),
+        "node_id" => "'000102030405060708090a0b0c0d0e0f'".to_owned(),
+        "zone" | "cluster_secret" => "'text'".to_owned(),
+        "cluster_secret_file" => format!("{:?}", secret.path().to_str().unwrap()),
+        other => panic!("a key without a default needs a value here: {other}"),
+    };
+    let written = |default: &str| match default.parse::<toml::Value>() {
+        Ok(value) => value.to_string(),
+        Err(_) => format!("{default:?}"),
+    };
+    let read = |text: &str| {
+        let file = file(text);
+        let args = NodeArgs { config: Some(file.path().to_owned()), ..NodeArgs::default() };
+        let check = |given: &_| super::defaults::bucket_defaults(given).map(drop);
+        Config::load(&args, &|_| None, &check).map_err(|error| error.to_string())
+    };
+    for key in KEYS {
+        let good = match key.default {
+            "" => without_default(key.name),
+            default => written(default),
+        };
+        let text = one_key(key.name, &good);
+        assert!(read(&text).is_ok(), "{text}: {:?}", read(&text));
+        // And whoever reads it looks at just this value.
+        let wrong = read(&one_key(key.name, "{ nonsense = [1] }")).expect_err(key.name);
+        assert!(wrong.starts_with(&format!("{}: found ", key.name)), "{wrong}");
+        assert!(!wrong.contains("unknown key"), "{wrong}");
+    }
+    assert_eq!(read("[reap]\ngrace_ms = 20001").unwrap().reap_grace, Duration::from_millis(20_001));
+}
+
 #[test]
 fn a_bad_value_is_named_with_what_was_found_and_what_is_allowed() {
     for (text, key, found, allowed) in [

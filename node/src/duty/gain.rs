@@ -16,7 +16,6 @@ use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId, Partition};
-use ring::members::Status;
 use ring::planted::{self, Bug};
 use ring::tree::{Group, Slot};
 use ring::wire::peer::{Answer, Ask, Message};
@@ -52,8 +51,7 @@ pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
             // What is to be fetched is another question now.
             return false;
         }
-        let lost = snapshot.view.members.get(&owner).is_none_or(|member| member.status >= Status::Lost);
-        if !lost || !node.cluster.doubted().contains(&owner) {
+        if !snapshot.view.is_given_up(owner, &node.cluster.doubted()) {
             fetch_from(node, owner, &mut wanted).await;
         }
     }
@@ -73,8 +71,7 @@ impl Wanted {
         let nobody = BTreeSet::new();
         let heard = self.heard.get(group).unwrap_or(&nobody);
         let owners = &self.sources[group];
-        let given_up =
-            |id: &NodeId| snapshot.view.members.get(id).is_none_or(|member| member.status >= Status::Lost);
+        let given_up = |id: &NodeId| snapshot.view.is_given_up(*id, &doubted);
         if planted::is(Bug::FillFromOne) && !heard.is_empty() {
             return true;
         }

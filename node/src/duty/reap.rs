@@ -2,10 +2,11 @@
 //! of each partition asks for them, round after round, and lets go what is ripe: at the other owners first, here last, so
 //! that what fails half-way is found again.
 //!
-//! The dead are found in an index of their own. A round costs one question to each member for every 256 of them.
+//! The dead are found in an index of their own. A round costs one question to each member for every 256 of them, or for every
+//! partition that has any. Where there are more than one round may ask about, `ring::reap::Tour` says where to begin.
 
 use crate::limits::{
-    REAP_EVERY_MAX, REAP_EVERY_MIN, REAP_KEYS_MAX, REAP_PAGE_ROWS, REAP_PAGES_MAX, REAP_TIMEOUT,
+    REAP_EVERY_MAX, REAP_EVERY_MIN, REAP_KEYS_MAX, REAP_PAGE_ROWS, REAP_STAY_ROUNDS, REAP_TIMEOUT,
 };
 use crate::node::Node;
 use crate::node::reap::said;
@@ -14,7 +15,7 @@ use crate::world::World;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use ring::ids::{NodeId, Partition};
-use ring::reap::{Dead, Reaper, Said, Waiting};
+use ring::reap::{Dead, Reaper, Said, Tour, Waiting};
 use ring::tree::Leaf;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use ring::wire::record::digest;
@@ -24,9 +25,11 @@ use tokio::sync::watch;
 
 /// Runs until the shutdown.
 pub async fn run<W: World>(node: Node<W>, grace: Duration, mut shutdown: watch::Receiver<bool>) {
-    let mut tick = tokio::time::interval((grace / 4).clamp(REAP_EVERY_MIN, REAP_EVERY_MAX));
+    let every = (grace / 4).clamp(REAP_EVERY_MIN, REAP_EVERY_MAX);
+    let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reaper = Reaper::new(grace, REAP_KEYS_MAX);
+    let mut tour = Tour::new(REAP_KEYS_MAX, 2 * grace + REAP_STAY_ROUNDS * every);
     loop {
         tokio::select! {
             biased;
@@ -36,26 +39,30 @@ pub async fn run<W: World>(node: Node<W>, grace: Duration, mut shutdown: watch::
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            came = round(&node, &mut reaper) => if let Err(refusal) = came {
+            came = round(&node, &mut reaper, &mut tour) => if let Err(refusal) = came {
                 tracing::debug!(%refusal, "a round of forgetting was given up");
             }
         }
     }
 }
 
-/// Goes through all dead records here. Those of other askers are only counted.
-async fn round<W: World>(node: &Node<W>, reaper: &mut Reaper) -> Result<(), Refusal> {
+/// Goes through all dead records here, and asks about as many as it may. Those of other askers are only counted.
+async fn round<W: World>(
+    node: &Node<W>,
+    reaper: &mut Reaper,
+    tour: &mut Tour<Vec<u8>>,
+) -> Result<(), Refusal> {
     let table = node.table_tag().digest;
     reaper.begin(table);
-    let (mut held, mut pages, mut waiting) = (0, 0, Waiting::default());
-    for partition in (0..node.cluster.snapshot().view.partitions).map(Partition) {
-        let (mut start, end) = keys::records_of_partition(partition);
+    let (mut held, mut waiting) = (0, Waiting::default());
+    let partitions = node.cluster.snapshot().view.partitions;
+    for (partition, mut start, end) in once_round(partitions, tour.begin()) {
         loop {
             let rows = node
                 .store
                 .scan(Family::Dead, &start, end.as_deref(), REAP_PAGE_ROWS, usize::MAX)
                 .map_err(|error| Refusal::Unavailable(error.to_string()))?;
-            let Some((last, _)) = rows.last() else { break };
+            let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else { break };
             start = keys::after(last);
             held += rows.len() as u64;
             if !leads(node, partition) {
@@ -64,8 +71,7 @@ async fn round<W: World>(node: &Node<W>, reaper: &mut Reaper) -> Result<(), Refu
             let snapshot = node.cluster.snapshot();
             if !snapshot.regime.is_settled() || snapshot.regime.name().digest != table {
                 waiting.moving += rows.len() as u64;
-            } else if pages < REAP_PAGES_MAX {
-                pages += 1;
+            } else if tour.takes(&first.to_vec(), rows.len()) {
                 let page = page(node, partition, rows.iter().map(|(key, _)| key))?;
                 add(&mut waiting, go_through(node, reaper, page).await);
             } else {
@@ -73,11 +79,30 @@ async fn round<W: World>(node: &Node<W>, reaper: &mut Reaper) -> Result<(), Refu
             }
         }
     }
+    tour.end(node.now());
     reaper.end();
     let mut reaped = node.lock_reaped();
     (reaped.held, reaped.waiting) = (held, waiting);
     reaped.rounds += 1;
     Ok(())
+}
+
+/// A stretch of the keys of one partition.
+type Stretch = (Partition, Vec<u8>, Option<Vec<u8>>);
+
+/// All partitions from a key on, round to the key again.
+fn once_round(partitions: u16, from: Option<Vec<u8>>) -> Vec<Stretch> {
+    let whole = |partition: u16| {
+        let (start, end) = keys::records_of_partition(Partition(partition));
+        (Partition(partition), start, end)
+    };
+    let first = from.as_deref().and_then(|key| key.first_chunk()).map(|bytes| u16::from_be_bytes(*bytes));
+    let (Some(from), Some(first)) = (from, first) else { return (0..partitions).map(whole).collect() };
+    let mut stretches: Vec<Stretch> = (first..partitions).chain(0..=first).map(whole).collect();
+    if let [(_, start, _), .., (_, _, end)] = stretches.as_mut_slice() {
+        (*start, *end) = (from.clone(), Some(from));
+    }
+    stretches
 }
 
 /// Whether this node asks about the partition: it is the first that owns it.
@@ -179,4 +204,27 @@ fn add(sum: &mut Waiting, more: Waiting) {
     sum.hinted += more.hinted;
     sum.young += more.young;
     sum.moving += more.moving;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_begins_in_the_middle_comes_to_each_key_once() {
+        let key = |partition: u16, name: u8| [&partition.to_be_bytes()[..], &[name]].concat();
+        let all: Vec<Vec<u8>> =
+            (0..4).flat_map(|partition| (0..3).map(move |name| key(partition, name))).collect();
+        for (at, from) in all.iter().enumerate() {
+            let mut met = Vec::new();
+            for (partition, start, end) in once_round(4, Some(from.clone())) {
+                let within = |key: &&Vec<u8>| **key >= start && end.as_ref().is_none_or(|end| *key < end);
+                let found: Vec<&Vec<u8>> = all.iter().filter(within).collect();
+                assert!(found.iter().all(|key| key[..2] == partition.0.to_be_bytes()));
+                met.extend(found.into_iter().cloned());
+            }
+            assert_eq!(met, [&all[at..], &all[..at]].concat());
+        }
+        assert_eq!(once_round(4, None).len(), 4);
+    }
 }

@@ -1,8 +1,8 @@
 //! Takes part in every change of who owns what: fetches what this node takes over, says so, and takes the next step.
 //!
 //! ```text
-//!   Up, and no part in the settled table ──► everybody acts by both tables ──► fetch ──► done ──► settled
-//!   Leaving ──► no hint is left here ──► done ──► others are filled ──► Removed
+//!   Up, and no part in the settled table ──► everybody acts by both tables ──► fetch ──► done ──► agreed ──► settled
+//!   Leaving ──► no hint is left here ──► done ──► others are filled ──► agreed ──► settled ──► agreed ──► Removed
 //! ```
 //!
 //! The steps are decided in `ring::members`; here they are tried whenever the view has changed, and every second. A fetch
@@ -10,11 +10,12 @@
 //! interrupts.
 
 use super::gain;
+use crate::cluster::Snapshot;
 use crate::limits::SHAPE_EVERY;
 use crate::node::Node;
 use crate::store::{Family, Store};
 use crate::world::World;
-use ring::members::{Regime, Status, Step, Wait, Why, next};
+use ring::members::{Regime, Status, Step, View, Wait, Why, next};
 use tokio::sync::watch;
 
 /// Runs until the shutdown.
@@ -59,17 +60,30 @@ async fn take_part<W: World>(node: &Node<W>) {
             let others = waits.iter().find(|wait| wait.node != node.id());
             node.lock_gain().reason = others.map(told);
         }
-        Step::Settle | Step::Retire => {
-            let taken = node.cluster.update(|view| {
-                // Somebody else may have taken it in the meantime.
-                if Regime::same(view, &snapshot.view) { view.advance(&step).map(drop) } else { Ok(()) }
-            });
-            match taken {
-                Ok(true) => tracing::info!(?step, "the change of the tables goes on"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "a step of a change could not be taken"),
+        // Nobody may hear that this node agrees before the disk knows: it must not agree to another step after a crash.
+        Step::Agree => {
+            let agree = |view: &mut View| view.advance(node.id(), &snapshot.regime, &step) == Ok(true);
+            match node.keep_ahead(agree).await {
+                Ok(()) => take(node, &snapshot, &step),
+                Err(refusal) => {
+                    tracing::warn!(%refusal, "that this node agrees to a change could not be kept")
+                }
             }
         }
+        Step::Settle | Step::Retire => take(node, &snapshot, &step),
+    }
+}
+
+fn take<W: World>(node: &Node<W>, snapshot: &Snapshot, step: &Step) {
+    let taken = node.cluster.update(|view| {
+        // Somebody else may have taken it in the meantime.
+        let same = Regime::same(view, &snapshot.view);
+        if same { view.advance(node.id(), &snapshot.regime, step).map(drop) } else { Ok(()) }
+    });
+    match taken {
+        Ok(true) => tracing::info!(?step, "the change of the tables goes on"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "a step of a change could not be taken"),
     }
 }
 
@@ -91,9 +105,8 @@ fn keeps_no_hint<W: World>(node: &Node<W>) -> bool {
 }
 
 fn say_done<W: World>(node: &Node<W>, regime: u64) {
-    let same = |view: &ring::members::View| {
-        view.members.get(&node.id()).is_some_and(|member| member.acting.regime == regime)
-    };
+    let same =
+        |view: &View| view.members.get(&node.id()).is_some_and(|member| member.acting.regime == regime);
     let _: Result<bool, ()> = node.cluster.update(|view| {
         if same(view) {
             view.act(node.id(), regime, true);
@@ -106,7 +119,7 @@ fn say_done<W: World>(node: &Node<W>, regime: u64) {
 /// not fall back behind it.
 pub(super) fn acknowledge<W: World>(node: &Node<W>, kept: &crate::cluster::Snapshot) {
     let (me, name) = (node.id(), kept.regime.name().digest);
-    let acts = |view: &ring::members::View| view.members.get(&me).is_none_or(|m| m.acting.regime == name);
+    let acts = |view: &View| view.members.get(&me).is_none_or(|m| m.acting.regime == name);
     if acts(&kept.view) || !kept.regime.nodes().contains(&me) {
         return;
     }

@@ -190,10 +190,24 @@ impl<W: World> Node<W> {
     pub(crate) async fn keep_view(&self) -> Result<Arc<Snapshot>, Refusal> {
         let _one = self.keeping.lock().await;
         let snapshot = self.cluster.snapshot();
-        let mut batch = Batch::default();
-        batch.put(Family::Meta, rows::VIEW, snapshot.view.encode());
-        self.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await?;
+        self.write_view(&snapshot.view).await?;
         Ok(snapshot)
+    }
+
+    /// Writes the view to the disk with a change that is made to it only afterwards.
+    pub(crate) async fn keep_ahead(
+        &self,
+        change: impl FnOnce(&mut ring::members::View) -> bool,
+    ) -> Result<(), Refusal> {
+        let _one = self.keeping.lock().await;
+        let mut view = self.cluster.snapshot().view.clone();
+        if change(&mut view) { self.write_view(&view).await } else { Ok(()) }
+    }
+
+    async fn write_view(&self, view: &ring::members::View) -> Result<(), Refusal> {
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, rows::VIEW, view.encode());
+        self.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await.map(drop)
     }
 
     /// The own copy of a key as it is on disk.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The version of the frame and of the bodies in it, agreed on in the hello.
-pub const PROTOCOL: u8 = 2;
+pub const PROTOCOL: u8 = 3;
 /// Bytes in front of the body.
 pub const HEAD_BYTES: usize = 54;
 /// The largest body.

@@ -4,6 +4,10 @@
 //! rows of members; what that moves follows from the rows. Two commits at once on two sides of a partition both hold: rows
 //! merge, and there is one target in the end. The hash of a plan names what is staged *and* what it would be applied to:
 //! who commits what he has not seen is refused.
+//!
+//! Who can't be reached and is let go is given up: nobody waits for its word. It still counts among those of whom a change
+//! needs most (`settle`), so a minority may commit what it likes and moves nothing. Where most are gone for ever an operator
+//! says so of each of them by force, and they do not count any more.
 
 use super::status::Status;
 use super::view::{TEXT_BYTES_MAX, VERSION_MAX, View, ViewError};
@@ -22,13 +26,20 @@ pub enum Change {
     /// A node that waits takes its share.
     Join(NodeId),
     /// A member hands everything on and goes.
-    Leave(NodeId),
+    Leave {
+        /// Who.
+        id: NodeId,
+        /// It can't be reached and never will be: it does not count among those of whom a change needs most.
+        force: bool,
+    },
     /// The one goes, the other takes its place.
     Replace {
         /// Who goes.
         old: NodeId,
         /// Who comes.
         new: NodeId,
+        /// As of a leave.
+        force: bool,
     },
     /// A member gets another weight or zone.
     Set {
@@ -103,11 +114,16 @@ pub enum ChangeError {
 }
 
 impl Change {
+    /// A leave of somebody who hands on what it has, or whom the others do without.
+    pub fn leave(id: NodeId) -> Change {
+        Change::Leave { id, force: false }
+    }
+
     /// The members that it concerns.
     fn concerns(&self) -> Vec<NodeId> {
         match self {
-            Change::Join(id) | Change::Leave(id) | Change::Set { id, .. } => vec![*id],
-            Change::Replace { old, new } => vec![*old, *new],
+            Change::Join(id) | Change::Leave { id, .. } | Change::Set { id, .. } => vec![*id],
+            Change::Replace { old, new, .. } => vec![*old, *new],
         }
     }
 }
@@ -177,14 +193,16 @@ impl View {
             }
             view.apply(at, change, lost)?;
             let left = view.claimants().len();
-            if left < n && left < self.claimants().len() {
+            if left < self.claimants().len() && view.leaves_too_few(n) {
                 first_too_few.get_or_insert(at);
             }
         }
         // A later change may have made up for it.
         let left = view.claimants().len();
         match first_too_few {
-            Some(at) if left < n && left < self.claimants().len() => Err(ChangeError::TooFew { at, left, n }),
+            Some(at) if left < self.claimants().len() && view.leaves_too_few(n) => {
+                Err(ChangeError::TooFew { at, left, n })
+            }
             _ => Ok(view),
         }
     }
@@ -217,17 +235,28 @@ impl View {
         xxh3_64(&postcard::to_stdvec(&named).expect("a plan is plain data"))
     }
 
-    /// The layout that the members as they are will have in the end.
+    /// The layout that the members as they are will have in the end. Where nobody is left, those who have everything keep it.
     pub fn target(&self) -> Layout {
-        self.settled.layout.evolve(&self.claimants())
+        let claimants = self.claimants();
+        if claimants.is_empty() {
+            self.settled.layout.clone()
+        } else {
+            self.settled.layout.evolve(&claimants)
+        }
+    }
+
+    /// Whether fewer would own the ring than a bucket of the greatest `n` wants replicas, and than own it now.
+    pub fn leaves_too_few(&self, n: usize) -> bool {
+        let left = self.members.values().filter(|member| member.status.claims()).count();
+        left < n.min(self.settled.layout.members().len())
     }
 
     fn apply(&mut self, at: usize, change: &Change, lost: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
         match change {
             Change::Join(id) => self.join(at, "/join", *id),
-            Change::Leave(id) => self.leave(at, "/leave", *id, lost),
-            Change::Replace { old, new } => {
-                self.leave(at, "/replace/old", *old, lost)?;
+            Change::Leave { id, force } => self.leave(at, "/leave", *id, *force, lost),
+            Change::Replace { old, new, force } => {
+                self.leave(at, "/replace/old", *old, *force, lost)?;
                 match self.member(at, *new)?.status {
                     // A node that has come in by itself may take a dead one's place as well.
                     Status::Up => Ok(()),
@@ -260,7 +289,7 @@ impl View {
 
     fn join(&mut self, at: usize, field: &'static str, id: NodeId) -> Result<(), ChangeError> {
         let status = self.member(at, id)?.status;
-        if status != Status::Joining && status != Status::Leaving {
+        if status != Status::Joining && !status.leaves() {
             let why = format!("member {id} is {} and can't join", status.name());
             return Err(ChangeError::Unfit { at, field, why });
         }
@@ -272,14 +301,20 @@ impl View {
         at: usize,
         field: &'static str,
         id: NodeId,
+        force: bool,
         lost: &BTreeSet<NodeId>,
     ) -> Result<(), ChangeError> {
-        let status = self.member(at, id)?.status;
+        let (status, silent) = (self.member(at, id)?.status, lost.contains(&id));
         let to = match status {
-            // It owns nothing.
-            Status::Joining => Status::Removed,
-            Status::Up | Status::Leaving if lost.contains(&id) => Status::Lost,
-            Status::Up => Status::Leaving,
+            // A newcomer owns nothing, and is removed as soon as the others know.
+            Status::Joining => Status::Leaving,
+            _ if force && !silent => {
+                let why = format!("member {id} can be reached: let it leave without force");
+                return Err(ChangeError::Unfit { at, field: "/force", why });
+            }
+            Status::Up | Status::Leaving | Status::Lost if force => Status::WrittenOff,
+            Status::Up | Status::Leaving | Status::WrittenOff if silent && !force => Status::Lost,
+            Status::Up | Status::WrittenOff if !force => Status::Leaving,
             _ => {
                 let why = format!("member {id} is {} already", status.name());
                 return Err(ChangeError::Unfit { at, field, why });

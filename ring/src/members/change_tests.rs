@@ -39,7 +39,7 @@ fn statuses(view: &View) -> Vec<(u128, Status)> {
 fn what_is_staged_moves_nothing() {
     let mut view = cluster(4);
     let before = (view.claimants(), view.table_counter());
-    stage(&mut view, &[Change::Join(NodeId(9)), Change::Leave(NodeId(1)), set(2, 5)]).unwrap();
+    stage(&mut view, &[Change::Join(NodeId(9)), Change::leave(NodeId(1)), set(2, 5)]).unwrap();
     assert_eq!((view.claimants(), view.table_counter()), before);
     let hash = view.plan_hash();
     view.commit(NodeId(2), hash, N, &BTreeSet::new()).unwrap();
@@ -69,12 +69,12 @@ fn a_hash_names_what_its_author_has_seen() {
 fn too_few_are_never_left() {
     let mut view = cluster(3);
     assert_eq!(
-        stage(&mut view, &[Change::Leave(NodeId(1))]),
+        stage(&mut view, &[Change::leave(NodeId(1))]),
         Err(ChangeError::TooFew { at: 0, left: 2, n: 3 })
     );
-    stage(&mut view, &[Change::Leave(NodeId(1)), Change::Join(NodeId(9))]).unwrap();
+    stage(&mut view, &[Change::leave(NodeId(1)), Change::Join(NodeId(9))]).unwrap();
     let mut view = cluster(3);
-    stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9) }]).unwrap();
+    stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9), force: false }]).unwrap();
     let mut young = cluster(1);
     stage(&mut young, &[Change::Join(NodeId(9))]).unwrap();
 }
@@ -87,18 +87,24 @@ fn what_does_not_fit_is_refused_with_its_place() {
         other => panic!("{other:?}"),
     };
     assert_eq!(at(stage(&mut view, &[Change::Join(NodeId(1))])), (0, "/join"));
-    assert_eq!(at(stage(&mut view, &[Change::Leave(NodeId(1)), Change::Leave(NodeId(1))])), (1, ""));
+    assert_eq!(at(stage(&mut view, &[Change::leave(NodeId(1)), Change::leave(NodeId(1))])), (1, ""));
     assert_eq!(at(stage(&mut view, &[set(1, 0)])), (0, "/set/weight"));
     assert_eq!(at(stage(&mut view, &[set(1, WEIGHT_MAX + 1)])), (0, "/set/weight"));
-    let replace = Change::Replace { old: NodeId(1), new: NodeId(1) };
+    let replace = Change::Replace { old: NodeId(1), new: NodeId(1), force: false };
     assert_eq!(at(stage(&mut view, &[replace])), (0, ""));
     let nobody = NodeId(77);
     assert_eq!(
-        stage(&mut view, &[set(2, 2), Change::Leave(nobody)]),
+        stage(&mut view, &[set(2, 2), Change::leave(nobody)]),
         Err(ChangeError::NoMember { at: 1, id: nobody })
     );
     view.set_status(NodeId(4), Status::Lost).unwrap();
-    assert_eq!(at(stage(&mut view, &[Change::Leave(NodeId(4))])), (0, "/leave"));
+    assert_eq!(at(stage(&mut view, &[Change::leave(NodeId(4))])), (0, "/leave"));
+    let by_force = Change::Leave { id: NodeId(3), force: true };
+    assert_eq!(
+        at(stage(&mut view, &[by_force])),
+        (0, "/force"),
+        "whoever can be reached is not gone for ever"
+    );
     assert!(view.staged.changes.is_empty(), "a refused change leaves nothing behind");
 }
 
@@ -109,7 +115,7 @@ fn a_later_change_of_a_member_takes_the_place_of_an_earlier_one() {
     stage(&mut view, &[set(2, 2)]).unwrap();
     stage(&mut view, &[set(1, 3)]).unwrap();
     assert_eq!(view.staged.changes, [set(2, 2), set(1, 3)]);
-    stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9) }]).unwrap();
+    stage(&mut view, &[Change::Replace { old: NodeId(1), new: NodeId(9), force: false }]).unwrap();
     assert_eq!(view.staged.changes.len(), 2);
 }
 
@@ -117,35 +123,59 @@ fn a_later_change_of_a_member_takes_the_place_of_an_earlier_one() {
 fn who_can_t_be_reached_is_not_waited_for() {
     let mut view = cluster(4);
     let lost = BTreeSet::from([NodeId(1)]);
-    view.stage(NodeId(2), vec![Change::Leave(NodeId(1))], N, &lost).unwrap();
+    view.stage(NodeId(2), vec![Change::leave(NodeId(1))], N, &lost).unwrap();
     let hash = view.plan_hash();
     view.commit(NodeId(2), hash, N, &lost).unwrap();
     assert_eq!(view.members[&NodeId(1)].status, Status::Lost);
     let mut view = cluster(4);
     view.set_status(NodeId(1), Status::Leaving).unwrap();
-    view.stage(NodeId(2), vec![Change::Leave(NodeId(1))], N, &lost).unwrap();
+    view.stage(NodeId(2), vec![Change::leave(NodeId(1))], N, &lost).unwrap();
     let mut view = cluster(4);
-    stage(&mut view, &[Change::Leave(NodeId(9))]).unwrap();
+    stage(&mut view, &[Change::leave(NodeId(9))]).unwrap();
     let hash = view.plan_hash();
     view.commit(NodeId(1), hash, N, &BTreeSet::new()).unwrap();
-    assert_eq!(view.members[&NodeId(9)].status, Status::Removed, "who waits owns nothing");
+    assert_eq!(view.members[&NodeId(9)].status, Status::Leaving, "not removed before most have heard of it");
+}
+
+#[test]
+fn by_force_somebody_does_not_count_any_more_until_it_is_let_go_again_or_called_back() {
+    let lost = BTreeSet::from([NodeId(1)]);
+    let commit = |view: &mut View, change: Change| {
+        view.stage(NodeId(2), vec![change], N, &lost).unwrap();
+        let hash = view.plan_hash();
+        view.commit(NodeId(2), hash, N, &lost).unwrap();
+        view.members[&NodeId(1)].status
+    };
+    let by_force = Change::Leave { id: NodeId(1), force: true };
+    let mut view = cluster(4);
+    for change in [Change::leave(NodeId(1)), by_force.clone()] {
+        assert!(commit(&mut view, change).leaves());
+    }
+    assert_eq!(view.members[&NodeId(1)].status, Status::WrittenOff);
+    assert_eq!(commit(&mut view, Change::leave(NodeId(1))), Status::Lost);
+    assert_eq!(commit(&mut view, by_force), Status::WrittenOff);
+    assert_eq!(commit(&mut view, Change::Join(NodeId(1))), Status::Up);
+    let replace = Change::Replace { old: NodeId(1), new: NodeId(9), force: true };
+    assert_eq!(commit(&mut view, replace), Status::WrittenOff);
 }
 
 #[test]
 fn a_leave_is_called_off_by_a_join() {
     let mut view = cluster(4);
-    view.set_status(NodeId(1), Status::Leaving).unwrap();
-    stage(&mut view, &[Change::Join(NodeId(1))]).unwrap();
-    let hash = view.plan_hash();
-    view.commit(NodeId(2), hash, N, &BTreeSet::new()).unwrap();
-    assert_eq!(view.members[&NodeId(1)].status, Status::Up);
+    for status in [Status::Leaving, Status::Lost, Status::WrittenOff] {
+        view.set_status(NodeId(1), status).unwrap();
+        stage(&mut view, &[Change::Join(NodeId(1))]).unwrap();
+        let hash = view.plan_hash();
+        view.commit(NodeId(2), hash, N, &BTreeSet::new()).unwrap();
+        assert_eq!(view.members[&NodeId(1)].status, Status::Up);
+    }
 }
 
 /// Two stage at the same moment, the one commits, and the other's copy of the plan wins over the empty one.
 #[test]
 fn what_was_carried_out_meanwhile_stands_in_nobodys_way() {
     let mut view = cluster(5);
-    stage(&mut view, &[Change::Leave(NodeId(5)), set(4, 2)]).unwrap();
+    stage(&mut view, &[Change::leave(NodeId(5)), set(4, 2)]).unwrap();
     let stale = view.staged.clone();
     let hash = view.plan_hash();
     view.commit(NodeId(1), hash, 3, &BTreeSet::new()).unwrap();

@@ -53,6 +53,17 @@ pub struct Acting {
     pub regime: u64,
     /// It holds everything that this regime has it take over, and, if it leaves, nothing that only it could hand on.
     pub done: bool,
+    /// The last step to which it has agreed; see `settle`.
+    pub agreed: Option<Agreed>,
+}
+
+/// A step to which a member has agreed: it will not agree to another from the same layout while this one may be taken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Agreed {
+    /// The stamp of the settled layout from which it leads.
+    pub stamp: u64,
+    /// The [`Regime`](super::Regime) of which it is the step.
+    pub regime: u64,
 }
 
 /// One node in the eyes of the cluster.

@@ -23,7 +23,7 @@ mod status;
 mod view;
 
 pub use change::{Change, ChangeError, STAGED_MAX, Staged};
-pub use member::{Acting, Description, Member, Seat};
+pub use member::{Acting, Agreed, Description, Member, Seat};
 pub use regime::Regime;
 pub use settle::{Step, Wait, Why, next};
 pub use status::Status;

@@ -31,6 +31,28 @@ fn everybody_acts(view: &mut View) {
     }
 }
 
+fn everybody_acts_but(view: &mut View, silent: &[u128]) {
+    let regime = Regime::of(view);
+    for id in regime.nodes().into_iter().filter(|id| !silent.contains(&id.0)) {
+        view.act(id, regime.name().digest, false);
+    }
+}
+
+/// Whoever acts by this regime agrees, until most have, and then takes the step.
+fn takes(view: &mut View, doubted: &[u128], expected: &Step) {
+    let regime = Regime::of(view);
+    let owners = regime.settled.nodes().iter().copied().filter(|id| acts(view, &regime, *id));
+    let owners: Vec<NodeId> = owners.collect();
+    for id in &owners {
+        match step(view, doubted) {
+            Step::Agree => assert_eq!(view.advance(*id, &regime, &Step::Agree), Ok(true)),
+            _ => break,
+        }
+    }
+    assert_eq!(step(view, doubted), *expected);
+    assert_eq!(view.advance(owners[0], &regime, expected), Ok(true));
+}
+
 fn says(view: &mut View, id: u128, done: bool) {
     let regime = Regime::of(view).name().digest;
     view.act(NodeId(id), regime, done);
@@ -67,14 +89,15 @@ fn a_join_goes_step_by_step() {
     assert_eq!(step(&view, &[]), Step::Fill(vec![Wait { node: NodeId(4), why: Why::IsFilled }]));
     assert!(!Regime::of(&view).settled.nodes().contains(&NodeId(4)), "it owns nothing before it is filled");
     says(&mut view, 4, true);
-    assert_eq!(step(&view, &[]), Step::Settle);
-    view.advance(&Step::Settle).unwrap();
+    let before = Regime::of(&view);
+    assert_eq!(view.advance(NodeId(4), &before, &Step::Agree), Ok(false), "who owns nothing has no say");
+    takes(&mut view, &[], &Step::Settle);
+    assert_eq!(view.advance(NodeId(1), &before, &Step::Settle), Ok(false), "it is taken once");
     let regime = Regime::of(&view);
     assert!(regime.settled.nodes().contains(&NodeId(4)) && regime.previous.is_some());
     assert_eq!(waits(step(&view, &[])).len(), 4, "somebody may still act by the previous table");
     everybody_acts(&mut view);
-    assert_eq!(step(&view, &[]), Step::Retire);
-    view.advance(&Step::Retire).unwrap();
+    takes(&mut view, &[], &Step::Retire);
     assert_eq!(step(&view, &[]), Step::Rest);
 }
 
@@ -91,10 +114,10 @@ fn a_leave_waits_for_the_last_word_and_ends_with_removal() {
     assert_eq!(waits(step(&view, &[])), [(2, Why::HandsOn)]);
     assert_eq!(waits(step(&view, &[2])), [(2, Why::DoesNotAnswer)]);
     says(&mut view, 2, true);
-    view.advance(&step(&view, &[])).unwrap();
+    takes(&mut view, &[], &Step::Settle);
     assert_eq!(view.members[&NodeId(2)].status, Status::Leaving, "its copies count until all have heard");
     everybody_acts(&mut view);
-    view.advance(&step(&view, &[])).unwrap();
+    takes(&mut view, &[], &Step::Retire);
     assert_eq!(view.members[&NodeId(2)].status, Status::Removed);
     assert_eq!(step(&view, &[]), Step::Rest);
 }
@@ -106,7 +129,26 @@ fn nobody_waits_for_a_member_that_is_given_up() {
     for id in [1, 3, 4] {
         says(&mut view, id, true);
     }
-    assert_eq!(step(&view, &[2]), Step::Settle);
+    takes(&mut view, &[2], &Step::Settle);
+}
+
+#[test]
+fn who_was_given_up_and_is_heard_hands_on_like_any_leaver() {
+    for status in [Status::Lost, Status::WrittenOff] {
+        let mut view = cluster(4);
+        view.set_status(NodeId(2), status).unwrap();
+        for id in [1, 3, 4] {
+            says(&mut view, id, true);
+        }
+        assert_eq!(step(&view, &[2]), Step::Agree);
+        assert_eq!(waits(step(&view, &[])), [(2, Why::HasNotHeard)]);
+        says(&mut view, 2, false);
+        assert_eq!(waits(step(&view, &[])), [(2, Why::HandsOn)]);
+        says(&mut view, 2, true);
+        assert_eq!(step(&view, &[]), Step::Agree);
+        view.set_status(NodeId(2), Status::Up).unwrap();
+        assert_eq!(step(&view, &[]), Step::Rest, "and a join calls its leave off");
+    }
 }
 
 #[test]
@@ -117,7 +159,146 @@ fn a_minority_changes_nothing() {
     }
     assert_eq!(waits(step(&view, &[3, 4, 5])), [(3, Why::Majority), (4, Why::Majority), (5, Why::Majority)]);
     says(&mut view, 3, false);
-    assert_eq!(step(&view, &[4, 5]), Step::Settle);
+    takes(&mut view, &[4, 5], &Step::Settle);
+}
+
+#[test]
+fn giving_up_the_others_does_not_make_a_majority() {
+    let mut view = cluster(6);
+    for id in [4, 5, 6] {
+        view.set_status(NodeId(id), Status::Lost).unwrap();
+    }
+    everybody_acts_but(&mut view, &[4, 5, 6]);
+    let silent = [(4, Why::Majority), (5, Why::Majority), (6, Why::Majority)];
+    assert_eq!(waits(step(&view, &[4, 5, 6])), silent, "half of them are not most");
+    view.set_status(NodeId(6), Status::WrittenOff).unwrap();
+    everybody_acts_but(&mut view, &[4, 5, 6]);
+    for id in [1, 2, 3] {
+        says(&mut view, id, true);
+    }
+    takes(&mut view, &[4, 5, 6], &Step::Settle);
+    everybody_acts(&mut view);
+    takes(&mut view, &[4, 5, 6], &Step::Retire);
+    let statuses = [4, 5, 6].map(|id| view.members[&NodeId(id)].status);
+    assert_eq!(
+        statuses,
+        [Status::Removed, Status::Removed, Status::WrittenOff],
+        "by force nobody is removed"
+    );
+    assert_eq!(step(&view, &[6]), Step::Rest);
+    view.set_status(NodeId(6), Status::Lost).unwrap();
+    everybody_acts(&mut view);
+    takes(&mut view, &[6], &Step::Retire);
+    assert_eq!(view.members[&NodeId(6)].status, Status::Removed);
+}
+
+#[test]
+fn two_halves_that_gave_up_each_other_wait_for_an_operator_and_lose_nobody() {
+    let base = cluster(6);
+    let side = |others: [u128; 3]| {
+        let mut view = base.clone();
+        for id in others {
+            view.set_status(NodeId(id), Status::Lost).unwrap();
+        }
+        view
+    };
+    let mut view = side([1, 2, 3]);
+    view.merge(&side([4, 5, 6])).unwrap();
+    assert_eq!(view.claimants(), [], "nobody wants to be an owner");
+    let regime = Regime::of(&view);
+    assert!(regime.target.is_none() && *regime.settled.nodes() == (1..=6).map(NodeId).collect());
+    everybody_acts(&mut view);
+    assert_eq!(waits(step(&view, &[])), (1..=6).map(|id| (id, Why::TooFew)).collect::<Vec<_>>());
+    for id in 1..=3 {
+        assert_eq!(waits(step(&view, &[])).len(), 7 - id);
+        let join = Change::Join(NodeId(id as u128));
+        view.stage(NodeId(6), vec![join], N, &BTreeSet::new()).unwrap();
+        let hash = view.plan_hash();
+        view.commit(NodeId(6), hash, N, &BTreeSet::new()).unwrap();
+        everybody_acts(&mut view);
+    }
+    let leavers: Vec<u128> = waits(step(&view, &[])).into_iter().map(|wait| wait.0).collect();
+    assert!([4, 5, 6].iter().all(|id| leavers.contains(id)), "three stay, three hand on: {leavers:?}");
+}
+
+#[test]
+fn two_commits_that_together_leave_too_few_wait() {
+    let mut view = cluster(4);
+    for id in [2, 3] {
+        view.set_status(NodeId(id), Status::Leaving).unwrap();
+    }
+    everybody_acts(&mut view);
+    let done = |view: &mut View| (1..=4).for_each(|id| says(view, id, true));
+    done(&mut view);
+    assert_eq!(waits(step(&view, &[])), [(2, Why::TooFew), (3, Why::TooFew)]);
+    let mut joined = view.clone();
+    joined.admit(NodeId(5), described(5)).unwrap();
+    joined.set_status(NodeId(5), Status::Up).unwrap();
+    everybody_acts(&mut joined);
+    assert!(matches!(step(&joined, &[]), Step::Fill(_)), "another one makes up for it");
+    view.set_status(NodeId(3), Status::Up).unwrap();
+    everybody_acts(&mut view);
+    done(&mut view);
+    takes(&mut view, &[], &Step::Settle);
+}
+
+/// Otherwise a word that was given of the one would be taken for a word of the other (`unsure`).
+#[test]
+fn a_change_that_is_called_off_leads_to_the_tables_of_before_under_a_new_name() {
+    let mut view = cluster(4);
+    let before = Regime::of(&view);
+    view.set_status(NodeId(4), Status::Leaving).unwrap();
+    view.set_status(NodeId(4), Status::Up).unwrap();
+    let after = Regime::of(&view);
+    assert_eq!((after.settled.nodes(), after.is_settled()), (before.settled.nodes(), true));
+    assert!(after.name().digest != before.name().digest && after.name() > before.name());
+    let mut waiting = view.clone();
+    waiting.admit(NodeId(5), described(5)).unwrap();
+    assert_eq!(Regime::of(&waiting).name().digest, after.name().digest, "who waits changes nothing");
+}
+
+/// Node 3 is with 1 and 2 first, and then with 4 and 5: whatever it has agreed to there may have been carried out.
+#[test]
+fn what_was_agreed_to_elsewhere_and_may_have_been_carried_out_is_not_overtaken() {
+    let mut first = cluster(5);
+    first.admit(NodeId(6), described(6)).unwrap();
+    first.admit(NodeId(7), described(7)).unwrap();
+    let (mut second, doubted) = (first.clone(), [4, 5]);
+    first.set_status(NodeId(6), Status::Up).unwrap();
+    for id in [1, 2, 3, 6] {
+        says(&mut first, id, true);
+    }
+    let agree = |view: &mut View, id: u128| {
+        let regime = Regime::of(view);
+        view.advance(NodeId(id), &regime, &Step::Agree).unwrap()
+    };
+    assert!(agree(&mut first, 3));
+    second.set_status(NodeId(7), Status::Up).unwrap();
+    second.merge(&first).unwrap();
+    for id in [3, 4, 5, 6, 7] {
+        says(&mut second, id, true);
+    }
+    let silent = [(1, Why::MayHaveGoneOn), (2, Why::MayHaveGoneOn)];
+    assert_eq!(waits(step(&second, &[1, 2])), silent);
+    let mut agreed = first.clone();
+    assert!(agree(&mut agreed, 1) && agree(&mut agreed, 2));
+    assert_eq!(step(&agreed, &doubted), Step::Settle, "as it may have been");
+    // Once one of the two has gone past it as well, three have not agreed to it and never will.
+    let mut one_more = second.clone();
+    says(&mut one_more, 2, true);
+    assert_eq!(step(&one_more, &[1]), Step::Agree);
+    // And if both have agreed to it and gone past it, nobody is left who could carry it out.
+    agreed.merge(&second).unwrap();
+    says(&mut agreed, 1, true);
+    assert_eq!(waits(step(&agreed, &[2])), [(2, Why::MayHaveGoneOn)]);
+    says(&mut agreed, 2, true);
+    assert_eq!(step(&agreed, &[]), Step::Agree);
+    second.set_status(NodeId(1), Status::Lost).unwrap();
+    second.set_status(NodeId(2), Status::Lost).unwrap();
+    for id in [3, 4, 5, 6, 7] {
+        says(&mut second, id, true);
+    }
+    assert_eq!(step(&second, &[1, 2]), Step::Agree, "an operator takes it upon himself");
 }
 
 #[test]
@@ -137,9 +318,13 @@ fn two_who_take_the_same_step_write_the_same() {
     let mut view = joining(3);
     everybody_acts(&mut view);
     says(&mut view, 4, true);
+    let regime = Regime::of(&view);
+    for id in [1, 2] {
+        assert_eq!(view.advance(NodeId(id), &regime, &Step::Agree), Ok(true));
+    }
     let (mut a, mut b) = (view.clone(), view);
-    a.advance(&Step::Settle).unwrap();
-    b.advance(&Step::Settle).unwrap();
+    a.advance(NodeId(1), &regime, &Step::Settle).unwrap();
+    b.advance(NodeId(2), &regime, &Step::Settle).unwrap();
     assert_eq!(a, b);
     assert_eq!(a.merge(&b), Ok(false));
 }
@@ -159,7 +344,7 @@ fn commits_on_two_sides_make_one_target() {
         view.commit(NodeId(1), hash, N, &BTreeSet::new()).unwrap();
         view
     };
-    let sides = [Change::Join(NodeId(5)), Change::Join(NodeId(6)), Change::Leave(NodeId(2))].map(commit);
+    let sides = [Change::Join(NodeId(5)), Change::Join(NodeId(6)), Change::leave(NodeId(2))].map(commit);
     let (mut left, mut right) = (sides[0].clone(), sides[2].clone());
     for view in [&sides[1], &sides[2]] {
         left.merge(view).unwrap();
@@ -236,8 +421,8 @@ fn moves(views: &[View; 4], at: usize, id: NodeId) -> Vec<[View; 4]> {
     }
     match step(&views[at], &[]) {
         Step::Fill(_) if !acting.done => push(&|view| assert!(view.act(id, name, true))),
-        step @ (Step::Settle | Step::Retire) if acting.regime == name => {
-            push(&|view| assert_eq!(view.advance(&step), Ok(true)));
+        step @ (Step::Agree | Step::Settle | Step::Retire) => {
+            push(&|view| assert!(view.advance(id, &regime, &step).is_ok()));
         }
         _ => {}
     }

@@ -1,11 +1,17 @@
 //! A member's status, and how two opinions about it become one.
 //!
 //! ```text
-//!   Joining ──▶ Up ◀──▶ Leaving ──▶ Lost ──▶ Removed
+//!   Joining ──▶ Up ──▶ Leaving ──▶ Lost ──▶ WrittenOff        each may be skipped forwards
+//!               ▲         │          │           │
+//!               └─────────┴── join ──┴───────────┘           and be called off, until it is
+//!                         └──────────┴──▶ Removed
 //! ```
 //!
-//! Each may also be skipped forwards. Lost is a leave of somebody whose last word nobody waits for: its disk is gone, or
-//! an operator says so.
+//! Lost is a leave of somebody whose last word nobody waits for while it can't be reached: it was away when it was told to
+//! go. It still counts among those of whom a change needs most, or a few could declare the many lost. Who is written off does
+//! not count either: an operator says by force that it will never come back. No step removes it, because whoever is written
+//! off on one side of a broken network may be writing off the other side: it stays listed until somebody lets it leave
+//! again, or calls it back. Both are heard if they do come back, and then hand on what they have as any leaver does.
 //!
 //! Each change by an operator or by the node raises a version, so of two opinions the one of the higher version is
 //! the later; at the same version, made on two sides of a partition, the one further to the right wins. Removed wins
@@ -25,6 +31,8 @@ pub enum Status {
     Leaving,
     /// Leaving, without being waited for: what it alone holds is given up, unless it comes back and hands it on.
     Lost,
+    /// Lost, and not counted either: by force, where most are gone for ever.
+    WrittenOff,
     /// Gone for ever.
     Removed,
 }
@@ -37,14 +45,25 @@ impl Status {
 
     /// Whether it is on its way out.
     pub fn leaves(self) -> bool {
+        matches!(self, Status::Leaving | Status::Lost | Status::WrittenOff)
+    }
+
+    /// Whether it is removed once others have what it holds.
+    pub fn goes(self) -> bool {
         matches!(self, Status::Leaving | Status::Lost)
     }
 
     /// Whether one who stands here may be moved there.
     pub fn may_become(self, next: Status) -> bool {
-        use Status::{Joining, Leaving, Lost, Removed, Up};
-        let forwards = matches!((self, next), (Joining, Up) | (Up, Leaving) | (Up | Leaving, Lost));
-        forwards || (self, next) == (Leaving, Up) || (next == Removed && self != Removed)
+        use Status::{Joining, Leaving, Lost, Removed, Up, WrittenOff};
+        match next {
+            Joining => false,
+            Up => self == Joining || self.leaves(),
+            Leaving => matches!(self, Joining | Up | WrittenOff),
+            Lost => matches!(self, Up | Leaving | WrittenOff),
+            WrittenOff => matches!(self, Up | Leaving | Lost),
+            Removed => self != Removed,
+        }
     }
 
     /// The contract's word for it, while the member can be reached.
@@ -52,7 +71,7 @@ impl Status {
         match self {
             Status::Joining => "joining",
             Status::Up => "up",
-            Status::Leaving | Status::Lost => "leaving",
+            Status::Leaving | Status::Lost | Status::WrittenOff => "leaving",
             Status::Removed => "removed",
         }
     }
@@ -72,11 +91,12 @@ pub(super) fn join(a: (u64, Status), b: (u64, Status)) -> (u64, Status) {
 
 #[cfg(test)]
 mod tests {
-    use super::Status::{Joining, Leaving, Lost, Removed, Up};
+    use super::Status::{Joining, Leaving, Lost, Removed, Up, WrittenOff};
     use super::*;
 
     fn opinions() -> Vec<(u64, Status)> {
-        let versions = |version| [Joining, Up, Leaving, Lost, Removed].map(|status| (version, status));
+        let versions =
+            |version| [Joining, Up, Leaving, Lost, WrittenOff, Removed].map(|status| (version, status));
         (1..=3).flat_map(versions).collect()
     }
 
@@ -102,12 +122,12 @@ mod tests {
 
     #[test]
     fn nobody_comes_back_from_removed_or_goes_back_to_joining() {
-        for status in [Joining, Up, Leaving, Lost, Removed] {
+        for status in [Joining, Up, Leaving, Lost, WrittenOff, Removed] {
             assert!(!Removed.may_become(status));
             assert!(!status.may_become(Joining));
+            assert!(!status.leaves() || status.may_become(Up), "a leave can be called off: {status:?}");
         }
-        assert!(Leaving.may_become(Up), "a leave can be called off");
-        assert!(!Lost.may_become(Up), "a given up member can't come back");
         assert!(!Joining.may_become(Lost) && !Lost.may_become(Leaving));
+        assert!(WrittenOff.may_become(Lost) && !WrittenOff.goes(), "it goes only when it is let go again");
     }
 }

@@ -15,14 +15,14 @@
 //! one's own is refused at the lower bound: two sides of a partition that both filled up must still merge.
 
 use super::change::Staged;
-use super::member::{Acting, Description, Member, Seat};
+use super::member::{Acting, Agreed, Description, Member, Seat};
 use super::status::Status;
 use crate::bucket::{BucketSettings, Invalid};
 use crate::ids::{ClusterId, NameError, NodeId, Zone, check_bucket};
 use crate::place::{Claimant, Layout, LayoutError, PARTITIONS_MAX, partitions_valid};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most members that a cluster has at a time.
@@ -232,6 +232,16 @@ impl View {
         self.members.iter().filter(|(_, member)| member.status.claims()).map(claimant).collect()
     }
 
+    /// Whether a member's part is not waited for: it was told to go and can't be reached.
+    pub fn is_given_up(&self, id: NodeId, doubted: &BTreeSet<NodeId>) -> bool {
+        let silent = doubted.contains(&id);
+        self.members.get(&id).is_none_or(|member| match member.status {
+            Status::Removed => true,
+            Status::Lost | Status::WrittenOff => silent,
+            Status::Joining | Status::Up | Status::Leaving => false,
+        })
+    }
+
     /// Everybody but the removed.
     pub fn living(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         let living = self.members.iter().filter(|(_, member)| member.status != Status::Removed);
@@ -297,12 +307,23 @@ impl View {
     /// Lets a node say by which regime it acts. Only the node itself calls this. Says whether that was news.
     pub fn act(&mut self, id: NodeId, regime: u64, done: bool) -> bool {
         let Some(member) = self.members.get_mut(&id) else { return false };
-        let Acting { version, .. } = member.acting;
-        if member.acting == (Acting { version, regime, done }) {
+        let before = member.acting;
+        if (before.regime, before.done) == (regime, done) {
             return false;
         }
-        member.acting = Acting { version: version + 1, regime, done };
+        member.acting = Acting { version: before.version + 1, regime, done, ..before };
         true
+    }
+
+    /// Lets a node agree to the step of a regime. Only the node itself calls this. Says whether that was news.
+    pub(super) fn agree(&mut self, id: NodeId, agreed: Agreed) -> bool {
+        let Some(member) = self.members.get_mut(&id) else { return false };
+        let news = member.acting.agreed != Some(agreed);
+        if news {
+            member.acting.version += 1;
+            member.acting.agreed = Some(agreed);
+        }
+        news
     }
 
     /// Gives a bucket settings of its own, or with `None` the defaults again. Says whether that was a change.

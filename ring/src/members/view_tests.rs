@@ -41,6 +41,7 @@ fn members() -> impl Strategy<Value = Member> {
         Status::Up,
         Status::Leaving,
         Status::Lost,
+        Status::WrittenOff,
         Status::Removed,
     ]);
     let seat = (0u64..3, 1u32..3, 0u8..2).prop_map(|(version, weight, zone)| Seat {
@@ -48,11 +49,9 @@ fn members() -> impl Strategy<Value = Member> {
         weight,
         zone: Zone(zone.to_string()),
     });
-    let acting = (0u64..3, 0u64..2, any::<bool>()).prop_map(|(version, regime, done)| Acting {
-        version,
-        regime,
-        done,
-    });
+    let agreed = prop::option::of((0u64..2, 0u64..2).prop_map(|(stamp, regime)| Agreed { stamp, regime }));
+    let acting = (0u64..3, 0u64..2, any::<bool>(), agreed);
+    let acting = acting.prop_map(|(version, regime, done, agreed)| Acting { version, regime, done, agreed });
     (0u64..3, 1u16..3, 1u32..3, statuses, 0u64..3, seat, acting).prop_map(
         |(incarnation, port, weight, status, status_version, seat, acting)| {
             let description = Description { weight, ..described(port) };
@@ -75,7 +74,7 @@ fn staged() -> impl Strategy<Value = Staged> {
     (0u64..3, prop::option::of((0u128..3).prop_map(NodeId)), 0u128..3).prop_map(|(version, by, id)| Staged {
         version,
         by,
-        changes: vec![crate::members::Change::Leave(NodeId(id))],
+        changes: vec![crate::members::Change::leave(NodeId(id))],
     })
 }
 

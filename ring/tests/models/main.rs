@@ -6,6 +6,7 @@
 //! | `random` | seeded histories: copies lost, dropped, wiped and taken back in time; contexts with gaps |
 //! | `schedules` | counterexamples step by step, as they were found |
 //! | `reap` | deletions that are forgotten, with one proof after the other left out |
+//! | `sides` | members that change while the cluster falls into sides and comes together again |
 //! | `growth` | siblings and clocks that must not grow, and merges that must not write |
 //!
 //! A check that can't fail is none, so the histories also run under schemes with one rule taken away ([`key::Scheme`]), and
@@ -16,3 +17,4 @@ mod key;
 mod random;
 mod reap;
 mod schedules;
+mod sides;

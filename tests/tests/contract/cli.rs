@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Runs a command against a node with this input and expects this exit code; returns what it printed.
-async fn shell(url: &str, line: &[&str], input: &str, code: i32) -> Result<Vec<u8>> {
+pub(crate) async fn shell(url: &str, line: &[&str], input: &str, code: i32) -> Result<Vec<u8>> {
     let output = run(url, line, input).await?;
     let errors = String::from_utf8_lossy(&output.stderr);
     let printed = String::from_utf8_lossy(&output.stdout);

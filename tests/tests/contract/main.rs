@@ -14,6 +14,7 @@
 //! | `bounds` | what would grow with a client's bad will, and does not |
 //! | `plans` | changing the cluster: staged, looked at, committed, refused |
 //! | `membership` | who is a member: nodes that come together, move, or were never meant to be one |
+//! | `sides` | members changed on two sides that do not hear each other, and by who is left after most are gone |
 //! | `returning` | members that are gone, and what comes back in their place |
 //! | `moving` | clients at work while members come and go |
 //! | `handover` | how partitions get to their new owners |
@@ -58,6 +59,7 @@ mod reaping;
 mod returning;
 mod rollback;
 mod siblings;
+mod sides;
 mod steps;
 mod support;
 mod workloads;

@@ -3,7 +3,7 @@
 //! The grace is two seconds here, far below what the configuration recommends: no message is under way for long on one
 //! machine, and what must not be forgotten is held up by somebody who is away, not by a timer.
 
-use crate::support::{eventually, expect_values, put_blind, put_with};
+use crate::support::{each, eventually, expect_values, put_blind, put_with};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
@@ -103,6 +103,64 @@ async fn all_gone(c: &Cluster, keys: &[String]) -> Result<()> {
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("k{number}")).collect()
+}
+
+/// Deletes new keys, some hundred a second, until it is dropped.
+async fn deletes_go_on(c: &Cluster) -> Result<()> {
+    for round in 0.. {
+        each(0..40, |number| async move {
+            let key = format!("new {round} {number}");
+            put_blind(&url(c, 0, &key), "value").await?;
+            delete(c, 0, &key).await
+        })
+        .await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// More partitions than a round has pages, and in each of them something that is dead for a short while only.
+#[tokio::test]
+async fn steady_deletes_keep_nothing_from_being_forgotten() -> Result<()> {
+    const OLD: usize = 1000;
+    const ROUNDS_MAX: u64 = 30;
+    let mut cluster = Cluster::prepare(1)?;
+    cluster.set(SHORT_GRACE.0, SHORT_GRACE.1);
+    cluster.set("CARTWHEEL_PARTITIONS", "4096");
+    cluster.spawn(0)?;
+    cluster.await_ready().await?;
+    let c = &cluster;
+    let old = async {
+        each(0..OLD, |number| async move {
+            let key = format!("old {number}");
+            put_blind(&url(c, 0, &key), "value").await?;
+            delete(c, 0, &key).await
+        })
+        .await?;
+        let (began, mut left) = (sum(c, &[0], "/rounds").await?, OLD);
+        loop {
+            let rounds = sum(c, &[0], "/rounds").await? - began;
+            // They go in any order, and each of them for good.
+            while left > 0 && is_held_by(c, 0, &format!("old%20{}", left - 1), 0).await.is_ok() {
+                left -= 1;
+            }
+            if left == 0 {
+                return anyhow::Ok(());
+            }
+            ensure!(
+                rounds < ROUNDS_MAX,
+                "after {rounds} rounds at least one of {left} old keys is still held"
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = old => done?,
+        failed = deletes_go_on(c) => failed?,
+    }
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
 }
 
 #[tokio::test]

@@ -98,6 +98,16 @@ async fn each_change_is_staged_and_shown_with_its_hash() {
         (vec!["join", N1], body!({ "join": N1 }), format!("{N1} joins")),
         (vec!["leave", N1], body!({ "leave": N1 }), format!("{N1} leaves")),
         (
+            vec!["leave", N1, "--force"],
+            body!({ "leave": N1, "force": true }),
+            format!("{N1} leaves by force"),
+        ),
+        (
+            vec!["replace", N1, N2, "--force"],
+            body!({ "replace": { "old": N1, "new": N2 }, "force": true }),
+            format!("{N2} takes the place of {N1} by force"),
+        ),
+        (
             vec!["replace", N1, N2],
             body!({ "replace": { "old": N1, "new": N2 } }),
             format!("{N2} takes the place of {N1}"),

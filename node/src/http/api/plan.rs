@@ -163,20 +163,29 @@ struct Set {
 }
 
 fn change(at: &str, change: &Value) -> Result<Change, Problem> {
-    let allowed = "one of {\"join\":…}, {\"leave\":…}, {\"replace\":{\"old\",\"new\"}}, {\"set\":{\"id\",\"weight\",\"zone\"}}";
+    let allowed = "one of {\"join\":…}, {\"leave\":…}, {\"replace\":{\"old\",\"new\"}}, {\"set\":{\"id\",\"weight\",\"zone\"}}; \
+                   a leave or a replacement of who is gone for ever may have \"force\":true";
     let wrong = |why: String| invalid(format!("{at}: {why}; allowed is {allowed}"));
-    let fields = change.as_object().filter(|fields| fields.len() == 1);
-    let (name, value) =
-        fields.and_then(|fields| fields.iter().next()).ok_or_else(|| wrong("not a change".into()))?;
+    let mut fields = change.as_object().cloned().ok_or_else(|| wrong("not a change".into()))?;
+    let may_force = fields.contains_key("leave") || fields.contains_key("replace");
+    let force = match fields.get("force").filter(|_| may_force) {
+        None => false,
+        Some(force) => force.as_bool().ok_or_else(|| wrong("force: true or false".into()))?,
+    };
+    if may_force {
+        fields.remove("force");
+    }
+    let one = fields.iter().next().filter(|_| fields.len() == 1);
+    let (name, value) = one.ok_or_else(|| wrong("not a change".into()))?;
     let text = || value.as_str().ok_or_else(|| wrong(format!("{name}: not an id")));
     let object =
         || value.is_object().then(|| value.clone()).ok_or_else(|| wrong(format!("{name}: no object")));
     match name.as_str() {
         "join" => Ok(Change::Join(id(at, text()?)?)),
-        "leave" => Ok(Change::Leave(id(at, text()?)?)),
+        "leave" => Ok(Change::Leave { id: id(at, text()?)?, force }),
         "replace" => {
             let of = Replaced::deserialize(object()?).map_err(|error| wrong(error.to_string()))?;
-            Ok(Change::Replace { old: id(at, &of.old)?, new: id(at, &of.new)? })
+            Ok(Change::Replace { old: id(at, &of.old)?, new: id(at, &of.new)?, force })
         }
         "set" => {
             let of = Set::deserialize(object()?).map_err(|error| wrong(error.to_string()))?;
@@ -218,9 +227,9 @@ async fn plan_json<W: World>(node: &Node<W>, view: &View) -> Value {
 fn change_json(change: &Change) -> Value {
     match change {
         Change::Join(id) => json!({ "join": id.to_string() }),
-        Change::Leave(id) => json!({ "leave": id.to_string() }),
-        Change::Replace { old, new } => {
-            json!({ "replace": { "old": old.to_string(), "new": new.to_string() } })
+        Change::Leave { id, force } => forced(json!({ "leave": id.to_string() }), *force),
+        Change::Replace { old, new, force } => {
+            forced(json!({ "replace": { "old": old.to_string(), "new": new.to_string() } }), *force)
         }
         Change::Set { id, weight, zone } => {
             let mut set = json!({ "id": id.to_string() });
@@ -233,6 +242,13 @@ fn change_json(change: &Change) -> Value {
             json!({ "set": set })
         }
     }
+}
+
+fn forced(mut change: Value, force: bool) -> Value {
+    if force {
+        change["force"] = true.into();
+    }
+    change
 }
 
 /// What a change moves, at the default n.
@@ -301,11 +317,15 @@ mod tests {
         let (a, b) = (NodeId(0xa), NodeId(0xb));
         let text = format!(
             r#"{{"changes":[{{"join":"{a}"}},{{"leave":"{b}"}},{{"replace":{{"old":"{a}","new":"{b}"}}}},
-            {{"set":{{"id":"{a}","weight":2,"zone":"z"}}}}]}}"#
+            {{"set":{{"id":"{a}","weight":2,"zone":"z"}}}},{{"leave":"{a}","force":true}},
+            {{"replace":{{"old":"{a}","new":"{b}"}},"force":true}}]}}"#
         );
         let read = changes(text.as_bytes()).unwrap();
         let set = Change::Set { id: a, weight: Some(2), zone: Some(Zone("z".into())) };
-        assert_eq!(read, [Change::Join(a), Change::Leave(b), Change::Replace { old: a, new: b }, set]);
+        let replace = |force| Change::Replace { old: a, new: b, force };
+        let by_force = Change::Leave { id: a, force: true };
+        let expected = [Change::Join(a), Change::leave(b), replace(false), set, by_force, replace(true)];
+        assert_eq!(read, expected);
         let shown = json!({ "changes": read.iter().map(change_json).collect::<Vec<_>>() });
         assert_eq!(changes(shown.to_string().as_bytes()).unwrap(), read, "what is shown can be sent again");
         for wrong in [
@@ -316,6 +336,9 @@ mod tests {
             "{\"changes\":[{}]}",
             "{\"changes\":[\"leave\"]}",
             "{\"changes\":[{\"leave\":7}]}",
+            "{\"changes\":[{\"leave\":\"a\",\"force\":1}]}",
+            "{\"changes\":[{\"join\":\"a\",\"force\":true}]}",
+            "{\"changes\":[{\"force\":true}]}",
             "{\"changes\":[{\"remove\":\"a\"}]}",
             "{\"changes\":[{\"set\":[\"a\",2,\"b\"]}]}",
             "{\"changes\":[{\"set\":{\"id\":\"a\"}}]}",

@@ -36,7 +36,8 @@ pub(super) async fn all<W: World>(node: &Node<W>) -> Value {
 
 /// In short, for the page of the cluster: what this node knows without asking.
 pub(super) fn summary<W: World>(node: &Node<W>, snapshot: &Snapshot) -> Value {
-    if snapshot.regime.is_settled() {
+    let waits = waits(node, snapshot);
+    if snapshot.regime.is_settled() && waits.is_empty() {
         return json!({});
     }
     let mut to_move = BTreeMap::new();
@@ -53,7 +54,7 @@ pub(super) fn summary<W: World>(node: &Node<W>, snapshot: &Snapshot) -> Value {
         "partitions": of - done,
         "done": done,
         "of": of,
-        "waiting_for": waits_json(&waits(node, snapshot)),
+        "waiting_for": waits_json(&waits),
     })
 }
 
@@ -61,7 +62,7 @@ fn waits<W: World>(node: &Node<W>, snapshot: &Snapshot) -> Vec<Wait> {
     let (ns, doubted) = (snapshot.ns.all(), node.cluster.doubted());
     match next(&snapshot.view, &snapshot.regime, &ns, &doubted) {
         Step::Wait(waits) | Step::Fill(waits) => waits,
-        Step::Rest | Step::Settle | Step::Retire => Vec::new(),
+        Step::Rest | Step::Agree | Step::Settle | Step::Retire => Vec::new(),
     }
 }
 

@@ -19,7 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The newest format that this binary writes and reads.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 const MARKER: &str = "CARTWHEEL";
 const MARKER_TMP: &str = "CARTWHEEL.tmp";
 /// The marker is some 100 bytes; a longer one isn't ours and need not be read whole.

@@ -62,7 +62,7 @@ fn a_new_directory_is_private_and_says_what_it_is() {
     assert_eq!(fs::metadata(dir.join("db")).expect("it was made").permissions().mode() & 0o777, 0o700);
     assert_eq!(
         fs::read_to_string(dir.join("CARTWHEEL")).expect("it was made"),
-        "# The data of one Cartwheel node. Copies of it must never run beside it.\nformat = 3\n"
+        "# The data of one Cartwheel node. Copies of it must never run beside it.\nformat = 4\n"
     );
 }
 
