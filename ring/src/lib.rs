@@ -25,6 +25,7 @@ pub mod place;
 pub mod planted;
 pub mod reap;
 pub mod record;
+pub mod sift;
 pub mod time;
 pub mod tree;
 pub mod wire;
