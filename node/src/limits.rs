@@ -143,6 +143,18 @@ pub const LACKS_ROWS_MAX: usize = 256;
 /// How long an owner may take to say what it lacks, or to store it.
 pub const LACKS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a node whose disk may be behind goes on to compare its copies.
+pub const SIFT_EVERY: Duration = Duration::from_millis(500);
+
+/// Copies that it compares one by one at a time. With those of two others 8 × 3 × 4 MiB are in memory by default.
+pub const SIFT_AT_ONCE: usize = 8;
+
+/// Copies of keys that it does not own, read at a time: 256 names of 1.3 KiB, and 4 MiB of records.
+pub const SIFT_ROWS: usize = 256;
+
+/// Names of set aside copies in one page: 1,000 × 1 KiB, and up to 4 MiB of records read for them.
+pub const SET_ASIDE_ROWS: usize = 1000;
+
 /// How often the view is compared with somebody's.
 pub const GOSSIP_EVERY: Duration = Duration::from_millis(500);
 

@@ -10,6 +10,7 @@ use crate::limits::JOIN_TIMEOUT;
 use crate::peer::{CallError, Local, Pool, Refusal, Secret};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::world::World;
+use bytes::Bytes;
 use rand::RngExt;
 use ring::causal::epochs::LEASE_MAX;
 use ring::ids::{ClusterId, NodeId};
@@ -54,7 +55,9 @@ impl Identity {
         if identity.starts > LEASE_MAX {
             return Err(error(config, "it was started more often than there are leases of epochs"));
         }
-        save(store, &identity, None)?;
+        // In the first write that this start syncs: after it, nobody could tell any more that the log was cut.
+        let behind = store.has_lost_writes().then_some(identity.starts);
+        save(store, &identity, None, behind)?;
         Ok(identity)
     }
 
@@ -103,7 +106,7 @@ impl Identity {
                 welcome.view
             }
         };
-        save(store, &self, Some(&view))?;
+        save(store, &self, Some(&view), None)?;
         let (cluster, cluster_key) = self.cluster.expect("every branch has set it");
         local.set_cluster(cluster);
         let description = description.clone();
@@ -111,7 +114,12 @@ impl Identity {
     }
 }
 
-fn save<S: Store>(store: &S, identity: &Identity, view: Option<&View>) -> Result<(), StoreError> {
+fn save<S: Store>(
+    store: &S,
+    identity: &Identity,
+    view: Option<&View>,
+    behind: Option<u64>,
+) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     batch.put(
         Family::Meta,
@@ -120,6 +128,9 @@ fn save<S: Store>(store: &S, identity: &Identity, view: Option<&View>) -> Result
     );
     if let Some(view) = view {
         batch.put(Family::Meta, keys::VIEW, view.encode());
+    }
+    if let Some(start) = behind {
+        batch.put(Family::Meta, keys::BEHIND, Bytes::copy_from_slice(&start.to_be_bytes()));
     }
     store.write(batch, true)
 }

@@ -6,13 +6,13 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Join};
-use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, surplus, swim};
+use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, sift, surplus, swim};
 use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
-use crate::lane::{Core, Due, Job, Lane, Ledger, LetGo, Shared, Trees};
+use crate::lane::{Core, Due, Lane, Ledger, LetGo, Shared, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
-use crate::node::past::Past;
-use crate::node::{Inner, Node};
+use crate::node::past::{Past, Standing};
+use crate::node::{Inner, Node, Sifting};
 use crate::peer::{self, Pool};
 use crate::serve::Peers;
 use crate::store::{Batch, Family, OpenError, Store, StoreError, keys};
@@ -111,7 +111,7 @@ pub async fn run<W: World>(
         _ = shutdown.wait_for(|stop| *stop) => {}
         _ = futures_util::future::join(past::greet(&node), clock::set(&node)) => {}
     }
-    keep_asked(&node).await;
+    past::keep_asked(&node).await;
     // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
     // they remember, before they were asked for it.
     come_in(&node, &config)?;
@@ -121,6 +121,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(exchange::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(shape::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(scrub::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(sift::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(surplus::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(reap::run(node.clone(), config.reap_grace, stopping.clone())));
     tasks.push(tokio::spawn(clock::run(node.clone(), stopping.clone())));
@@ -191,6 +192,12 @@ fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
         tracing::error!(node = %me, "{}", crate::node::REMOVED);
         return Ok(());
     }
+    let is_member =
+        node.cluster.snapshot().view.members.get(&me).is_some_and(|m| m.status != Status::Joining);
+    if is_member && node.past.standing() == Standing::Alone {
+        // Said as soon as somebody has answered (`duty/past.rs`), and not before he has said what he remembers.
+        return Ok(());
+    }
     let come = |view: &mut View| {
         view.admit(me, said)?;
         let waits = view.members.get(&me).is_some_and(|member| member.status == Status::Joining);
@@ -198,16 +205,6 @@ fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
     };
     node.cluster.update(come).map_err(|e| identity::error(config, e.to_string()))?;
     Ok(())
-}
-
-/// This start has asked: what the others remember from now on is of this directory. If that can't be kept, the next start
-/// takes this one for one that it has forgotten, which costs it its old epochs and nothing else.
-async fn keep_asked<W: World>(node: &Node<W>) {
-    let mut batch = Batch::default();
-    batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&node.past.said().starts.to_be_bytes()));
-    if let Err(refusal) = node.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await {
-        tracing::warn!(%refusal, "that the others were asked could not be kept");
-    }
 }
 
 async fn bind<W: World>(
@@ -247,7 +244,15 @@ fn start<W: World>(
     let asked = identity::number(store, config, keys::ASKED)?;
     let kept = store.get(Family::Meta, keys::CLOCK)?.and_then(|bytes| Kept::from_bytes(&bytes));
     // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
-    let may_have_lost = store.get(Family::Meta, keys::UNSYNCED)?.is_some() || store.has_lost_writes();
+    let behind = identity::number(store, config, keys::BEHIND)?;
+    let behind = (behind > 0).then_some(behind);
+    let unsynced = store.get(Family::Meta, keys::UNSYNCED)?.is_some();
+    let may_have_lost = unsynced || store.has_lost_writes() || behind.is_some();
+    if behind.is_some() {
+        tracing::error!(
+            "this disk may be behind what the others know: every copy is compared before it counts"
+        );
+    }
     let epochs = Epochs::at_start(entered.description.starts, boot, may_have_lost);
     let mut batch = Batch::default();
     batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease().to_be_bytes()));
@@ -273,7 +278,7 @@ fn start<W: World>(
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
-        past: Past::new(entered.description, asked),
+        past: Past::new(entered.description, asked, behind),
         cluster,
         cluster_id: entered.cluster,
         tokens: TokenKey::new(&entered.cluster_key),
@@ -302,6 +307,7 @@ fn start<W: World>(
         waited_for: 0.into(),
         keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
+        sifting: Sifting::default(),
         rng: Mutex::new(world.rng("node")),
     });
     Ok((node, lane_done))

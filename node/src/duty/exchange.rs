@@ -55,7 +55,7 @@ async fn round<W: World>(node: &Node<W>, doubts: &mut Doubts, turn: usize) {
         aae.same.retain(|(peer, group), _| members.contains(peer) && ns.contains(&group.n));
     }
     let peers: Vec<NodeId> = members.iter().copied().filter(|peer| !doubted.contains(peer)).collect();
-    if node.is_joining() || peers.is_empty() {
+    if node.is_joining() || peers.is_empty() || !node.may_spread() {
         return;
     }
     let mut turns = urgent(node, &peers);

@@ -29,6 +29,7 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
             _ = tick.tick() => others(&node).choose(&mut rng).copied().into_iter().collect(),
         };
         super::past::act(&node).await;
+        super::past::keep_asked(&node).await;
         introduce(&node);
         persisted = persist(&node, persisted).await;
         join_all(told.iter().take(GOSSIP_FANOUT).map(|to| exchange(&node, *to))).await;
@@ -97,7 +98,10 @@ pub async fn exchange<W: World>(node: &Node<W>, to: NodeId) -> bool {
     let mine = node.cluster.snapshot().view.digest();
     let answer = node.ask(to, Message::of(Ask::Gossip { digest: mine }), GOSSIP_TIMEOUT).await;
     let theirs = match answer {
-        Ok(Message { head: Answer::Same, .. }) => return true,
+        Ok(Message { head: Answer::Same, .. }) => {
+            node.past.meet();
+            return true;
+        }
         Ok(Message { head: Answer::View, body }) => match View::decode(&body) {
             Ok(view) => view,
             Err(_) => return false,

@@ -60,12 +60,17 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         doubted = now;
         node.lock_deliveries().retain(|target, _| !back.contains(target));
         // One that takes long holds up nobody who comes back meanwhile, as long as there is room for both.
-        let room = HINT_TARGETS_AT_ONCE - under_way.len();
+        let room = if may_deliver(&node) { HINT_TARGETS_AT_ONCE - under_way.len() } else { 0 };
         for target in due(&node, &under_way).into_iter().take(room) {
             under_way.insert(target);
             running.push(deliver_to(&node, target));
         }
     }
+}
+
+/// A copy that may be old is delivered to nobody; a removed node lets its hints go with their copies (`surplus.rs`).
+fn may_deliver<W: World>(node: &Node<W>) -> bool {
+    node.may_spread() && !node.cluster.snapshot().is_removed(node.id())
 }
 
 /// Whose turn it is, who has waited longest first.
@@ -137,6 +142,9 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
             // They stay until the scrub has fetched another copy, and stand in nobody's way.
             return if damaged > 0 { Err(format!("{damaged} records can't be read")) } else { Ok(waits) };
         };
+        if !may_deliver(node) {
+            return Err("this node's disk may be behind what the others know".to_owned());
+        }
         start = keys::after(last);
         let way = way(node, target);
         if way == Way::Wait {
@@ -169,7 +177,7 @@ struct Route {
 impl Route {
     /// What was decided by other tables is decided anew, in the next round.
     fn stands<W: World>(self, node: &Node<W>) -> bool {
-        node.cluster.snapshot().regime.name().digest == self.regime
+        may_deliver(node) && node.cluster.snapshot().regime.name().digest == self.regime
     }
 }
 

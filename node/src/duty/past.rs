@@ -1,30 +1,48 @@
 //! Asks the others what they remember of this node, and acts on it before a dot is handed out that was handed out before.
 //!
 //! A start asks everybody once, in parallel and for a short while: who does not answer in that time is not waited for,
-//! since a node that comes up alone must take writes too. What comes in later by gossip has the same effect.
+//! since a node that comes up alone must take writes too. What comes in later by gossip has the same effect; and before
+//! somebody has answered, nothing that this disk holds is told or sent to anybody ([`silence`]).
 
 use super::gossip;
 use crate::lane::Job;
 use crate::limits::GREET_TIMEOUT;
 use crate::node::Node;
 use crate::node::past::Standing;
+use crate::store::{Batch, Family, keys};
 use crate::world::World;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use ring::causal::epochs::JUMP;
+use ring::ids::NodeId;
 
 /// Asks everybody, and acts on what they say.
 pub async fn greet<W: World>(node: &Node<W>) {
     let others = gossip::others(node);
     let asked = join_all(others.iter().map(|to| gossip::exchange(node, *to)));
     let _: Result<Vec<bool>, _> = tokio::time::timeout(GREET_TIMEOUT, asked).await;
-    node.past.asked();
+    node.past.asked(others.is_empty());
     act(node).await;
+}
+
+/// This start has asked, and somebody has answered: what the others remember from now on is of this directory. Until that is
+/// kept, the next start takes this one for one that it has forgotten, which costs it a comparison and nothing else.
+pub async fn keep_asked<W: World>(node: &Node<W>) {
+    if !node.past.is_asked_to_be_kept() {
+        return;
+    }
+    let mut batch = Batch::default();
+    batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&node.past.said().starts.to_be_bytes()));
+    match node.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await {
+        Ok(_) => node.past.asked_is_kept(),
+        Err(refusal) => tracing::warn!(%refusal, "that the others were asked could not be kept"),
+    }
 }
 
 /// Takes a lease beyond what somebody remembers, if somebody does.
 pub async fn act<W: World>(node: &Node<W>) {
     let (remembered, twin) = match node.past.standing() {
-        Standing::Unasked => return,
+        Standing::Unasked | Standing::Alone => return,
         Standing::Clear => return repeat(node),
         Standing::Behind { remembered } => (remembered, false),
         // Said once, so that the other one finds out too.
@@ -36,7 +54,7 @@ pub async fn act<W: World>(node: &Node<W>) {
     } else {
         tracing::error!(
             remembered,
-            "the data directory has gone back in time: own versions of before are not continued"
+            "the data directory has gone back in time and may be behind what the others know: own versions of before are not continued, and every copy is compared"
         );
     }
     let lease = remembered + JUMP;
@@ -52,6 +70,14 @@ pub async fn act<W: World>(node: &Node<W>) {
             tracing::error!(%refusal, "a new lease could not be taken; writes go elsewhere until it can")
         }
     }
+}
+
+/// Why nothing that this node holds may be told to a peer or sent there. One that has met nobody yet meets the peer first.
+pub async fn silence<W: World>(node: &Node<W>, peer: NodeId) -> Option<&'static str> {
+    if node.past.standing() == Standing::Alone {
+        Box::pin(gossip::exchange(node, peer)).await;
+    }
+    node.past.silence()
 }
 
 /// An older description of this node that came back from elsewhere is contradicted.

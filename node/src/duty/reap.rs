@@ -52,6 +52,10 @@ async fn round<W: World>(
     reaper: &mut Reaper,
     tour: &mut Tour<Vec<u8>>,
 ) -> Result<(), Refusal> {
+    if let Some(why) = node.past.silence() {
+        // What is agreed with an old copy is agreed about nothing.
+        return Err(Refusal::Unavailable(why.into()));
+    }
     let table = node.table_tag().digest;
     reaper.begin(table);
     let (mut held, mut waiting) = (0, Waiting::default());

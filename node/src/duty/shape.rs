@@ -89,6 +89,11 @@ fn take<W: World>(node: &Node<W>, snapshot: &Snapshot, step: &Step) {
 
 /// Fetches what this node takes over; and if it leaves, waits until it keeps nothing for others. Whether that is done.
 async fn do_part<W: World>(node: &Node<W>) -> bool {
+    if let Some(why) = node.past.silence() {
+        // What is fetched now would be merged with copies that may be old, and handed out as if it were whole.
+        node.lock_gain().reason = Some(format!("{}: {why}", node.id()));
+        return false;
+    }
     if !gain::fetch_all(node).await {
         return false;
     }

@@ -3,9 +3,12 @@
 //!
 //! It begins when a change is over and everybody has heard of it, for until then somebody may still read here. A record goes
 //! only after **every** owner has said that it holds just this version or has durably merged it, and only if it has not
-//! changed since. A node that was removed does the same with everything it has.
+//! changed since.
+//!
+//! A node that was removed is asked by nobody any more before a deletion is forgotten. It sends no copy of a key that several
+//! own: it waits until all owners know what is in it, and sets aside what none of them knows (`ring::sift::part`).
 
-use crate::lane::Job;
+use crate::lane::{Job, Sift};
 use crate::limits::{LACKS_ROWS_MAX, LACKS_TIMEOUT, PULL_BYTES_MAX, PULL_MERGES, SURPLUS_EVERY};
 use crate::node::Node;
 use crate::store::{Batch, Family, Store, keys};
@@ -40,7 +43,8 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
 
 async fn round<W: World>(node: &Node<W>) {
     let snapshot = node.cluster.snapshot();
-    if !snapshot.regime.is_settled() || snapshot.table.nodes().is_empty() {
+    let removed = snapshot.is_removed(node.id());
+    if !snapshot.regime.is_settled() || snapshot.table.nodes().is_empty() || !(removed || node.may_spread()) {
         return;
     }
     let name = snapshot.regime.name().digest;
@@ -82,12 +86,17 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
             let (_, id) = keys::decode_record_key(&key).map_err(|error| unreadable(&error))?;
             let n = usize::from(snapshot.settings(id.bucket()).n);
             let owners = snapshot.table.owners(partition, n);
-            if !owners.contains(&node.id()) && node.hints_of(&id)?.is_empty() {
+            let removed = snapshot.is_removed(node.id());
+            if !owners.contains(&node.id()) && (removed || node.hints_of(&id)?.is_empty()) {
                 page.entry(owners.to_vec()).or_default().push((id, record));
             }
         }
         for (owners, records) in page {
-            hand_to(node, &owners, regime, records).await?;
+            if snapshot.is_removed(node.id()) && owners.len() > 1 {
+                super::parting::part_with(node, &owners, records).await?;
+            } else {
+                hand_to(node, &owners, regime, records).await?;
+            }
         }
     }
 }
@@ -121,7 +130,13 @@ async fn hand_to<W: World>(
         }
     }
     let dropped = leaves.into_iter().map(|(id, held)| async move {
-        node.lane.run(|reply| Job::DropCopy { id, held, regime, reply }).await
+        if !node.cluster.snapshot().is_removed(node.id()) {
+            return node.lane.run(|reply| Job::DropCopy { id, held, regime, reply }).await;
+        }
+        // Its hints go with the copy: every owner has it.
+        let hints = node.hints_of(&id)?;
+        let sift = Sift { id, held: Some(held), record: None, aside: false, hints };
+        node.lane.run(|reply| Job::Sift(sift, reply)).await
     });
     let mut dropped = stream::iter(dropped).buffer_unordered(PULL_MERGES);
     while let Some(gone) = dropped.next().await {

@@ -42,6 +42,7 @@ pub enum Route<'a> {
     Transfers,
     Hints,
     Aae,
+    SetAside,
     Explain,
     Repair,
     RepairJob { id: Segment<'a> },
@@ -94,6 +95,7 @@ kinds! {
     Transfers "transfers" "GET, HEAD";
     Hints "hints" "GET, HEAD";
     Aae "aae" "GET, HEAD";
+    SetAside "set_aside" "GET, HEAD";
     Explain "explain" "GET, HEAD";
     Repair "repair" "POST";
     RepairJob "repair_job" "GET, HEAD";
@@ -137,6 +139,7 @@ pub fn route(path: &str) -> Result<Route<'_>, Problem> {
         ["v1", "transfers"] => Route::Transfers,
         ["v1", "hints"] => Route::Hints,
         ["v1", "aae"] => Route::Aae,
+        ["v1", "set-aside"] => Route::SetAside,
         ["v1", "explain"] => Route::Explain,
         ["v1", "repair"] => Route::Repair,
         ["v1", "repair", id] => Route::RepairJob { id: decode(id)? },
@@ -172,6 +175,7 @@ impl Route<'_> {
             Route::Transfers => Kind::Transfers,
             Route::Hints => Kind::Hints,
             Route::Aae => Kind::Aae,
+            Route::SetAside => Kind::SetAside,
             Route::Explain => Kind::Explain,
             Route::Repair => Kind::Repair,
             Route::RepairJob { .. } => Kind::RepairJob,

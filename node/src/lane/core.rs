@@ -30,7 +30,7 @@ pub struct Core<S> {
     pub(super) store: S,
     pub(super) node: NodeId,
     pub(super) cluster: Arc<Cluster>,
-    epochs: Epochs,
+    pub(super) epochs: Epochs,
     pub(super) partitions: u16,
     trees: Trees,
     hints: Hints,
@@ -156,21 +156,6 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Others remember starts that this directory has forgotten: no epoch from before is used again. Synced at once, and
-    /// before anything that follows in this batch. A lease that is no news changes nothing.
-    fn jump(&mut self, lease: u64) -> Result<(), Refusal> {
-        if lease <= self.epochs.lease() {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&lease.to_be_bytes()));
-        batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&lease.to_be_bytes()));
-        batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&first_of(lease).to_be_bytes()));
-        self.store.write(batch, true).map_err(|e| self.refusal(e))?;
-        self.epochs.jump(lease);
-        Ok(())
-    }
-
     fn run(&mut self, job: Job, draft: &mut Draft) {
         match job {
             Job::Coordinate { id, write, now, hint_for, sync, reply } => {
@@ -237,6 +222,15 @@ impl<S: Store> Core<S> {
             Job::Jump { lease, reply } => {
                 let jumped = self.jump(lease);
                 draft.answer(reply, jumped, |(), _| true);
+            }
+            Job::Sift(sift, reply) => {
+                let done = self.sift(sift, draft);
+                draft.sync = true;
+                draft.answer(reply, done, |done, _| done);
+            }
+            Job::Sifted { mark, reply } => {
+                let gone = self.take_mark_off(mark);
+                draft.answer(reply, gone, |gone, _| gone);
             }
             Job::GrowTree { partition, reply } => {
                 let stands = self.grow_tree(partition);
@@ -592,6 +586,8 @@ fn refuse(job: Job, refusal: Refusal) {
         | Job::GiveUpDamaged { reply, .. }
         | Job::CheckLeaf { reply, .. }
         | Job::Jump { reply, .. }
+        | Job::Sift(_, reply)
+        | Job::Sifted { reply, .. }
         | Job::GrowTree { reply, .. }
         | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
     }

@@ -64,6 +64,14 @@ impl<S: Store> Core<S> {
         Ok(row.map(|row| HintRow::decode(&row)))
     }
 
+    /// Its record went another way.
+    pub(super) fn drop_row(&self, id: &ObjectId, target: NodeId, draft: &mut Draft) -> Result<(), Refusal> {
+        if self.hint(id, target, draft)?.is_some() {
+            self.set_hint(id, target, None, draft)?;
+        }
+        Ok(())
+    }
+
     fn set_hint(
         &self,
         id: &ObjectId,

@@ -136,6 +136,15 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
+    /// A copy that may be old was compared with the other owners'; answers whether it still was what was compared.
+    Sift(Sift, Reply<bool>),
+    /// All copies were compared: take the mark off the disk, unless another was made since. Answers whether it is gone.
+    Sifted {
+        /// The mark.
+        mark: u64,
+        /// The answer.
+        reply: Reply<bool>,
+    },
     /// Read one more page of leaves into the trees of a partition.
     GrowTree {
         /// The partition.
@@ -152,6 +161,21 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
+}
+
+/// What is to become of a copy that may be old.
+#[derive(Debug)]
+pub struct Sift {
+    /// The key.
+    pub id: ObjectId,
+    /// What was compared; a copy that has changed since stays.
+    pub held: Option<Digest>,
+    /// What takes its place, encoded.
+    pub record: Option<Bytes>,
+    /// Whether the old one is set aside.
+    pub aside: bool,
+    /// For whom hints of it are dropped with it.
+    pub hints: Vec<NodeId>,
 }
 
 /// A coordinated write, stored here.

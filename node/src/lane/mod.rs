@@ -16,10 +16,11 @@ mod expiry;
 mod hints;
 mod job;
 mod ledger;
+mod sift;
 
 pub use core::{Core, LetGo, Shared, Trees, leaf_row};
 pub use earliest::{Due, Earliest};
-pub use job::{Job, Taken};
+pub use job::{Job, Sift, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};
 
 use crate::limits::{LANE_BATCH_JOBS_MAX, LANE_QUEUE_JOBS_MAX};

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The other side does not answer, or not about the same table. A later round tries again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Silent;
 
 /// Which keys are meant; by default all.
@@ -46,13 +46,20 @@ pub(crate) struct Came {
 pub(crate) struct Exchange<'a, W: World> {
     pub(crate) node: &'a Node<W>,
     pub(crate) peer: NodeId,
+    /// Whether this node's own copies may be old: then others answer who would not otherwise.
+    sifts: bool,
     /// Bytes that were moved since the last pause.
     moved: u64,
 }
 
 impl<'a, W: World> Exchange<'a, W> {
     pub(crate) fn new(node: &'a Node<W>, peer: NodeId) -> Self {
-        Exchange { node, peer, moved: 0 }
+        Exchange { node, peer, sifts: false, moved: 0 }
+    }
+
+    /// One that finds out what differs, and changes nothing anywhere.
+    pub(crate) fn to_sift(node: &'a Node<W>, peer: NodeId) -> Self {
+        Exchange { sifts: true, ..Exchange::new(node, peer) }
     }
 
     /// Of each tree, whether it is the same here and there.
@@ -91,6 +98,15 @@ impl<'a, W: World> Exchange<'a, W> {
         slots: &[Slot],
         only: &Only,
     ) -> Result<Came, Silent> {
+        let mut unlike = self.unlike(group, slots).await?;
+        unlike.retain(|key| only.means(&key.id));
+        let differences = unlike.len() as u64;
+        self.node.lock_aae().differences += differences;
+        Ok(Came { differences, repairs: self.repair_all(unlike).await })
+    }
+
+    /// The keys of these slots that differ.
+    pub(crate) async fn unlike(&mut self, group: Group, slots: &[Slot]) -> Result<Vec<Unlike>, Silent> {
         let mut theirs = self.leaves(group, slots).await?;
         let mut mine: Vec<Leaf> = Vec::new();
         let mut from = Some((0, None));
@@ -102,11 +118,7 @@ impl<'a, W: World> Exchange<'a, W> {
         }
         theirs.sort_unstable();
         mine.sort_unstable();
-        let mut unlike = unlike(&mine, &theirs);
-        unlike.retain(|key| only.means(&key.id));
-        let differences = unlike.len() as u64;
-        self.node.lock_aae().differences += differences;
-        Ok(Came { differences, repairs: self.repair_all(unlike).await })
+        Ok(unlike(&mine, &theirs))
     }
 
     async fn repair_all(&mut self, unlike: Vec<Unlike>) -> u64 {
@@ -157,7 +169,11 @@ impl<'a, W: World> Exchange<'a, W> {
     async fn ask(&mut self, what: TreeAsk) -> Result<Message<Answer>, Silent> {
         let snapshot = self.node.cluster.snapshot();
         let (table, ns) = (snapshot.regime.name().digest, snapshot.ns.tag());
-        let question = Message::of(Ask::Tree { table, ns, what }).encode();
+        let head = match self.sifts {
+            true => Ask::SiftTree { table, ns, what },
+            false => Ask::Tree { table, ns, what },
+        };
+        let question = Message::of(head).encode();
         let asked = question.len();
         let answer = self.node.pool.call(self.peer, self.node.table_tag(), question, AAE_TIMEOUT).await;
         let answer = answer.map_err(|_| Silent)?;
@@ -178,6 +194,9 @@ async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Option<u
         node.merge_here(key.id.clone(), theirs, None, true).await.ok()?;
     }
     let mine = node.local(&key.id).ok()??;
+    if !node.may_spread() {
+        return None;
+    }
     if key.theirs != Some(digest(&mine)) {
         moved += mine.len() as u64;
         node.store_at(peer, key.id, mine, AAE_TIMEOUT).await.ok()?;

@@ -100,7 +100,7 @@ impl<W: World> Node<W> {
                 told,
             })
             .collect();
-        let holds = |t: &Explanation| t.present || !t.hints.is_empty();
+        let holds = |t: &Explanation| t.present || t.set_aside || !t.hints.is_empty();
         replicas.retain(|r| r.role != Role::Fallback || r.told.as_ref().is_some_and(holds));
         let settled: Vec<&ReplicaExplained> =
             replicas.iter().filter(|r| plan.owners.contains(&r.node)).collect();
@@ -132,6 +132,11 @@ impl<W: World> Node<W> {
             hints: self.hints_of(id)?,
             root: self.lock_trees().root(Group { partition, n }),
             fetched: gains.then_some(done),
+            behind: self.past.is_behind(),
+            set_aside: self
+                .store
+                .get(Family::Meta, &keys::aside_key(partition, id))
+                .is_ok_and(|row| row.is_some()),
         };
         let Some(bytes) = self.local(id)? else { return Ok(explanation) };
         let record = decode(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;

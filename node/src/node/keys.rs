@@ -144,6 +144,9 @@ impl<W: World> Node<W> {
         partitions: &[Partition],
         limit: usize,
     ) -> Result<Listed, Refusal> {
+        if let Some(objection) = self.past.objection() {
+            return Err(Refusal::Unavailable(objection.into()));
+        }
         let limit = limit.clamp(1, KEYS_PAGE_MAX);
         let now = self.wall();
         let mut found: BTreeMap<Bytes, bool> = BTreeMap::new();

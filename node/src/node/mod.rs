@@ -103,8 +103,21 @@ pub struct Inner<W: World> {
     pub keeping: tokio::sync::Mutex<()>,
     /// How far it has come with what it takes over.
     pub gain: Mutex<gain::Gain>,
+    /// What came of comparing copies that may be old, since the start.
+    pub sifting: Sifting,
     /// Chance, for what is sampled.
     pub rng: Mutex<StdRng>,
+}
+
+/// What came of comparing copies that may be old.
+#[derive(Debug, Default)]
+pub struct Sifting {
+    /// Copies that were compared one by one.
+    pub looked_at: AtomicU64,
+    /// Of them changed to what the others have.
+    pub replaced: AtomicU64,
+    /// Of them set aside, because no other owner knew all of it.
+    pub set_aside: AtomicU64,
 }
 
 /// One node.
@@ -172,7 +185,12 @@ impl<W: World> Node<W> {
         if snapshot.is_removed(self.id()) {
             return Some(REMOVED);
         }
-        self.past.standing().objection()
+        self.past.objection()
+    }
+
+    /// Whether this node may send what it holds, and let others rely on it.
+    pub(crate) fn may_spread(&self) -> bool {
+        self.past.silence().is_none()
     }
 
     /// Somebody waits for this node now.

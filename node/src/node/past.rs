@@ -3,8 +3,12 @@
 //! A description of this node that this process did not give was given by another start of it. One with a lower number is
 //! old, unless no start since has come as far as asking: a start that was killed before that has only counted. One with the same number or a higher one is a start that this directory knows nothing of: it was put back from a
 //! copy and has gone back in time, or a copy of it runs somewhere at this moment. In the first case going on under a lease
-//! beyond the remembered one is enough, and happens once; who is contradicted again after that has a twin, and the two of
-//! them take no more writes until a person has stopped one.
+//! beyond the remembered one is enough for new writes, and happens once; who is contradicted again after that has a twin, and
+//! the two of them take no more writes until a person has stopped one.
+//!
+//! What such a directory holds is another matter: the others may have deleted it and forgotten the deletion. So a mark is
+//! made durable with the lease, and by a start that found its log cut: while it stands the copies here answer for nothing
+//! and are sent to nobody. It goes when all of them were compared with the other owners' (`duty/sift.rs`).
 
 use ring::members::Description;
 use std::sync::Mutex;
@@ -21,6 +25,12 @@ struct State {
     /// The first start that may be the next one after what the others remember: those before it have asked.
     since: u64,
     standing: Standing,
+    /// The mark as it stands on the disk.
+    behind: Option<u64>,
+    /// Whether anybody has said what he remembers.
+    met: bool,
+    /// Whether the disk knows that this start has asked.
+    kept: bool,
     jumped: bool,
     answered_twin: bool,
 }
@@ -30,6 +40,9 @@ struct State {
 pub enum Standing {
     /// Nobody has been asked yet.
     Unasked,
+    /// Everybody was asked, and nobody has answered. It takes writes, since it may be all that is left; but what it holds
+    /// goes to nobody who has not said what he remembers.
+    Alone,
     /// Nobody remembers anything else.
     Clear,
     /// Somebody remembers a start of this number: not before a lease beyond it is taken.
@@ -42,13 +55,17 @@ pub enum Standing {
 }
 
 impl Past {
-    /// What this start says of itself, and the number of the last start of this directory that has asked the others.
-    pub fn new(said: Description, last_asked: u64) -> Past {
+    /// What this start says of itself, the number of the last start of this directory that has asked the others, and the
+    /// mark, if there is one.
+    pub fn new(said: Description, last_asked: u64, behind: Option<u64>) -> Past {
         Past {
             state: Mutex::new(State {
                 said,
                 since: last_asked + 1,
                 standing: Standing::Unasked,
+                behind,
+                met: false,
+                kept: false,
                 jumped: false,
                 answered_twin: false,
             }),
@@ -68,17 +85,27 @@ impl Past {
         state.standing = if state.jumped { Standing::Twin } else { Standing::Behind { remembered } };
     }
 
-    /// Everybody who can be reached has been asked.
-    pub fn asked(&self) {
+    /// Somebody has answered; what he remembers was heard before.
+    pub fn meet(&self) {
         let mut state = self.lock();
-        if state.standing == Standing::Unasked {
+        state.met = true;
+        if state.standing == Standing::Alone {
             state.standing = Standing::Clear;
         }
     }
 
-    /// The lease beyond what is remembered has been taken; gives back what to say from now on.
+    /// Everybody who can be reached has been asked, if there is anybody.
+    pub fn asked(&self, is_only: bool) {
+        let mut state = self.lock();
+        if state.standing == Standing::Unasked {
+            state.standing = if state.met || is_only { Standing::Clear } else { Standing::Alone };
+        }
+    }
+
+    /// The lease beyond what is remembered has been taken, and the mark made; gives back what to say from now on.
     pub fn jumped(&self, lease: u64) -> Description {
         let mut state = self.lock();
+        state.behind = Some(lease);
         state.said.starts = lease;
         state.since = lease;
         state.jumped = true;
@@ -99,6 +126,57 @@ impl Past {
         self.lock().said.clone()
     }
 
+    /// The mark under which the copies here are to be compared; none while there is nothing to compare, or a twin.
+    pub fn to_sift(&self) -> Option<u64> {
+        let state = self.lock();
+        state.behind.filter(|_| state.standing == Standing::Clear)
+    }
+
+    /// All of them were, and this mark is off the disk.
+    pub fn sifted(&self, mark: u64) {
+        let mut state = self.lock();
+        if state.behind == Some(mark) {
+            state.behind = None;
+        }
+    }
+
+    /// Whether the copies here may be behind what the others know.
+    pub fn is_behind(&self) -> bool {
+        let state = self.lock();
+        state.behind.is_some() || matches!(state.standing, Standing::Behind { .. } | Standing::Twin)
+    }
+
+    /// Whether the disk is still to be told that this start has asked: only when nothing is left to be answered for.
+    pub fn is_asked_to_be_kept(&self) -> bool {
+        let state = self.lock();
+        state.standing == Standing::Clear && !state.kept
+    }
+
+    /// It has been.
+    pub fn asked_is_kept(&self) {
+        self.lock().kept = true;
+    }
+
+    /// Why this node neither takes writes nor answers for what it holds.
+    pub fn objection(&self) -> Option<&'static str> {
+        let state = self.lock();
+        state.standing.objection().or_else(|| state.behind.map(|_| BEHIND))
+    }
+
+    /// Why nothing that it holds may be told or sent to anybody.
+    pub fn silence(&self) -> Option<&'static str> {
+        match self.standing() {
+            Standing::Alone => Some("nobody has said yet what he remembers of this node"),
+            _ => self.objection(),
+        }
+    }
+
+    /// Whether it may say what it holds to somebody who compares himself. Not while it is about to learn whether it has to
+    /// do so itself.
+    pub fn may_be_sifted_with(&self) -> bool {
+        matches!(self.standing(), Standing::Clear | Standing::Twin)
+    }
+
     /// Whether this node may hand out dots.
     pub fn standing(&self) -> Standing {
         self.lock().standing
@@ -109,11 +187,13 @@ impl Past {
     }
 }
 
+const BEHIND: &str = "this node's disk may be behind what the others know: until it has compared itself with them, it answers for nothing";
+
 impl Standing {
     /// Why the node takes no writes, if it takes none.
-    pub fn objection(self) -> Option<&'static str> {
+    fn objection(self) -> Option<&'static str> {
         match self {
-            Standing::Clear => None,
+            Standing::Clear | Standing::Alone => None,
             Standing::Unasked => {
                 Some("this node has just started and asks the others what they remember of it")
             }
@@ -145,20 +225,20 @@ mod tests {
 
     #[test]
     fn an_older_start_is_the_usual_case() {
-        let past = Past::new(said(7, 70), 6);
+        let past = Past::new(said(7, 70), 6, None);
         past.hear(&said(6, 60));
         past.hear(&said(7, 70));
         assert_eq!(past.standing(), Standing::Unasked);
-        past.asked();
+        past.asked(true);
         assert_eq!(past.standing(), Standing::Clear);
     }
 
     #[test]
     fn a_start_that_the_directory_has_forgotten_is_jumped_over_once() {
-        let past = Past::new(said(3, 30), 2);
+        let past = Past::new(said(3, 30), 2, None);
         past.hear(&said(5, 50));
         past.hear(&said(4, 40));
-        past.asked();
+        past.asked(true);
         assert_eq!(past.standing(), Standing::Behind { remembered: 5 });
         assert_eq!(past.jumped(1029).starts, 1029);
         past.hear(&said(5, 50));
@@ -169,7 +249,7 @@ mod tests {
     /// this directory has forgotten, and its own 3 has told nobody anything.
     #[test]
     fn starts_that_never_asked_do_not_hide_what_is_remembered() {
-        let past = Past::new(said(4, 40), 2);
+        let past = Past::new(said(4, 40), 2, None);
         past.hear(&said(2, 20));
         assert_eq!(past.standing(), Standing::Unasked);
         past.hear(&said(3, 31));
@@ -177,8 +257,44 @@ mod tests {
     }
 
     #[test]
+    fn who_has_met_nobody_takes_writes_and_tells_nothing() {
+        let past = Past::new(said(3, 30), 2, None);
+        assert!(past.objection().is_some() && past.silence().is_some());
+        past.asked(false);
+        assert!(past.objection().is_none() && past.silence().is_some() && !past.may_be_sifted_with());
+        assert!(!past.is_asked_to_be_kept(), "nobody has heard the question");
+        past.meet();
+        assert!(past.is_asked_to_be_kept());
+        assert!(past.silence().is_none() && past.may_be_sifted_with());
+    }
+
+    #[test]
+    fn the_mark_stands_until_it_is_taken_off() {
+        let past = Past::new(said(3, 30), 2, None);
+        past.meet();
+        past.hear(&said(5, 50));
+        past.asked(false);
+        assert_eq!(past.to_sift(), None, "the mark is not on the disk yet");
+        past.jumped(1029);
+        assert_eq!((past.standing(), past.to_sift()), (Standing::Clear, Some(1029)));
+        assert!(past.is_behind() && past.silence().is_some() && past.may_be_sifted_with());
+        past.sifted(1028);
+        assert!(past.is_behind(), "that was another mark");
+        past.sifted(1029);
+        assert!(!past.is_behind() && past.objection().is_none());
+        let after_a_crash = Past::new(said(1030, 31), 1029, Some(1029));
+        after_a_crash.asked(true);
+        assert_eq!(after_a_crash.to_sift(), Some(1029));
+        after_a_crash.hear(&said(2054, 50));
+        after_a_crash.jumped(3078);
+        after_a_crash.hear(&said(4102, 50));
+        assert_eq!(after_a_crash.to_sift(), None, "a twin compares nothing");
+        assert!(after_a_crash.is_behind());
+    }
+
+    #[test]
     fn who_is_contradicted_again_has_a_twin() {
-        let past = Past::new(said(3, 30), 2);
+        let past = Past::new(said(3, 30), 2, None);
         past.hear(&said(3, 31));
         past.jumped(1027);
         past.hear(&said(2051, 31));

@@ -154,6 +154,9 @@ impl<W: World> Node<W> {
 
     /// The own copy, for a coordinator here or elsewhere; damaged or half-filled copies answer nothing at all.
     pub(crate) fn held(&self, id: &ObjectId, record: bool) -> Result<(Held, Bytes), Refusal> {
+        if let Some(objection) = self.past.objection() {
+            return Err(Refusal::Unavailable(objection.into()));
+        }
         if self.lacks(id) {
             return Err(Refusal::Unavailable("this node is being filled".into()));
         }

@@ -175,6 +175,9 @@ impl<W: World> Node<W> {
 
     /// Compares this node with every other owner of the partition until a round finds nothing. Whether one did.
     async fn repair_partition(&self, partition: Partition, only: &Only) -> (Came, bool) {
+        if !self.may_spread() {
+            return (Came::default(), false);
+        }
         let mut sum = Came::default();
         let rounds = async {
             for _ in 0..REPAIR_PASSES_MAX {

@@ -13,6 +13,7 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Description, View};
 use ring::planted::{self, Bug};
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use ring::wire::record::{digest, verify};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,32 @@ pub struct Welcome {
     pub cluster_key: [u8; 32],
     /// Everything the cluster knows of itself.
     pub view: View,
+}
+
+/// Whether a question is about the records here, or would change them. A node whose disk may be behind refuses those.
+pub(super) fn touches_copies(ask: &Ask) -> bool {
+    match ask {
+        Ask::Store { .. }
+        | Ask::Read { .. }
+        | Ask::Write(_)
+        | Ask::Pull { .. }
+        | Ask::Keys { .. }
+        | Ask::Tree { .. }
+        | Ask::StoreMany
+        | Ask::Lacks
+        | Ask::Repair { .. }
+        | Ask::Reapable
+        | Ask::Reap => true,
+        Ask::Explain { .. }
+        | Ask::Gossip { .. }
+        | Ask::Swim
+        | Ask::Join
+        | Ask::Sizes
+        | Ask::Transfers
+        | Ask::Clock
+        | Ask::SiftTree { .. }
+        | Ask::SiftRead { .. } => false,
+    }
 }
 
 /// Rows of a transfer: key and encoded record.
@@ -37,6 +64,11 @@ impl<W: World> Node<W> {
         message: Message<Ask>,
     ) -> Message<Answer> {
         let refused = |refusal| Message::of(Answer::Refused(refusal));
+        if touches_copies(&message.head)
+            && let Some(why) = crate::duty::past::silence(self, from).await
+        {
+            return refused(Refusal::Unavailable(why.into()));
+        }
         match message.head {
             Ask::Store { id, hint_for, sync } => {
                 match self.store_for(table, id, message.body, hint_for, sync).await {
@@ -72,6 +104,15 @@ impl<W: World> Node<W> {
             }
             Ask::Reapable => self.answer_reapable(table, &message.body).await.unwrap_or_else(refused),
             Ask::Reap => self.answer_reap(table, &message.body).await.unwrap_or_else(refused),
+            Ask::SiftTree { table, ns, what } => self
+                .may_be_sifted_with()
+                .and_then(|()| self.answer_tree(table, ns, what))
+                .unwrap_or_else(refused),
+            Ask::SiftRead { id } => match self.may_be_sifted_with().and_then(|()| self.copy_of(&id)) {
+                Ok(Some(body)) => Message { head: Answer::Held(digest(&body)), body },
+                Ok(None) => Message::of(Answer::Absent),
+                Err(refusal) => refused(refusal),
+            },
             Ask::Clock => {
                 let said = self.lock_clock().say(self.world.wall(), self.now());
                 Message::of(Answer::Clock(said))
@@ -79,6 +120,20 @@ impl<W: World> Node<W> {
             // The failure detector takes its messages before they come here.
             Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
         }
+    }
+
+    fn may_be_sifted_with(&self) -> Result<(), Refusal> {
+        let undecided = || Refusal::Unavailable("this node has just started".into());
+        self.past.may_be_sifted_with().then_some(()).ok_or_else(undecided)
+    }
+
+    /// The own copy, if its bytes are whole.
+    fn copy_of(&self, id: &ObjectId) -> Result<Option<Bytes>, Refusal> {
+        let bytes = self.local(id)?;
+        if let Some(bytes) = &bytes {
+            verify(bytes).map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        }
+        Ok(bytes)
     }
 
     /// Merges a record into the own copy; answers whether it is durable.
@@ -166,6 +221,9 @@ impl<W: World> Node<W> {
         // Their word, and not what the merge makes of it: of two descriptions with one incarnation that keeps only one.
         if let Some(me) = theirs.members.get(&self.id()).filter(|_| theirs.cluster == self.cluster_id) {
             self.past.hear(&me.description);
+        }
+        if theirs.cluster == self.cluster_id {
+            self.past.meet();
         }
         let changed = self.cluster.update(|view| view.merge(theirs).map(drop));
         if let Err(error) = changed {

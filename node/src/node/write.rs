@@ -121,13 +121,20 @@ impl<W: World> Node<W> {
         }
     }
 
-    /// Asks a node something.
+    /// Asks a node something. Who has met nobody since his start meets the other one first: what he has to say may be old.
     pub(crate) async fn ask(
         &self,
         to: NodeId,
         message: Message<Ask>,
         deadline: Duration,
     ) -> Result<Message<Answer>, CallError> {
+        let stands_alone = self.past.standing() == super::past::Standing::Alone;
+        if stands_alone
+            && super::serve::touches_copies(&message.head)
+            && crate::duty::past::silence(self, to).await.is_some()
+        {
+            return Err(CallError::Unreachable);
+        }
         let answer = self.pool.call(to, self.table_tag(), message.encode(), deadline).await?;
         Message::decode(&answer).map_err(|_| CallError::Lost)
     }

@@ -33,8 +33,12 @@ pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
 pub const CLEAN_STOP: &[u8] = b"clean_stop";
 /// Own epochs below this number, eight bytes big-endian, are never used again.
 pub const EPOCH_BOOT: &[u8] = b"epoch_boot";
-/// The number of the last start that has asked the others what they remember of it, eight bytes big-endian.
+/// The number of the last start that has asked the others what they remember of it, and was answered; eight bytes big-endian.
 pub const ASKED: &[u8] = b"asked";
+/// Present while this disk may be behind what the other nodes know: since which start, eight bytes big-endian.
+pub const BEHIND: &[u8] = b"behind";
+/// What old copies that were set aside are kept under, followed by their record keys.
+const ASIDE: &[u8] = b"aside/";
 /// Present while writes may be on their way to the disk that nobody synced.
 pub const UNSYNCED: &[u8] = b"unsynced";
 /// What this start's clock of the cluster leaves to the next, sixteen bytes.
@@ -95,6 +99,18 @@ pub fn due_key(at: Wall, partition: Partition, id: &ObjectId) -> Vec<u8> {
 /// Where the settings of a bucket are kept, in the family Meta. The bucket has passed [`check_bucket`].
 pub fn bucket_settings_key(bucket: &[u8]) -> Vec<u8> {
     [BUCKET_SETTINGS, bucket].concat()
+}
+
+/// Where an old copy is kept that was set aside.
+pub fn aside_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
+    let mut out = ASIDE.to_vec();
+    push_object(&mut out, partition, id);
+    out
+}
+
+/// All copies that were set aside.
+pub fn asides() -> Range {
+    all_under(ASIDE.to_vec())
 }
 
 /// All leaves of a partition.
@@ -171,6 +187,14 @@ fn decode_name(key: &Bytes, at: usize) -> Result<ObjectId, KeyError> {
         return Err(KeyError::Short(key.len()));
     }
     Ok(ObjectId::new(key.slice(at + 1..bucket_end), key.slice(bucket_end..))?)
+}
+
+/// Reads back [`aside_key`].
+pub fn decode_aside_key(key: &Bytes) -> Result<(Partition, ObjectId), KeyError> {
+    if !key.starts_with(ASIDE) {
+        return Err(KeyError::Prefix);
+    }
+    decode_record_key(&key.slice(ASIDE.len()..))
 }
 
 /// Reads back [`leaf_key`].

@@ -141,6 +141,21 @@ pub enum Ask {
     Reap,
     /// What do your clocks say?
     Clock,
+    /// The same as [`Ask::Tree`], from one whose disk may be behind: it wants to find out, and sends nothing. Yours may be
+    /// behind as well.
+    SiftTree {
+        /// The digest of the table by which I compare.
+        table: u64,
+        /// Which n I take each bucket to have.
+        ns: u64,
+        /// What I want to know.
+        what: TreeAsk,
+    },
+    /// The same as [`Ask::Read`] of a record, likewise.
+    SiftRead {
+        /// The key.
+        id: ObjectId,
+    },
 }
 
 /// A question about Merkle trees.
@@ -439,4 +454,8 @@ pub struct Explanation {
     pub root: Option<u128>,
     /// Whether this node is fetching the key's partition, and has all of it: none, not yet, or done.
     pub fetched: Option<bool>,
+    /// Whether this node's disk may be behind what the others know, so that its copy counts for nothing.
+    pub behind: bool,
+    /// Whether an old copy of the key was set aside here, because no other owner knew all of it.
+    pub set_aside: bool,
 }

@@ -18,6 +18,7 @@
 //! | `returning` | members that are gone, and what comes back in their place |
 //! | `moving` | clients at work while members come and go |
 //! | `handover` | how partitions get to their new owners |
+//! | `revived` | deletes that stay forgotten, whatever old disk comes along |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `delivery` | hints go out in little memory, and clients hardly feel it |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
@@ -57,6 +58,7 @@ mod plans;
 mod process;
 mod reaping;
 mod returning;
+mod revived;
 mod rollback;
 mod siblings;
 mod sides;

@@ -10,11 +10,12 @@
 //! | `/v1/ring` | partition → owners |
 //! | `/v1/explain` | one key, asked of every node that may hold it |
 //! | `/v1/hints`, `/v1/transfers` | what waits here for others |
+//! | `/v1/set-aside` | old copies that were set aside here |
 //! | `/v1/aae` | how far this node and the others were seen to agree |
 
 use super::envelope::rfc3339;
 use super::reply::{self, put_name};
-use super::{Api, directory, health, hints, metrics_text, transfers};
+use super::{Api, directory, health, hints, metrics_text, set_aside, transfers};
 use crate::cluster::Snapshot;
 use crate::http::body::ReplyBody;
 use crate::http::params::Params;
@@ -44,6 +45,9 @@ pub(super) async fn handle<W: World, B>(
     let query = req.uri().query();
     if let Route::Explain = route {
         return explain(api, query).await;
+    }
+    if let Route::SetAside = route {
+        return set_aside::handle(api, query);
     }
     Params::parse(query, &[])?;
     match route {
@@ -244,6 +248,8 @@ fn replica_json(
         "versions": [],
         "context": null,
         "hints": [],
+        "behind": null,
+        "set_aside": false,
     });
     if let Some(told) = &replica.told {
         all["present"] = told.present.into();
@@ -253,6 +259,8 @@ fn replica_json(
         let context = context_from(&told.context).ok().filter(|_| told.present);
         all["context"] = context.map(|context| tokens.seal(id, &context)).into();
         all["hints"] = ids(&told.hints).into();
+        all["behind"] = told.behind.into();
+        all["set_aside"] = told.set_aside.into();
         all["transfer"] = match (replica.role, told.fetched) {
             (Role::Gaining, Some(true)) => "done".into(),
             (Role::Gaining, Some(false)) => "moving".into(),
@@ -340,6 +348,8 @@ mod tests {
             hints: vec![NodeId(3)],
             root: Some(7),
             fetched: None,
+            behind: false,
+            set_aside: false,
         };
         let explained = KeyExplained {
             hash: 1,

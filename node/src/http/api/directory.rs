@@ -21,6 +21,7 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("/v1/explain?bucket=&key=", "GET", "one key on every replica"),
     ("/v1/hints", "GET", "what waits here for other nodes"),
     ("/v1/aae", "GET", "how far replicas were seen to agree"),
+    ("/v1/set-aside", "GET", "old copies that were set aside here"),
     ("/v1/repair", "POST", "compare replicas now"),
     ("/v1/repair/{id}", "GET", "how far that is"),
     ("/health/live", "GET", "whether this node answers"),

@@ -27,6 +27,7 @@ mod plan;
 mod put;
 mod repair;
 mod reply;
+mod set_aside;
 mod transfers;
 
 use super::body::{ReplyBody, read_body};

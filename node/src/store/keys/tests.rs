@@ -27,9 +27,13 @@ fn the_bytes_of_every_key_are_what_the_table_says() {
         b"\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x05cartsa\x00\xff"
     );
     assert_eq!(bucket_settings_key(b"carts"), b"bucket/carts");
+    let aside = Bytes::from(aside_key(Partition(258), &object));
+    assert_eq!(aside, &b"aside/\x01\x02\x05cartsa\x00\xff"[..]);
+    assert_eq!(decode_aside_key(&aside), Ok((Partition(258), object.clone())));
+    assert!(within(&asides(), &aside) && !within(&asides(), b"behind"));
     assert_eq!(
-        [IDENTITY, VIEW, EPOCH_LEASE, CLEAN_STOP, CLOCK].join(&b" "[..]),
-        b"identity view epoch_lease clean_stop clock"
+        [IDENTITY, VIEW, EPOCH_LEASE, CLEAN_STOP, CLOCK, BEHIND].join(&b" "[..]),
+        b"identity view epoch_lease clean_stop clock behind"
     );
 }
 

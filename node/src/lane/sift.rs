@@ -1,0 +1,78 @@
+//! The lane's part of comparing copies that may be old. What becomes of each is decided in `ring::sift`.
+
+use super::core::{Core, Draft};
+use super::job::Sift;
+use crate::store::{Batch, Family, Store, keys};
+use ring::place::{partition, position};
+use ring::record::{Record, merge};
+use ring::wire::peer::Refusal;
+use ring::wire::record::{decode, encode};
+use std::sync::Arc;
+
+impl<S: Store> Core<S> {
+    /// Puts what the others have in the place of a copy, exactly: neither the old clock nor a mark of this node's stays in it.
+    /// Own dots of before are not continued in any case, for the start or the jump that made the mark has seen to that.
+    pub(super) fn sift(&mut self, sift: Sift, draft: &mut Draft) -> Result<bool, Refusal> {
+        let Sift { id, held, record, aside, hints } = sift;
+        let record = record.map(|record| decode(&record)).transpose();
+        let record = record.map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let (key, local) = self.slot(&id, draft)?;
+        if self.held(&key, local.as_deref(), draft) != held {
+            return Ok(false);
+        }
+        if let Some(local) = local.as_deref().filter(|_| aside) {
+            self.set_aside(&id, local, draft)?;
+        }
+        for target in hints {
+            self.drop_row(&id, target, draft)?;
+        }
+        if record.is_none() {
+            draft.let_go.insert(partition(position(&id), self.partitions));
+        }
+        if local.is_some() || record.is_some() {
+            draft.set(&key, record.map(Arc::new));
+        }
+        Ok(true)
+    }
+
+    /// Beside what was set aside of the key before.
+    fn set_aside(&self, id: &ring::ids::ObjectId, copy: &Record, draft: &mut Draft) -> Result<(), Refusal> {
+        let key = keys::aside_key(partition(position(id), self.partitions), id);
+        let before = self.store.get(Family::Meta, &key).map_err(|error| self.refusal(error))?;
+        let before = before.and_then(|bytes| decode(&bytes).ok());
+        let all = before.map_or_else(|| copy.clone(), |before| merge(&before, copy));
+        draft.batch.put(Family::Meta, key, encode(&all));
+        Ok(())
+    }
+
+    /// Others remember starts that this directory has forgotten: no epoch from before is used again, and its copies may be
+    /// behind. Synced at once, and before anything that follows in this batch. A lease that is no news is not taken.
+    pub(super) fn jump(&mut self, lease: u64) -> Result<(), Refusal> {
+        let is_news = lease > self.epochs.lease();
+        let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, keys::BEHIND, number(lease));
+        if is_news {
+            batch.put(Family::Meta, keys::EPOCH_LEASE, number(lease));
+            batch.put(Family::Meta, keys::ASKED, number(lease));
+            batch.put(Family::Meta, keys::EPOCH_BOOT, number(first_of(lease)));
+        }
+        self.store.write(batch, true).map_err(|e| self.refusal(e))?;
+        if is_news {
+            self.epochs.jump(lease);
+        }
+        Ok(())
+    }
+
+    /// Takes the mark off the disk, synced at once: what made another one in this very batch was written at once as well.
+    pub(super) fn take_mark_off(&mut self, mark: u64) -> Result<bool, Refusal> {
+        let stands = self.store.get(Family::Meta, keys::BEHIND).map_err(|error| self.refusal(error))?;
+        if stands.as_deref() != Some(&mark.to_be_bytes()[..]) {
+            return Ok(false);
+        }
+        let mut batch = Batch::default();
+        batch.delete(Family::Meta, keys::BEHIND);
+        self.store.write(batch, true).map_err(|error| self.refusal(error))?;
+        Ok(true)
+    }
+}
