@@ -9,7 +9,6 @@ use crate::limits::LEAF_PAGE_ROWS;
 use crate::store::{Batch, Change, Family, Row, Store, StoreError, keys};
 use bytes::Bytes;
 use ring::causal::Epochs;
-use ring::causal::epochs::first_of;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
 use ring::planted::{self, Bug};

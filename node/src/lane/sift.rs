@@ -3,6 +3,8 @@
 use super::core::{Core, Draft};
 use super::job::Sift;
 use crate::store::{Batch, Family, Store, keys};
+use bytes::Bytes;
+use ring::causal::epochs::first_of;
 use ring::place::{partition, position};
 use ring::record::{Record, merge};
 use ring::wire::peer::Refusal;
