@@ -121,6 +121,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(exchange::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(shape::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(scrub::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(past::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(sift::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(surplus::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(reap::run(node.clone(), config.reap_grace, stopping.clone())));

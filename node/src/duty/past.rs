@@ -6,7 +6,7 @@
 
 use super::gossip;
 use crate::lane::Job;
-use crate::limits::GREET_TIMEOUT;
+use crate::limits::{GREET_TIMEOUT, RAISE_EVERY};
 use crate::node::Node;
 use crate::node::past::Standing;
 use crate::store::{Batch, Family, keys};
@@ -15,6 +15,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use ring::causal::epochs::JUMP;
 use ring::ids::NodeId;
+use ring::members::Description;
+use tokio::sync::watch;
 
 /// Asks everybody, and acts on what they say.
 pub async fn greet<W: World>(node: &Node<W>) {
@@ -39,6 +41,24 @@ pub async fn keep_asked<W: World>(node: &Node<W>) {
     }
 }
 
+/// Lets the others remember, now and then, how far this disk has come. Runs until the shutdown.
+pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            () = tokio::time::sleep(RAISE_EVERY) => {}
+        }
+        if node.past.silence().is_some() {
+            continue;
+        }
+        match node.lane.run(|reply| Job::Raise { reply }).await {
+            Ok(lease) => say(&node, node.past.raised(lease)),
+            Err(refusal) => tracing::warn!(%refusal, "a new lease could not be taken"),
+        }
+    }
+}
+
 /// Takes a lease beyond what somebody remembers, if somebody does.
 pub async fn act<W: World>(node: &Node<W>) {
     let (remembered, twin) = match node.past.standing() {
@@ -59,12 +79,7 @@ pub async fn act<W: World>(node: &Node<W>) {
     }
     let lease = remembered + JUMP;
     match node.lane.run(|reply| Job::Jump { lease, reply }).await {
-        Ok(_) => {
-            let said = node.past.jumped(lease);
-            if let Err(error) = node.cluster.update(|view| view.admit(node.id(), said).map(drop)) {
-                tracing::error!(%error, "this node's new description was refused");
-            }
-        }
+        Ok(_) => say(node, node.past.jumped(lease)),
         // Tried again at the next round of gossip.
         Err(refusal) => {
             tracing::error!(%refusal, "a new lease could not be taken; writes go elsewhere until it can")
@@ -83,9 +98,13 @@ pub async fn silence<W: World>(node: &Node<W>, peer: NodeId) -> Option<&'static 
 /// An older description of this node that came back from elsewhere is contradicted.
 fn repeat<W: World>(node: &Node<W>) {
     let said = node.past.said();
-    if node.cluster.snapshot().view.members.get(&node.id()).is_some_and(|me| me.description != said)
-        && let Err(error) = node.cluster.update(|view| view.admit(node.id(), said).map(drop))
-    {
+    if node.cluster.snapshot().view.members.get(&node.id()).is_some_and(|me| me.description != said) {
+        say(node, said);
+    }
+}
+
+fn say<W: World>(node: &Node<W>, said: Description) {
+    if let Err(error) = node.cluster.update(|view| view.admit(node.id(), said).map(drop)) {
         tracing::error!(%error, "this node's description was refused");
     }
 }

@@ -222,6 +222,10 @@ impl<S: Store> Core<S> {
                 let jumped = self.jump(lease);
                 draft.answer(reply, jumped, |(), _| true);
             }
+            Job::Raise { reply } => {
+                let raised = self.raise();
+                draft.answer(reply, raised, |lease, _| lease);
+            }
             Job::Sift(sift, reply) => {
                 let done = self.sift(sift, draft);
                 draft.sync = true;
@@ -575,6 +579,7 @@ impl Draft {
 fn refuse(job: Job, refusal: Refusal) {
     match job {
         Job::Coordinate { reply, .. } => drop(reply.send(Err(refusal))),
+        Job::Raise { reply } => drop(reply.send(Err(refusal))),
         Job::Merge { reply, .. }
         | Job::KeepHint { reply, .. }
         | Job::DropHint { reply, .. }

@@ -136,6 +136,11 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
+    /// Take another lease, so that the others may remember that this disk has come as far. Answers its number.
+    Raise {
+        /// The answer.
+        reply: Reply<u64>,
+    },
     /// A copy that may be old was compared with the other owners'; answers whether it still was what was compared.
     Sift(Sift, Reply<bool>),
     /// All copies were compared: take the mark off the disk, unless another was made since. Answers whether it is gone.

@@ -66,6 +66,19 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
+    /// Takes the next lease before the present one is used up. That the others were asked under it is written with it: they
+    /// are told of it only afterwards, and who starts on an image from before does not know of it.
+    pub(super) fn raise(&mut self) -> Result<u64, Refusal> {
+        let lease = self.epochs.lease() + 1;
+        let mut batch = Batch::default();
+        for key in [keys::EPOCH_LEASE, keys::ASKED] {
+            batch.put(Family::Meta, key, Bytes::copy_from_slice(&lease.to_be_bytes()));
+        }
+        self.store.write(batch, true).map_err(|error| self.refusal(error))?;
+        self.epochs.renewed(lease);
+        Ok(lease)
+    }
+
     /// Takes the mark off the disk, synced at once: what made another one in this very batch was written at once as well.
     pub(super) fn take_mark_off(&mut self, mark: u64) -> Result<bool, Refusal> {
         let stands = self.store.get(Family::Meta, keys::BEHIND).map_err(|error| self.refusal(error))?;

@@ -585,6 +585,18 @@ async fn an_old_copy_becomes_what_the_others_have_and_is_set_aside() {
     assert_eq!((bench.bytes(&id), bench.store.get(Family::Leaves, &leaf_of(&id)).unwrap()), (None, None));
 }
 
+/// The others are told of a lease only once the disk knows it, and knows that they were.
+#[tokio::test]
+async fn a_lease_is_raised_durably() {
+    let bench = Bench::on(MemDisk::new());
+    let raised = bench.lane.run(|reply| Job::Raise { reply }).await.unwrap();
+    bench.disk.crash();
+    let number = |key: &[u8]| {
+        bench.disk.row(Family::Meta, key).map(|b| u64::from_be_bytes(b.as_ref().try_into().unwrap()))
+    };
+    assert_eq!((number(keys::EPOCH_LEASE), number(keys::ASKED)), (Some(raised), Some(raised)));
+}
+
 #[tokio::test]
 async fn the_mark_of_an_old_disk_goes_only_as_it_was_made() {
     let mark = |bench: &Bench| {

@@ -1,10 +1,14 @@
 //! Whether this node's directory is the one that the others remember.
 //!
 //! A description of this node that this process did not give was given by another start of it. One with a lower number is
-//! old, unless no start since has come as far as asking: a start that was killed before that has only counted. One with the same number or a higher one is a start that this directory knows nothing of: it was put back from a
-//! copy and has gone back in time, or a copy of it runs somewhere at this moment. In the first case going on under a lease
-//! beyond the remembered one is enough for new writes, and happens once; who is contradicted again after that has a twin, and
-//! the two of them take no more writes until a person has stopped one.
+//! old, unless no start since has come as far as asking: a start that was killed before that has only counted. One with the
+//! same number or a higher one is a start that this directory knows nothing of: it was put back from a copy and has gone back
+//! in time, or a copy of it runs somewhere at this moment. In the first case going on under a lease beyond the remembered one
+//! is enough for new writes, and happens once; who is contradicted again after that has a twin, and the two of them take no
+//! more writes until a person has stopped one.
+//!
+//! A node that runs for long would be remembered by its start alone, and an image of its disk from the day after would look
+//! like the disk itself. So it takes another lease now and then, durably, and says so.
 //!
 //! What such a directory holds is another matter: the others may have deleted it and forgotten the deletion. So a mark is
 //! made durable with the lease, and by a start that found its log cut: while it stands the copies here answer for nothing
@@ -113,6 +117,14 @@ impl Past {
             Standing::Twin => state.answered_twin = true,
             _ => state.standing = Standing::Clear,
         }
+        state.said.clone()
+    }
+
+    /// Another lease has been taken, and the disk knows that the others were asked under it; gives back what to say from now
+    /// on. Others come to remember it, and an image of this disk from before knows nothing of it.
+    pub fn raised(&self, lease: u64) -> Description {
+        let mut state = self.lock();
+        state.said.starts = state.said.starts.max(lease);
         state.said.clone()
     }
 
@@ -243,6 +255,23 @@ mod tests {
         assert_eq!(past.jumped(1029).starts, 1029);
         past.hear(&said(5, 50));
         assert_eq!(past.standing(), Standing::Clear, "that is old now");
+    }
+
+    /// An image of the running node's disk, taken under lease 3 and put back when the others remember lease 4 of that start.
+    #[test]
+    fn an_image_of_a_node_that_went_on_running_is_behind() {
+        let running = Past::new(said(3, 30), 2, None);
+        running.asked(true);
+        let remembered = running.raised(4);
+        assert_eq!((remembered.starts, running.raised(3).starts), (4, 4));
+        running.hear(&remembered);
+        assert_eq!(running.standing(), Standing::Clear);
+        let put_back = Past::new(said(4, 40), 3, None);
+        put_back.hear(&remembered);
+        assert_eq!(put_back.standing(), Standing::Behind { remembered: 4 });
+        let started_again = Past::new(said(5, 50), 4, None);
+        started_again.hear(&remembered);
+        assert_eq!(started_again.standing(), Standing::Unasked, "its own disk knows of lease 4");
     }
 
     /// Put back, started as number 3, killed before it could ask, started again as number 4: the others remember a 3 that

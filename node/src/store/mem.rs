@@ -109,6 +109,13 @@ impl MemDisk {
         state.session = Weak::new();
     }
 
+    /// A disk with the same rows, as an image of it would hold them.
+    pub fn image(&self) -> MemDisk {
+        let state = self.state();
+        let image = State { rows: state.rows.clone(), bytes: state.bytes, ..State::default() };
+        MemDisk { state: Arc::new(RwLock::new(image)) }
+    }
+
     /// How many batches a crash would take back now; a choice for [`MemDisk::crash_keeping`] lies below it.
     pub fn unsynced(&self) -> usize {
         self.state().undo.len()

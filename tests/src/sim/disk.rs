@@ -54,6 +54,12 @@ impl Disk {
         Ok(SimStore { inner: self.rows.open()?, disk: self.clone() })
     }
 
+    /// Another disk with what is on this one at this moment.
+    pub fn image(&self, seed: u64) -> Disk {
+        let bad = Bad { wear: Wear::default(), chance: StdRng::seed_from_u64(seed), lag: Duration::ZERO };
+        Disk { rows: self.rows.image(), bad: Arc::new(Mutex::new(bad)), ..self.clone() }
+    }
+
     /// From now on it is as bad as that.
     pub fn set_wear(&self, wear: Wear) {
         self.lock().wear = wear;

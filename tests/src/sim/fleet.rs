@@ -56,6 +56,8 @@ pub struct Fleet {
     machines: BTreeMap<Host, Arc<Machine>>,
     /// Those that are down on purpose.
     down: BTreeMap<Host, Down>,
+    /// Images of disks, each as it was at some time.
+    images: BTreeMap<Host, Disk>,
     /// Since when somebody has left by itself.
     gone: BTreeMap<Host, Duration>,
 }
@@ -72,6 +74,7 @@ impl Fleet {
             wires,
             machines: BTreeMap::new(),
             down: BTreeMap::new(),
+            images: BTreeMap::new(),
             gone: BTreeMap::new(),
         }
     }
@@ -149,6 +152,22 @@ impl Fleet {
             Disk::new(host, seed, self.watch.clone());
         machine.waits.store(true, Ordering::Relaxed);
         self.trace.event(&format!("{host}  gets an empty disk"));
+    }
+
+    /// Takes an image of the disk of a machine, for later.
+    pub fn take_image(&mut self, host: Host) {
+        let machine = self.machine(host);
+        let image = machine.disk().image(machine.seed.wrapping_add(1));
+        self.images.insert(host, image);
+        self.trace.event(&format!("{host}  an image of its disk is taken"));
+    }
+
+    /// Puts the image in a machine that is down: what starts on it has forgotten everything since. Nothing if there is none.
+    pub fn put_back(&mut self, host: Host) {
+        if let Some(image) = self.images.remove(&host) {
+            *self.machine(host).disk.lock().unwrap_or_else(PoisonError::into_inner) = image;
+            self.trace.event(&format!("{host}  has its disk of before again"));
+        }
     }
 
     /// Sets a machine's calendar.

@@ -358,6 +358,9 @@ impl<'a> Run<'a> {
                     self.fleet.wipe(host);
                 }
             }
+            Deed::Image(host) => self.fleet.take_image(host),
+            Deed::PutBack(host) if !is_up(&self.fleet, host) => self.fleet.put_back(host),
+            Deed::PutBack(_) => {}
             Deed::ReplaceWiped(host) => self.to_replace.extend(self.wiped.get(&host).map(|old| (host, *old))),
             Deed::Add(host) => self.fleet.add(&mut self.sim, host, false),
             Deed::Leave(host) => {

@@ -14,6 +14,7 @@
 //! | wear | a disk fails one write in 100 to 10,000, is full, or slow by up to 200 ms | 1–20 s |
 //! | rot | a few records of a disk can't be read any more; always the same disk, and none is wiped then | 1–8 records |
 //! | wipe | a machine comes back with an empty disk, and an operator puts the new node in the old one's place | once |
+//! | restore | a machine starts again with an image of its disk that was taken before a start that others remember | once |
 //! | members | a node joins, and one leaves | once each |
 //!
 //! The budget is that of the promises (docs/simulation.md): any number of processes and plugs at once, for what is
@@ -45,10 +46,11 @@ pub enum Plague {
     Wear,
     Rot,
     Wipe,
+    Restore,
     Members,
 }
 
-const ALL: [Plague; 13] = [
+const ALL: [Plague; 14] = [
     Plague::Weather,
     Plague::Cut,
     Plague::Clog,
@@ -61,6 +63,7 @@ const ALL: [Plague; 13] = [
     Plague::Wear,
     Plague::Rot,
     Plague::Wipe,
+    Plague::Restore,
     Plague::Members,
 ];
 
@@ -80,6 +83,10 @@ pub enum Deed {
     Asleep(Host, bool),
     /// Of a machine that is down; what starts there next is another node.
     Wipe(Host),
+    /// Keeps what is on its disk now.
+    Image(Host),
+    /// Of a machine that is down, if an image was taken: what starts there next has forgotten everything since.
+    PutBack(Host),
     /// An operator puts the node that is on this machine now in the place of the one that was there before it.
     ReplaceWiped(Host),
     /// A machine more.
@@ -123,10 +130,10 @@ impl Schedule {
             // the earlier is believed (docs/expiry.md): there is no telling which is wrong.
             plagues.retain(|plague| *plague != Plague::Calendar);
         }
-        if plagues.contains(&Plague::Wipe) {
-            // One disk may be lost, and rot loses a part of one.
-            plagues.retain(|plague| *plague != Plague::Rot);
-        }
+        // One disk may be lost; rot and an image of before lose a part of one.
+        let losses = [Plague::Wipe, Plague::Restore, Plague::Rot];
+        let first = losses.into_iter().find(|loss| plagues.contains(loss));
+        plagues.retain(|plague| !losses.contains(plague) || Some(*plague) == first);
         plagues.sort_unstable();
         let mut schedule = Schedule {
             plagues: plagues.clone(),
@@ -205,6 +212,7 @@ impl Schedule {
             Plague::Wear => self.wear(now),
             Plague::Rot => self.rot(now),
             Plague::Wipe => self.wipe(now),
+            Plague::Restore => self.restore(now),
             Plague::Members => self.members(now),
         }
     }
@@ -341,6 +349,21 @@ impl Schedule {
         self.at(back, Deed::Up(host));
         let replaced = back + self.millis(500, 5_000);
         self.at(replaced, Deed::ReplaceWiped(host));
+    }
+
+    fn restore(&mut self, now: Duration) {
+        let host = self.host();
+        let image = now + self.millis(1_000, 10_000);
+        // Whoever is told of a start that the image has forgotten finds it out (docs/membership.md).
+        let again = image + self.millis(200, 5_000);
+        self.at(image, Deed::Down(host, Down::Killed));
+        self.at(image, Deed::Image(host));
+        self.at(again, Deed::Up(host));
+        let begin = again + self.millis(5_000, 30_000);
+        let back = begin + self.millis(200, 10_000);
+        self.at(begin, Deed::Down(host, Down::PowerCut));
+        self.at(begin, Deed::PutBack(host));
+        self.at(back, Deed::Up(host));
     }
 
     fn members(&mut self, now: Duration) {

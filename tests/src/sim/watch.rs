@@ -3,7 +3,7 @@
 //! | rule | what breaks it |
 //! | --- | --- |
 //! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
-//! | the clock of a copy only grows | a copy that has forgotten takes what it is told for new |
+//! | the clock of a copy only grows, except on a disk that may be behind | a copy that has forgotten takes what it is told for new |
 //! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
 //! | no sibling twice, each within its clock | (the decoder of records refuses these) |
 //!
@@ -49,6 +49,11 @@ fn concerns<S: Store>(store: &S, partition: Partition, id: &ObjectId) -> bool {
     let (Some(view), Some(node)) = (view, node) else { return true };
     let n = view.bucket(id.bucket()).map_or_else(|| BucketSettings::default().n, |settings| settings.n);
     Regime::of(&view).concerns(node, partition, usize::from(n))
+}
+
+/// Whether the disk is one that may be behind, whose copies become what the others have.
+fn is_behind<S: Store>(store: &S) -> bool {
+    store.get(Family::Meta, keys::BEHIND).is_ok_and(|mark| mark.is_some())
 }
 
 /// The records of a batch, as they stood before it.
@@ -112,6 +117,7 @@ impl Watch {
         if let Some(Ok(old)) = old.map(decode)
             && !record.clock.covers(&old.clock)
             && concerns(store, partition, &id)
+            && !is_behind(store)
         {
             self.broken(format!(
                 "{host}: the clock of {id:?} shrinks from {:?} to {:?}",
