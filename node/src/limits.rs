@@ -113,11 +113,8 @@ pub const PULL_BYTES_MAX: usize = 4 << 20;
 /// How long a page of a transfer may take.
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Trees that a node fetches at a time when no client is served: 4 × 4 MiB of rows in memory.
+/// Trees that a node fetches at a time at most, fewer while clients feel it: 4 × 4 MiB of rows in memory.
 pub const GAINS_AT_ONCE: usize = 4;
-
-/// Trees that a node fetches at a time while clients are served.
-pub const GAINS_AT_ONCE_BUSY: usize = 2;
 
 /// Bytes of whole pages that a node fetches in a second: half a gigabit.
 pub const GAIN_BYTES_PER_SECOND: u64 = 64 << 20;
@@ -193,6 +190,9 @@ pub const HINT_CREDIT_BUSY: u32 = 64 << 10;
 
 /// How long it then wants to be left alone: 64 KiB in 10 ms and what they take are some 5 MiB in a second from each keeper.
 pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(10);
+
+/// The same while clients wait longer than in calm times.
+pub const HINT_PAUSE_FELT: Duration = Duration::from_millis(20);
 
 /// How long after the last request a node counts as busy.
 pub const BUSY_FOR: Duration = Duration::from_secs(1);
@@ -290,11 +290,8 @@ pub const AAE_LEAVES_MAX: usize = 1024;
 /// Pages of leaves that are read for [`AAE_SLOTS_MAX`] slots: a million leaves of a partition of 64 million keys.
 pub const AAE_PAGES_MAX: usize = 1024;
 
-/// Keys that are repaired at once while no client is served.
-pub const AAE_REPAIRS_IDLE: usize = 32;
-
-/// Keys that are repaired at once while clients are served.
-pub const AAE_REPAIRS_BUSY: usize = 4;
+/// Keys that are repaired at once at most, fewer while clients feel it.
+pub const AAE_REPAIRS_MAX: usize = 32;
 
 /// Bytes of records that repairs move in a second: a quarter of a gigabit.
 pub const AAE_BYTES_PER_SECOND: u64 = 32 << 20;

@@ -11,6 +11,7 @@ use crate::http::api::{Api, Options};
 use crate::http::{listen, metrics};
 use crate::lane::{Core, Due, Lane, Ledger, LetGo, Shared, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
+use crate::node::pace::Pace;
 use crate::node::past::{Past, Standing};
 use crate::node::{Inner, Node, Sifting};
 use crate::peer::{self, Pool};
@@ -306,6 +307,7 @@ fn start<W: World>(
         deliveries: Mutex::default(),
         hint_age: config.limits.hint_age,
         waited_for: 0.into(),
+        pace: Pace::default(),
         keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
         sifting: Sifting::default(),

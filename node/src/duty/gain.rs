@@ -6,8 +6,7 @@
 //! not waited for. Meanwhile every write of these partitions is sent here as well, so nothing is chased.
 
 use crate::limits::{
-    AAE_ROOTS_MAX, AAE_SLOTS_MAX, GAIN_BYTES_PER_SECOND, GAINS_AT_ONCE, GAINS_AT_ONCE_BUSY, PULL_MERGES,
-    PULL_TIMEOUT,
+    AAE_ROOTS_MAX, AAE_SLOTS_MAX, GAIN_BYTES_PER_SECOND, GAINS_AT_ONCE, PULL_MERGES, PULL_TIMEOUT,
 };
 use crate::node::Node;
 use crate::node::exchange::{Exchange, Only, Silent};
@@ -118,10 +117,9 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
             }
         }
     }
-    let at_once = if node.is_busy() { GAINS_AT_ONCE_BUSY } else { GAINS_AT_ONCE };
     let mut fetched = stream::iter(differing)
         .map(|group| async move { (group, fetch_group(node, owner, group).await) })
-        .buffer_unordered(at_once);
+        .buffer_unordered(node.room(GAINS_AT_ONCE));
     while let Some((group, came)) = fetched.next().await {
         match came {
             Ok(()) => wanted.hear(node, owner, group),

@@ -1,6 +1,6 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Due, Hints, Job, Lane, Ledger, Shared, Sift, Taken, Trees};
+use super::{Core, Due, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
 use crate::cluster::Cluster;
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
@@ -18,6 +18,9 @@ use ring::wire::record::{decode, digest, encode};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
+
+#[path = "sift_tests.rs"]
+mod sift;
 
 const ME: NodeId = NodeId(7);
 const OTHER: NodeId = NodeId(8);
@@ -555,65 +558,4 @@ async fn a_wrong_leaf_is_mended_by_what_arrives() {
     assert_eq!(bench.roots().iter().filter(|root| root.is_none()).count(), 1, "its partition is built again");
     bench.grow().await;
     assert_eq!(bench.roots(), right);
-}
-
-/// The others have a newer version, or none: it takes the place of the old one with nothing of its clock, and only while the
-/// copy is what was compared.
-#[tokio::test]
-async fn an_old_copy_becomes_what_the_others_have_and_is_set_aside() {
-    let (bench, other) = (Bench::on(MemDisk::new()), Bench::on(MemDisk::new()));
-    let id = id("old");
-    bench.put(&id, "old", None, true).await.unwrap();
-    other.put(&id, "newer", None, true).await.unwrap();
-    bench.hint(&id).await;
-    let (old, newer) = (bench.bytes(&id).unwrap(), other.bytes(&id).unwrap());
-    let sift = |held: &Bytes, record: Option<Bytes>, aside| Sift {
-        id: id.clone(),
-        held: Some(digest(held)),
-        record,
-        aside,
-        hints: vec![OTHER],
-    };
-    let run = async |sift| bench.lane.run(|reply| Job::Sift(sift, reply)).await.unwrap();
-    assert!(!run(sift(&newer, None, true)).await, "that was compared with another copy");
-    assert_eq!((bench.bytes(&id), bench.has_hint(&id)), (Some(old.clone()), true));
-    assert!(run(sift(&old, Some(newer.clone()), true)).await);
-    assert_eq!((bench.bytes(&id), bench.has_hint(&id)), (Some(newer.clone()), false));
-    let aside = keys::aside_key(partition(position(&id), PARTITIONS), &id);
-    assert_eq!(bench.store.get(Family::Meta, &aside).unwrap(), Some(old));
-    assert!(run(sift(&newer, None, false)).await);
-    assert_eq!((bench.bytes(&id), bench.store.get(Family::Leaves, &leaf_of(&id)).unwrap()), (None, None));
-}
-
-/// The others are told of a lease only once the disk knows it, and knows that they were.
-#[tokio::test]
-async fn a_lease_is_raised_durably() {
-    let bench = Bench::on(MemDisk::new());
-    let raised = bench.lane.run(|reply| Job::Raise { reply }).await.unwrap();
-    bench.disk.crash();
-    let number = |key: &[u8]| {
-        bench.disk.row(Family::Meta, key).map(|b| u64::from_be_bytes(b.as_ref().try_into().unwrap()))
-    };
-    assert_eq!((number(keys::EPOCH_LEASE), number(keys::ASKED)), (Some(raised), Some(raised)));
-}
-
-#[tokio::test]
-async fn the_mark_of_an_old_disk_goes_only_as_it_was_made() {
-    let mark = |bench: &Bench| {
-        let mark = bench.store.get(Family::Meta, keys::BEHIND).unwrap();
-        mark.map(|bytes| u64::from_be_bytes(bytes.as_ref().try_into().unwrap()))
-    };
-    let bench = Bench::on(MemDisk::new());
-    for lease in [1029, 7] {
-        assert!(bench.lane.run(|reply| Job::Jump { lease, reply }).await.unwrap());
-        assert_eq!(mark(&bench), Some(lease), "also where the lease is no news");
-    }
-    bench.disk.crash();
-    let again = Bench::on(bench.disk);
-    assert_eq!(mark(&again), Some(7));
-    let sifted = async |mark| again.lane.run(|reply| Job::Sifted { mark, reply }).await.unwrap();
-    assert!(!sifted(1029).await, "another was made since");
-    assert_eq!(mark(&again), Some(7));
-    assert!(sifted(7).await);
-    assert_eq!(mark(&again), None);
 }

@@ -6,7 +6,7 @@
 
 use super::Node;
 use super::trees::read_hashes;
-use crate::limits::{AAE_BYTES_PER_SECOND, AAE_PAGES_MAX, AAE_REPAIRS_BUSY, AAE_REPAIRS_IDLE, AAE_TIMEOUT};
+use crate::limits::{AAE_BYTES_PER_SECOND, AAE_PAGES_MAX, AAE_REPAIRS_MAX, AAE_TIMEOUT};
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -124,7 +124,7 @@ impl<'a, W: World> Exchange<'a, W> {
     async fn repair_all(&mut self, unlike: Vec<Unlike>) -> u64 {
         let mut done = 0;
         let (node, peer) = (self.node, self.peer);
-        let at_once = if node.is_busy() { AAE_REPAIRS_BUSY } else { AAE_REPAIRS_IDLE };
+        let at_once = node.room(AAE_REPAIRS_MAX);
         let mut repairs = stream::iter(unlike).map(|key| repair(node, peer, key)).buffer_unordered(at_once);
         while let Some(moved) = repairs.next().await {
             let Some(moved) = moved else { continue };

@@ -3,7 +3,9 @@
 use super::Node;
 use super::serve::Rows;
 use crate::lane::Ledger;
-use crate::limits::{HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_PAUSE_BUSY, HINT_ROWS_MAX, PULL_MERGES};
+use crate::limits::{
+    HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_PAUSE_BUSY, HINT_PAUSE_FELT, HINT_ROWS_MAX, PULL_MERGES,
+};
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -78,10 +80,11 @@ impl<W: World> Node<W> {
                 failed.push(at);
             }
         }
-        let (credit, pause) = if self.is_busy() {
-            (HINT_CREDIT_BUSY, HINT_PAUSE_BUSY)
-        } else {
-            (HINT_CREDIT_IDLE, Duration::ZERO)
+        self.pace.works(self.now());
+        let (credit, pause) = match (self.is_busy(), self.pace.is_felt()) {
+            (true, true) => (HINT_CREDIT_BUSY, HINT_PAUSE_FELT),
+            (true, false) => (HINT_CREDIT_BUSY, HINT_PAUSE_BUSY),
+            (false, _) => (HINT_CREDIT_IDLE, Duration::ZERO),
         };
         let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
         Ok(Message::of(Answer::StoredMany { failed, credit, pause_ms }))

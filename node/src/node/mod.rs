@@ -7,6 +7,7 @@ pub mod explain;
 pub mod gain;
 pub mod hints;
 pub mod keys;
+pub mod pace;
 pub mod past;
 pub mod read;
 pub mod reap;
@@ -99,6 +100,8 @@ pub struct Inner<W: World> {
     pub hint_age: Duration,
     /// When somebody last waited for this node: a client, or a node on a client's behalf.
     pub waited_for: AtomicU64,
+    /// What clients' requests take, by which background work goes.
+    pub pace: pace::Pace,
     /// One at a time writes the view to the disk: an older one must not come after a newer.
     pub keeping: tokio::sync::Mutex<()>,
     /// How far it has come with what it takes over.
@@ -193,9 +196,16 @@ impl<W: World> Node<W> {
         self.past.silence().is_none()
     }
 
-    /// Somebody waits for this node now.
-    pub(crate) fn is_waited_for(&self) {
-        self.waited_for.store(self.now().0.max(1), Ordering::Relaxed);
+    /// Somebody waits for this node from now on. Says when that is.
+    pub(crate) fn is_waited_for(&self) -> Time {
+        let now = self.now();
+        self.waited_for.store(now.0.max(1), Ordering::Relaxed);
+        now
+    }
+
+    /// How much of `most` background work may do at once, so that clients do not feel it.
+    pub(crate) fn room(&self, most: usize) -> usize {
+        self.pace.room(most, self.is_busy(), self.now())
     }
 
     /// Whether somebody has waited for this node lately, so that what nobody waits for should leave it room.

@@ -1,3 +1,5 @@
+//! What becomes of an old copy, for every kind of word that the others give.
+
 use super::*;
 use crate::causal::{Context, Epochs};
 use crate::record::{Content, Me, Object, coordinate};

@@ -213,6 +213,8 @@ async fn a_repair_makes_equal_what_was_asked_for() -> Result<()> {
     cluster.stop(2).await?;
     write(&cluster, BUCKET, 10, KEYS).await?;
     cluster.restart(2).await?;
+    // Who has not noticed yet that it is back can't compare anything with it.
+    cluster.await_ready().await?;
     let c = &cluster;
     let mut checks = Checks::new();
     // A node may be asked that owns nothing of it: it finds one that does.

@@ -415,7 +415,12 @@ async fn a_rolling_restart_interrupts_nobody() -> Result<()> {
             })
             .await;
         cluster.restart(victim).await?;
-        expect_values(&url(&cluster, victim), &["19"]).await?.expect(200)?;
+        let c = &cluster;
+        checks
+            .run(&format!("node {victim} tells what it missed"), async {
+                expect_values(&url(c, victim), &["19"]).await?.expect(200).map(drop)
+            })
+            .await;
     }
     checks.finish(&[&cluster])
 }
