@@ -63,11 +63,8 @@ async fn take_part<W: World>(node: &Node<W>) {
         // Nobody may hear that this node agrees before the disk knows: it must not agree to another step after a crash.
         Step::Agree => {
             let agree = |view: &mut View| view.advance(node.id(), &snapshot.regime, &step) == Ok(true);
-            match node.keep_ahead(agree).await {
-                Ok(()) => take(node, &snapshot, &step),
-                Err(refusal) => {
-                    tracing::warn!(%refusal, "that this node agrees to a change could not be kept")
-                }
+            if let Err(refusal) = node.keep_ahead(agree, || take(node, &snapshot, &step)).await {
+                tracing::warn!(%refusal, "that this node agrees to a change could not be kept");
             }
         }
         Step::Settle | Step::Retire => take(node, &snapshot, &step),

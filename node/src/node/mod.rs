@@ -222,14 +222,20 @@ impl<W: World> Node<W> {
         Ok(snapshot)
     }
 
-    /// Writes the view to the disk with a change that is made to it only afterwards.
+    /// Writes the view to the disk with a change that is `made` to it only afterwards: before anybody else writes the view
+    /// of a moment at which it was not.
     pub(crate) async fn keep_ahead(
         &self,
         change: impl FnOnce(&mut ring::members::View) -> bool,
+        made: impl FnOnce(),
     ) -> Result<(), Refusal> {
         let _one = self.keeping.lock().await;
         let mut view = self.cluster.snapshot().view.clone();
-        if change(&mut view) { self.write_view(&view).await } else { Ok(()) }
+        if change(&mut view) {
+            self.write_view(&view).await?;
+        }
+        made();
+        Ok(())
     }
 
     async fn write_view(&self, view: &ring::members::View) -> Result<(), Refusal> {
