@@ -76,3 +76,7 @@ pub fn receive(local: Option<&Record>, incoming: &Record, me: &mut Me<'_>) -> Op
     }
     if merged == *held { None } else { Some(merged) }
 }
+
+#[cfg(test)]
+#[path = "laws_tests.rs"]
+mod laws;
