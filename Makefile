@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test build fmt clippy deny doc unit process readme sim planted
+.PHONY: help up test build fmt clippy deny doc unit process readme sim planted model
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ENV := . scripts/env.sh
@@ -51,6 +51,9 @@ process: ## Tests with real processes, and the house's own rules
 
 sim: ## Simulate clusters under random troubles: SEEDS=300 SEED_START=1 SECONDS=60, or one with its trace: SEED=N
 	@SEED=$(SEED) SEEDS=$(SEEDS) SEED_START=$(SEED_START) SIM_SECONDS=$(SECONDS) scripts/test.sh sim
+
+model: ## Search the one-key protocol one event deeper than the tests do, and with its rules switched off
+	@scripts/test.sh model
 
 planted: ## Switch off one safety rule after the other, and see that the simulation notices each
 	@scripts/test.sh planted

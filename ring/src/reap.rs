@@ -124,6 +124,11 @@ impl Reaper {
         self.agreed.retain(|_, agreed| agreed.round == round);
     }
 
+    /// Since when everybody agrees about a key, and since when it is quiet.
+    pub fn agreed(&self, id: &ObjectId) -> Option<(Time, Option<Time>)> {
+        self.agreed.get(id).map(|agreed| (agreed.since, agreed.quiet))
+    }
+
     /// Judges a page by what was said between `asked` and `answered`. Every member must be in `said`; `None` is one that did
     /// not answer.
     pub fn judge(

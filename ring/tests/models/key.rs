@@ -358,6 +358,6 @@ pub(crate) fn actors(clock: &Context) -> usize {
 }
 
 /// A context as a version vector can say it: of every actor, all up to the last.
-fn pressed(context: &Context) -> Context {
+pub(crate) fn pressed(context: &Context) -> Context {
     Context::of_runs(context.runs().iter().map(|run| Run { first: 1, ..*run }))
 }
