@@ -24,10 +24,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use ring::ids::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
@@ -74,6 +74,8 @@ pub struct Local {
     secret: Secret,
     cluster: watch::Sender<Option<ClusterId>>,
     removed: Mutex<BTreeSet<NodeId>>,
+    /// How often each peer that is called from here has called.
+    called: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 impl Local {
@@ -91,8 +93,8 @@ impl Local {
             "an address of {} bytes was let through",
             advertise.len()
         );
-        let (cluster, removed) = (watch::Sender::new(cluster), Mutex::default());
-        Arc::new(Local { node, boot_id, advertise, secret, cluster, removed })
+        let (cluster, removed, called) = (watch::Sender::new(cluster), Mutex::default(), Mutex::default());
+        Arc::new(Local { node, boot_id, advertise, secret, cluster, removed, called })
     }
 
     /// This node's id.
@@ -118,6 +120,27 @@ impl Local {
     /// Names the nodes that were removed for good. They are refused from now on.
     pub fn set_removed(&self, nodes: BTreeSet<NodeId>) {
         *self.removed.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    /// A peer has called and proved who it is: it can be called again.
+    pub(super) fn has_called(&self, peer: NodeId) {
+        if let Some(calls) = self.called().get_mut(&peer) {
+            *calls += 1;
+        }
+    }
+
+    /// How often a peer has called so far; it is counted from the first question on.
+    pub(super) fn calls_of(&self, peer: NodeId) -> u64 {
+        *self.called().entry(peer).or_default()
+    }
+
+    /// A peer is not called from here any more.
+    pub(super) fn forget_calls_of(&self, peer: NodeId) {
+        self.called().remove(&peer);
+    }
+
+    fn called(&self) -> MutexGuard<'_, BTreeMap<NodeId, u64>> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn watch_cluster(&self) -> watch::Receiver<Option<ClusterId>> {

@@ -72,6 +72,7 @@ impl<W: World> Pool<W> {
     /// Forgets a peer. What is in flight may still be answered.
     pub fn remove_peer(&self, node: NodeId) {
         self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        self.dialer.local.forget_calls_of(node);
     }
 
     /// Whether there is a connection to this peer right now. It may break before the next line.
@@ -249,10 +250,14 @@ impl<W: World> LinkTask<W> {
     async fn run(mut self) {
         let mut failures = 0;
         let mut failed: Option<(CallError, Time)> = None;
+        let mut calls = 0;
         while let Some(first) = self.outbox.recv().await {
             let now = self.dialer.world.now();
+            // Who has called meanwhile is up again, and is not kept waiting for a pause that was meant for the dead.
+            let has_called = std::mem::replace(&mut calls, self.dialer.local.calls_of(self.node)) != calls;
             if let Some((why, until)) = &failed
                 && now < *until
+                && !has_called
             {
                 first.fail(why.clone());
                 continue;

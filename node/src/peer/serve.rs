@@ -157,6 +157,7 @@ impl<W: World, H: Handler> Acceptor<W, H> {
         let hello = timeout(HELLO_TIMEOUT, hello::accept(&mut stream, &self.local, nonce)).await;
         drop(place);
         let peer = hello.map_err(|_| Ended::NoHello)??;
+        self.local.has_called(peer.node);
         let other_cluster =
             cluster.wait_for(|ours| ours.is_some() && peer.cluster.is_some() && *ours != peer.cluster);
 

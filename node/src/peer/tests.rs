@@ -242,6 +242,21 @@ async fn a_peer_behind_its_backoff_is_found_again() {
     timeout(LONG, found).await.expect("the pause between dials is bounded");
 }
 
+/// A node that restarts calls the others first. They need not wait for the end of a pause that was meant for a dead one.
+#[tokio::test]
+async fn a_peer_that_has_called_is_called_at_once() {
+    let address = Server::start().await.kill().await;
+    let ours = Server::start_at("127.0.0.1:0", local(1, "s", Some(5))).await;
+    let pool = Pool::new(world(), Arc::clone(&ours.local));
+    pool.set_peer(SERVER, address.to_string());
+    assert_eq!(ask(&pool, "anyone?").await, Err(CallError::Unreachable));
+    let back = Server::start_at(&address.to_string(), local(SERVER.0, "s", Some(5))).await;
+    let theirs = Pool::new(world(), Arc::clone(&back.local));
+    theirs.set_peer(NodeId(1), ours.address.to_string());
+    theirs.call(NodeId(1), TABLE, "I am back".into(), LONG).await.unwrap();
+    assert_eq!(ask(&pool, "already?").await, Ok("already?".into()), "at the first try");
+}
+
 #[tokio::test]
 async fn a_refused_caller_hears_why() {
     let server = Server::start().await;
