@@ -262,8 +262,11 @@ pub const LIST_ROUNDS_MAX: usize = 64;
 /// How long a start waits for what the others remember of it: a round trip, and room for a dial that fails slowly.
 pub const GREET_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// How long a start waits before it asks those again that did not answer.
+pub const GREET_AGAIN: Duration = Duration::from_millis(50);
+
 /// How often a node has the others remember how far it has come: an image of its disk is known for old if it is older.
-/// // One synced write here and one of each member a minute; 2^32 leases last for 8,000 years.
+/// One synced write here and one of each member a minute; 2^32 leases last for 8,000 years.
 pub const RAISE_EVERY: Duration = Duration::from_secs(60);
 
 /// Leaves that the lane reads at a time to build a tree: 4,096 × some 60 bytes, a few milliseconds between two batches.

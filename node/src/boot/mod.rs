@@ -255,7 +255,8 @@ fn start<W: World>(
             "this disk may be behind what the others know: every copy is compared before it counts"
         );
     }
-    let epochs = Epochs::at_start(entered.description.starts, boot, may_have_lost);
+    let chance = world.rng("epochs").random();
+    let epochs = Epochs::at_start(entered.description.starts, boot, may_have_lost).scattered(chance);
     let mut batch = Batch::default();
     batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease().to_be_bytes()));
     batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&epochs.boot().to_be_bytes()));
@@ -268,13 +269,14 @@ fn start<W: World>(
     let first = world.rng("let_go").random::<u64>();
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
     let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
-    let due = Due::default();
+    let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
     let shared = Shared {
         trees: Arc::clone(&trees),
         hints: Arc::clone(&hints),
         let_go: Arc::clone(&let_go),
         cluster: Arc::clone(&cluster),
         due: Arc::clone(&due),
+        stray: Arc::clone(&stray),
     };
     let core = Core::new(store.clone(), entered.node, epochs, partitions, shared, failed);
     let (lane, lane_done) = Lane::start(core, world.threads());
@@ -308,6 +310,7 @@ fn start<W: World>(
         hint_age: config.limits.hint_age,
         waited_for: 0.into(),
         pace: Pace::default(),
+        stray,
         keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
         sifting: Sifting::default(),

@@ -13,6 +13,7 @@ use crate::node::exchange::{Exchange, Only, Silent};
 use crate::node::serve::Rows;
 use crate::world::World;
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::planted::{self, Bug};
@@ -117,10 +118,16 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
             }
         }
     }
-    let mut fetched = stream::iter(differing)
-        .map(|group| async move { (group, fetch_group(node, owner, group).await) })
-        .buffer_unordered(node.room(GAINS_AT_ONCE));
-    while let Some((group, came)) = fetched.next().await {
+    let mut fetching = FuturesUnordered::new();
+    while !(differing.is_empty() && fetching.is_empty()) {
+        // Asked anew for each: a fetch takes long, and clients come and go meanwhile.
+        let room = node.room(GAINS_AT_ONCE);
+        while fetching.len() < room
+            && let Some(group) = differing.pop()
+        {
+            fetching.push(async move { (group, fetch_group(node, owner, group).await) });
+        }
+        let Some((group, came)) = fetching.next().await else { break };
         match came {
             Ok(()) => wanted.hear(node, owner, group),
             Err(Silent) => {

@@ -82,9 +82,12 @@ async fn ask_seeds<W: World>(node: &Node<W>, seeds: &[String]) {
     for seed in seeds {
         let view = node.cluster.snapshot().view.clone();
         let ask = Message { head: Ask::Gossip { digest: view.digest() }, body: view.encode() };
-        let Ok((_, answer)) = node.pool.call_address(seed, ask.encode(), GOSSIP_TIMEOUT).await else {
+        let Ok((peer, answer)) = node.pool.call_address(seed, ask.encode(), GOSSIP_TIMEOUT).await else {
             continue;
         };
+        if node.cluster.snapshot().is_removed(peer.node) {
+            continue;
+        }
         if let Ok(Message { head: Answer::View, body }) = Message::<Answer>::decode(&answer)
             && let Ok(theirs) = View::decode(&body)
         {

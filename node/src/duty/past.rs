@@ -1,30 +1,73 @@
 //! Asks the others what they remember of this node, and acts on it before a dot is handed out that was handed out before.
 //!
-//! A start asks everybody once, in parallel and for a short while: who does not answer in that time is not waited for,
-//! since a node that comes up alone must take writes too. What comes in later by gossip has the same effect; and before
+//! A start asks everybody, in parallel and for a short while: who does not answer in that time is not waited for, since a node
+//! that comes up alone must take writes too, under versions that nobody can have seen. What comes in later by gossip has the same effect; and before
 //! somebody has answered, nothing that this disk holds is told or sent to anybody ([`silence`]).
 
 use super::gossip;
 use crate::lane::Job;
-use crate::limits::{GREET_TIMEOUT, RAISE_EVERY};
+use crate::limits::{GREET_AGAIN, GREET_TIMEOUT, RAISE_EVERY};
 use crate::node::Node;
 use crate::node::past::Standing;
 use crate::store::{Batch, Family, keys};
 use crate::world::World;
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use ring::causal::epochs::JUMP;
 use ring::ids::NodeId;
-use ring::members::Description;
+use ring::members::{Description, Status};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 /// Asks everybody, and acts on what they say.
 pub async fn greet<W: World>(node: &Node<W>) {
     let others = gossip::others(node);
-    let asked = join_all(others.iter().map(|to| gossip::exchange(node, *to)));
-    let _: Result<Vec<bool>, _> = tokio::time::timeout(GREET_TIMEOUT, asked).await;
+    let silent = ask_all(node).await;
     node.past.asked(others.is_empty());
+    if !silent.is_empty() && node.past.said().starts > 1 {
+        tracing::info!(
+            ?silent,
+            "not everybody has said what he remembers: no version of before is continued"
+        );
+        if let Err(refusal) = node.lane.run(|reply| Job::Forsake { reply }).await {
+            // The lane does not do it either; only the next start might, and a disk that fails ends this one.
+            tracing::warn!(%refusal, "that could not be kept");
+        }
+    }
     act(node).await;
+}
+
+/// Asks until each of them has answered, for a while: when all start at once, none is there yet. Gives back who has not; those
+/// that were given up are not waited for.
+async fn ask_all<W: World>(node: &Node<W>) -> Vec<NodeId> {
+    let until = node.now() + GREET_TIMEOUT;
+    let counts = |id: &NodeId| {
+        let snapshot = node.cluster.snapshot();
+        snapshot.view.members.get(id).is_some_and(|member| member.status < Status::Lost)
+    };
+    let mut silent = gossip::others(node);
+    silent.retain(counts);
+    while !silent.is_empty() && node.now() < until {
+        let asked = silent.iter().map(|to| async { (*to, gossip::exchange(node, *to).await) });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut answered = BTreeSet::new();
+        let _: Result<(), _> = tokio::time::timeout(until - node.now(), async {
+            while let Some((to, same)) = asked.next().await {
+                if same {
+                    answered.insert(to);
+                }
+            }
+        })
+        .await;
+        drop(asked);
+        silent.retain(|to| !answered.contains(to));
+        if !silent.is_empty() {
+            tokio::time::sleep(GREET_AGAIN.min(until - node.now())).await;
+        }
+    }
+    silent
 }
 
 /// This start has asked, and somebody has answered: what the others remember from now on is of this directory. Until that is
@@ -49,7 +92,7 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             _ = shutdown.changed() => return,
             () = tokio::time::sleep(RAISE_EVERY) => {}
         }
-        if node.past.silence().is_some() {
+        if node.past.silence().is_some() || node.cluster.snapshot().is_removed(node.id()) {
             continue;
         }
         match node.lane.run(|reply| Job::Raise { reply }).await {
@@ -61,6 +104,11 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
 
 /// Takes a lease beyond what somebody remembers, if somebody does.
 pub async fn act<W: World>(node: &Node<W>) {
+    if node.cluster.snapshot().is_removed(node.id()) {
+        // It says nothing of itself any more.
+        return;
+    }
+    node.past.hear_of(node.stray.load(Ordering::Relaxed));
     let (remembered, twin) = match node.past.standing() {
         Standing::Unasked | Standing::Alone => return,
         Standing::Clear => return repeat(node),

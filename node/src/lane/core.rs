@@ -9,6 +9,7 @@ use crate::limits::LEAF_PAGE_ROWS;
 use crate::store::{Batch, Change, Family, Row, Store, StoreError, keys};
 use bytes::Bytes;
 use ring::causal::Epochs;
+use ring::causal::epochs::lease_of;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
 use ring::planted::{self, Bug};
@@ -35,6 +36,7 @@ pub struct Core<S> {
     hints: Hints,
     let_go: LetGo,
     earliest: Due,
+    stray: Arc<AtomicU64>,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
@@ -61,6 +63,8 @@ pub struct Shared {
     pub cluster: Arc<Cluster>,
     /// When the first value may expire.
     pub due: Due,
+    /// The highest lease under which another life of this directory is known to have written; 0 if none is.
+    pub stray: Arc<AtomicU64>,
 }
 
 /// A key in the batch: what it holds now, decoded once.
@@ -113,7 +117,7 @@ impl<S: Store> Core<S> {
         shared: Shared,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        let Shared { trees, hints, let_go, cluster, due: earliest } = shared;
+        let Shared { trees, hints, let_go, cluster, due: earliest, stray } = shared;
         Core {
             store,
             node,
@@ -124,6 +128,7 @@ impl<S: Store> Core<S> {
             hints,
             let_go,
             earliest,
+            stray,
             marked: false,
             failed,
         }
@@ -133,7 +138,7 @@ impl<S: Store> Core<S> {
     pub fn step(&mut self, jobs: impl ExactSizeIterator<Item = Job>) {
         if let Err(error) = self.lease_for(jobs.len()) {
             let refusal = self.refusal(error);
-            return jobs.for_each(|job| refuse(job, refusal.clone()));
+            return jobs.for_each(|job| job.refuse(refusal.clone()));
         }
         let mut draft = Draft::default();
         for job in jobs {
@@ -147,7 +152,7 @@ impl<S: Store> Core<S> {
         if self.epochs.left() > jobs as u64 {
             return Ok(());
         }
-        let lease = self.epochs.lease() + 1;
+        let lease = self.epochs.taken() + 1;
         let mut batch = Batch::default();
         batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&lease.to_be_bytes()));
         self.store.write(batch, true)?;
@@ -221,6 +226,10 @@ impl<S: Store> Core<S> {
             Job::Jump { lease, reply } => {
                 let jumped = self.jump(lease);
                 draft.answer(reply, jumped, |(), _| true);
+            }
+            Job::Forsake { reply } => {
+                let forsaken = self.forsake();
+                draft.answer(reply, forsaken, |(), _| true);
             }
             Job::Raise { reply } => {
                 let raised = self.raise();
@@ -322,6 +331,11 @@ impl<S: Store> Core<S> {
         let (key, local) = self.slot(id, draft)?;
         if let Some(owner) = hint_for {
             self.keep_hint(id, Wanted { owner, counted: true, now }, incoming.bytes(), draft)?;
+        }
+        if let Some((epoch, _)) = incoming.clock.newest_of(self.node)
+            && self.epochs.is_foreign(epoch)
+        {
+            self.stray.fetch_max(lease_of(epoch), Ordering::Relaxed);
         }
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         match receive(local.as_deref(), &incoming, &mut me) {
@@ -573,26 +587,5 @@ impl Draft {
                 let _ = reply.send(written.map(|synced| finish(value, synced)));
             })),
         }
-    }
-}
-
-fn refuse(job: Job, refusal: Refusal) {
-    match job {
-        Job::Coordinate { reply, .. } => drop(reply.send(Err(refusal))),
-        Job::Raise { reply } => drop(reply.send(Err(refusal))),
-        Job::Merge { reply, .. }
-        | Job::KeepHint { reply, .. }
-        | Job::DropHint { reply, .. }
-        | Job::GiveUpHint { reply, .. }
-        | Job::DropCopy { reply, .. }
-        | Job::Reap { reply, .. }
-        | Job::Expire { reply, .. }
-        | Job::GiveUpDamaged { reply, .. }
-        | Job::CheckLeaf { reply, .. }
-        | Job::Jump { reply, .. }
-        | Job::Sift(_, reply)
-        | Job::Sifted { reply, .. }
-        | Job::GrowTree { reply, .. }
-        | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
     }
 }

@@ -136,6 +136,11 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
+    /// Use no actor of an earlier start again.
+    Forsake {
+        /// The answer.
+        reply: Reply<bool>,
+    },
     /// Take another lease, so that the others may remember that this disk has come as far. Answers its number.
     Raise {
         /// The answer.
@@ -166,6 +171,31 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
+}
+
+impl Job {
+    /// Answers that nothing was done.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        match self {
+            Job::Coordinate { reply, .. } => drop(reply.send(Err(refusal))),
+            Job::Raise { reply } => drop(reply.send(Err(refusal))),
+            Job::Merge { reply, .. }
+            | Job::KeepHint { reply, .. }
+            | Job::DropHint { reply, .. }
+            | Job::GiveUpHint { reply, .. }
+            | Job::DropCopy { reply, .. }
+            | Job::Reap { reply, .. }
+            | Job::Expire { reply, .. }
+            | Job::GiveUpDamaged { reply, .. }
+            | Job::CheckLeaf { reply, .. }
+            | Job::Jump { reply, .. }
+            | Job::Forsake { reply }
+            | Job::Sift(_, reply)
+            | Job::Sifted { reply, .. }
+            | Job::GrowTree { reply, .. }
+            | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
+        }
+    }
 }
 
 /// What is to become of a copy that may be old.

@@ -50,7 +50,7 @@ impl<S: Store> Core<S> {
     /// Others remember starts that this directory has forgotten: no epoch from before is used again, and its copies may be
     /// behind. Synced at once, and before anything that follows in this batch. A lease that is no news is not taken.
     pub(super) fn jump(&mut self, lease: u64) -> Result<(), Refusal> {
-        let is_news = lease > self.epochs.lease();
+        let is_news = lease > self.epochs.taken();
         let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
         let mut batch = Batch::default();
         batch.put(Family::Meta, keys::BEHIND, number(lease));
@@ -66,16 +66,24 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
+    /// No actor of an earlier start is used again, durably: not every other could say what he remembers of this directory.
+    pub(super) fn forsake(&mut self) -> Result<(), Refusal> {
+        self.epochs.forsake();
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&self.epochs.boot().to_be_bytes()));
+        self.store.write(batch, true).map_err(|error| self.refusal(error))
+    }
+
     /// Takes the next lease before the present one is used up. That the others were asked under it is written with it: they
     /// are told of it only afterwards, and who starts on an image from before does not know of it.
     pub(super) fn raise(&mut self) -> Result<u64, Refusal> {
-        let lease = self.epochs.lease() + 1;
+        let lease = self.epochs.taken() + 1;
         let mut batch = Batch::default();
         for key in [keys::EPOCH_LEASE, keys::ASKED] {
             batch.put(Family::Meta, key, Bytes::copy_from_slice(&lease.to_be_bytes()));
         }
         self.store.write(batch, true).map_err(|error| self.refusal(error))?;
-        self.epochs.renewed(lease);
+        self.epochs.raised(lease);
         Ok(lease)
     }
 

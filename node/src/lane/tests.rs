@@ -61,13 +61,14 @@ impl Bench {
         }
         let cluster = Arc::new(Cluster::new(ME, view, BucketSettings::default()));
         let (trees_too, hints_too) = (Arc::clone(&trees), Arc::clone(&hints));
-        let due = Due::default();
+        let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
         let shared = Shared {
             trees: trees_too,
             hints: hints_too,
             let_go,
             cluster: Arc::clone(&cluster),
             due: Arc::clone(&due),
+            stray: Arc::clone(&stray),
         };
         let core = Core::new(store.clone(), ME, epochs, PARTITIONS, shared, tell);
         let (lane, _done) = Lane::start(core, false);

@@ -80,7 +80,6 @@ impl<W: World> Node<W> {
                 failed.push(at);
             }
         }
-        self.pace.works(self.now());
         let (credit, pause) = match (self.is_busy(), self.pace.is_felt()) {
             (true, true) => (HINT_CREDIT_BUSY, HINT_PAUSE_FELT),
             (true, false) => (HINT_CREDIT_BUSY, HINT_PAUSE_BUSY),

@@ -100,7 +100,9 @@ pub struct Inner<W: World> {
     pub hint_age: Duration,
     /// When somebody last waited for this node: a client, or a node on a client's behalf.
     pub waited_for: AtomicU64,
-    /// What clients' requests take, by which background work goes.
+    /// The highest lease under which another life of this directory is known to have written; 0 if none is.
+    pub stray: Arc<AtomicU64>,
+    /// What clients' writes take here, by which background work goes.
     pub pace: pace::Pace,
     /// One at a time writes the view to the disk: an older one must not come after a newer.
     pub keeping: tokio::sync::Mutex<()>,
@@ -205,7 +207,7 @@ impl<W: World> Node<W> {
 
     /// How much of `most` background work may do at once, so that clients do not feel it.
     pub(crate) fn room(&self, most: usize) -> usize {
-        self.pace.room(most, self.is_busy(), self.now())
+        self.pace.room(most, self.is_busy())
     }
 
     /// Whether somebody has waited for this node lately, so that what nobody waits for should leave it room.

@@ -1,135 +1,121 @@
-//! How much room repairs, hints and transfers may take while clients are served: as much as their requests do not feel.
+//! How much room repairs, hints and transfers may take while clients are served: as much as the disk's queue does not feel.
 //!
 //! ```text
-//!   nobody is served                                            all of it
-//!   requests take at most 1.5 times as long as in calm times    one more at a time
-//!   they take longer                                            half of it
+//!   nobody is served                                     all of it
+//!   a write takes at most twice as long as it could      a little more at a time
+//!   it takes longer                                      half of it
 //! ```
 //!
-//! Calm times are those without such work; what requests take then is averaged over some 256 of them, what they take now over
-//! some 16. Slow increase and fast decrease is what TCP does with a path whose width nobody knows (Chiu and Jain, 1989).
-//! Rather than a fixed share for background work: that is too much for a slow disk and too little for a fast one.
+//! Measured is how long a client's write waits here until it is durable, at its coordinator and at each replica: every node has
+//! that, whoever its clients talk to, and no slow client or long poll is in it. How long it could take is the least of late,
+//! which forgets: where everything has become slower by itself, a few hundred writes later that is the measure. This is the
+//! delay-based control of LEDBAT (RFC 6817), with the increase and decrease of TCP (Chiu and Jain, 1989), rather than a fixed
+//! share: that is too much for a slow disk and too little for a fast one.
 
-use ring::time::Time;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long after background work has asked for room the times are not calm.
-const CALM_AFTER: Duration = Duration::from_secs(1);
-/// How quickly the averages follow, as shifts: a 16th and a 256th of the difference per request.
+/// How quickly the average follows, as a shift: by a 16th of the difference per write.
 const NOW: u32 = 4;
-const CALM: u32 = 8;
-
+/// How quickly the least is forgotten: it grows by a 512th per write, and is doubled after 355.
+const FORGET: u32 = 9;
 /// All of it, in parts.
 const WHOLE: usize = 32;
 
-/// What requests take. A lost update among several threads is one sample fewer.
+/// What writes take. A lost update among several threads is one sample fewer.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// Averages, in nanoseconds; 0 before the first request.
+    /// The average of late and the least that it was, in nanoseconds; 0 before the first write.
     now: AtomicU64,
-    calm: AtomicU64,
-    /// When background work last asked for room.
-    worked: AtomicU64,
-    /// Which part of everything it last got while clients were served.
+    least: AtomicU64,
+    /// Which part of everything background work last got while clients were served.
     part: AtomicUsize,
 }
 
 impl Pace {
-    /// A client's request took so long.
-    pub fn served(&self, took: Duration, at: Time) {
+    /// A client's write was durable here after so long.
+    pub fn wrote(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX >> 1).max(1);
-        follow(&self.now, took, NOW);
-        let worked = self.worked.load(Ordering::Relaxed);
-        if worked == 0 || at - Time(worked) > CALM_AFTER {
-            follow(&self.calm, took, CALM);
-        }
-    }
-
-    /// Background work goes on: these are no calm times.
-    pub fn works(&self, at: Time) {
-        self.worked.store(at.0.max(1), Ordering::Relaxed);
+        let now = match self.now.load(Ordering::Relaxed) {
+            0 => took,
+            before => before - (before >> NOW) + (took >> NOW),
+        };
+        self.now.store(now, Ordering::Relaxed);
+        let least = match self.least.load(Ordering::Relaxed) {
+            0 => now,
+            least => (least + (least >> FORGET).max(1)).min(now),
+        };
+        self.least.store(least, Ordering::Relaxed);
     }
 
     /// How much of `most` may run at once now, at least 1; `busy` says whether clients are served at all.
-    pub fn room(&self, most: usize, busy: bool, at: Time) -> usize {
-        self.works(at);
+    pub fn room(&self, most: usize, busy: bool) -> usize {
         if !busy {
             return most;
         }
         let part = self.part.load(Ordering::Relaxed);
         let part = if self.is_felt() { part / 2 } else { part + 1 }.clamp(1, WHOLE);
         self.part.store(part, Ordering::Relaxed);
-        (most * part / WHOLE).max(1)
+        (most * part).div_ceil(WHOLE)
     }
 
-    /// Whether requests take longer than in calm times, by more than half.
+    /// Whether writes take more than twice as long as they could.
     pub fn is_felt(&self) -> bool {
-        let (now, calm) = (self.now.load(Ordering::Relaxed), self.calm.load(Ordering::Relaxed));
-        calm > 0 && now > calm + calm / 2
+        self.now.load(Ordering::Relaxed) > 2 * self.least.load(Ordering::Relaxed)
     }
-}
-
-fn follow(average: &AtomicU64, sample: u64, shift: u32) {
-    let before = average.load(Ordering::Relaxed);
-    let after = match before {
-        0 => sample,
-        _ => before - (before >> shift) + (sample >> shift),
-    };
-    average.store(after, Ordering::Relaxed);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MOST: usize = WHOLE;
-
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn served(pace: &Pace, count: usize, took: Duration, at: Time) {
-        (0..count).for_each(|_| pace.served(took, at));
+    fn wrote(pace: &Pace, count: usize, ms: u64) {
+        (0..count).for_each(|_| pace.wrote(Duration::from_millis(ms)));
     }
 
     #[test]
     fn all_of_it_while_nobody_is_served() {
         let pace = Pace::default();
-        assert_eq!(pace.room(MOST, false, Time(1)), MOST);
-        served(&pace, 100, ms(50), Time(2));
-        assert_eq!(pace.room(MOST, false, Time(3)), MOST);
+        assert_eq!(pace.room(WHOLE, false), WHOLE);
+        wrote(&pace, 100, 2);
+        wrote(&pace, 20, 50);
+        assert!(pace.is_felt());
+        assert_eq!(pace.room(WHOLE, false), WHOLE);
     }
 
     #[test]
     fn it_grows_until_it_is_felt_and_then_halves() {
-        let (pace, mut at) = (Pace::default(), Time(0) + ms(1));
-        served(&pace, 1000, ms(2), at);
-        let mut last = 0;
-        for _ in 0..10 {
-            at = at + ms(10);
-            served(&pace, 10, ms(2), at);
-            let room = pace.room(MOST, true, at);
-            assert_eq!(room, last + 1);
-            last = room;
+        let pace = Pace::default();
+        wrote(&pace, 100, 2);
+        for expected in 1..=10 {
+            assert_eq!(pace.room(WHOLE, true), expected);
         }
-        served(&pace, 100, ms(4), at);
+        wrote(&pace, 40, 6);
         assert!(pace.is_felt());
-        let rooms: Vec<usize> = (0..5).map(|_| pace.room(MOST, true, at)).collect();
-        assert_eq!(rooms, [last / 2, last / 4, 1, 1, 1], "some of it always goes on");
-        assert_eq!(pace.room(4, true, at), 1);
-        served(&pace, 100, ms(2), at);
-        assert_eq!(pace.room(MOST, true, at), 2, "calm times are not learned from times of work");
+        let rooms: Vec<usize> = (0..5).map(|_| pace.room(WHOLE, true)).collect();
+        assert_eq!(rooms, [5, 2, 1, 1, 1], "some of it always goes on");
+        wrote(&pace, 100, 2);
+        assert_eq!(pace.room(WHOLE, true), 2);
+        assert_eq!(pace.room(4, true), 1, "three parts of 32 of four, rounded up");
     }
 
     #[test]
-    fn what_is_slow_by_itself_is_not_blamed_on_the_work() {
+    fn a_node_that_starts_into_the_work_finds_the_least_by_itself() {
         let pace = Pace::default();
-        let later = Time(0) + ms(60_000);
-        pace.room(MOST, true, Time(1));
-        served(&pace, 3000, ms(80), later);
+        wrote(&pace, 50, 9);
+        assert!(!pace.is_felt(), "it knows nothing better");
+        wrote(&pace, 100, 2);
+        wrote(&pace, 50, 9);
+        assert!(pace.is_felt());
+    }
+
+    #[test]
+    fn what_has_become_slow_by_itself_is_not_blamed_on_the_work_for_ever() {
+        let pace = Pace::default();
+        wrote(&pace, 100, 2);
+        wrote(&pace, 100, 30);
+        assert!(pace.is_felt());
+        wrote(&pace, 1500, 30);
         assert!(!pace.is_felt());
-        assert_eq!((0..MOST).map(|_| pace.room(MOST, true, later)).max(), Some(MOST));
-        assert_eq!((pace.room(4, true, later), pace.room(MOST, true, later)), (4, MOST));
     }
 }

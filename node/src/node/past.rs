@@ -10,6 +10,11 @@
 //! A node that runs for long would be remembered by its start alone, and an image of its disk from the day after would look
 //! like the disk itself. So it takes another lease now and then, durably, and says so.
 //!
+//! Not everybody answers at every start. Who is silent may be the only one that remembers; then this start continues none of the
+//! versions of before (`Epochs::forsake`), so that whatever it writes is new. And should the silent one's memory be gone when
+//! he comes back, because a later description took its place, then what he holds still tells: an own epoch under this start's
+//! lease that this start has not issued.
+//!
 //! What such a directory holds is another matter: the others may have deleted it and forgotten the deletion. So a mark is
 //! made durable with the lease, and by a start that found its log cut: while it stands the copies here answer for nothing
 //! and are sent to nobody. It goes when all of them were compared with the other owners' (`duty/sift.rs`).
@@ -78,13 +83,20 @@ impl Past {
 
     /// Compares what a view holds of this node with what it said.
     pub fn hear(&self, known: &Description) {
+        if known.boot_id != self.lock().said.boot_id {
+            self.hear_of(known.starts);
+        }
+    }
+
+    /// Somebody has something that another life of this directory wrote under this lease, or remembers such a start.
+    pub fn hear_of(&self, lease: u64) {
         let mut state = self.lock();
-        if known.boot_id == state.said.boot_id || known.starts < state.since {
+        if lease < state.since {
             return;
         }
         let remembered = match state.standing {
-            Standing::Behind { remembered } => remembered.max(known.starts),
-            _ => known.starts,
+            Standing::Behind { remembered } => remembered.max(lease),
+            _ => lease,
         };
         state.standing = if state.jumped { Standing::Twin } else { Standing::Behind { remembered } };
     }

@@ -88,7 +88,7 @@ impl<W: World> Node<W> {
                 Ok(explanation) => Message::of(Answer::Explained(explanation)),
                 Err(refusal) => refused(refusal),
             },
-            Ask::Gossip { digest } => self.answer_gossip(digest, &message.body),
+            Ask::Gossip { digest } => self.answer_gossip(from, digest, &message.body),
             Ask::Join => self.answer_join(from, &message.body).unwrap_or_else(refused),
             Ask::Pull { partition, after } => self.answer_pull(partition, after).unwrap_or_else(refused),
             Ask::Keys { bucket, start, end, partitions, limit } => self
@@ -177,8 +177,9 @@ impl<W: World> Node<W> {
         if self.is_behind(table) {
             return Err(Refusal::StaleTables);
         }
-        self.is_waited_for();
+        let since = self.is_waited_for();
         let durable = self.merge_here(id, record, hint_for, sync).await?;
+        self.pace.wrote(self.now() - since);
         if self.is_behind(table) { Err(Refusal::StaleTables) } else { Ok(durable) }
     }
 
@@ -202,8 +203,9 @@ impl<W: World> Node<W> {
         }
     }
 
-    fn answer_gossip(&self, digest: u64, body: &Bytes) -> Message<Answer> {
-        if !body.is_empty() {
+    fn answer_gossip(&self, from: NodeId, digest: u64, body: &Bytes) -> Message<Answer> {
+        // Who was removed is told what is so, and has no say in it.
+        if !body.is_empty() && !self.cluster.snapshot().is_removed(from) {
             match View::decode(body) {
                 Ok(theirs) => self.take_view(&theirs),
                 Err(e) => return Message::of(Answer::Refused(Refusal::Malformed(e.to_string()))),

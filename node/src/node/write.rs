@@ -303,11 +303,13 @@ impl<W: World> Drive<W> {
 
     async fn store_here(&mut self, write: Write, hint_for: Option<NodeId>) -> Result<bool, Refusal> {
         let (id, sync, now) = (self.id.clone(), self.sync, self.node.wall());
+        let since = self.node.now();
         let taken = self
             .node
             .lane
             .run(|reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply })
             .await?;
+        self.node.pace.wrote(self.node.now() - since);
         if hint_for.is_some() {
             self.node.hints_written.fetch_add(1, Ordering::Relaxed);
         }

@@ -301,11 +301,11 @@ mod tests {
         };
         let bytes = encode(&header, b"hi");
         // zlib's crc32 of what follows it.
-        let crc = 0xc28e_03f3_u32.to_le_bytes();
+        let crc = 0xff3f_ef2f_u32.to_le_bytes();
         let expected = [
             &[52, 0, 0, 0][..],
             &crc,
-            &[2, 1],
+            &[3, 1],
             &[2, 1, 0, 0, 0, 0, 0, 0],
             &[0xe8, 3, 0, 0],
             &[7, 0, 0, 0, 0, 0, 0, 0],

@@ -24,7 +24,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use ring::ids::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +73,6 @@ pub struct Local {
     advertise: String,
     secret: Secret,
     cluster: watch::Sender<Option<ClusterId>>,
-    removed: Mutex<BTreeSet<NodeId>>,
     /// How often each peer that is called from here has called.
     called: Mutex<BTreeMap<NodeId, u64>>,
 }
@@ -93,8 +92,8 @@ impl Local {
             "an address of {} bytes was let through",
             advertise.len()
         );
-        let (cluster, removed, called) = (watch::Sender::new(cluster), Mutex::default(), Mutex::default());
-        Arc::new(Local { node, boot_id, advertise, secret, cluster, removed, called })
+        let (cluster, called) = (watch::Sender::new(cluster), Mutex::default());
+        Arc::new(Local { node, boot_id, advertise, secret, cluster, called })
     }
 
     /// This node's id.
@@ -115,11 +114,6 @@ impl Local {
     /// Joins a cluster. Connections that were made without one are made anew.
     pub fn set_cluster(&self, cluster: ClusterId) {
         self.cluster.send_if_modified(|known| known.replace(cluster) != Some(cluster));
-    }
-
-    /// Names the nodes that were removed for good. They are refused from now on.
-    pub fn set_removed(&self, nodes: BTreeSet<NodeId>) {
-        *self.removed.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
     /// A peer has called and proved who it is: it can be called again.
@@ -163,9 +157,6 @@ impl Local {
     fn objection(&self, peer: &Hello) -> Option<Refusal> {
         if peer.node == self.node {
             return Some(if peer.boot_id == self.boot_id { Refusal::Itself } else { Refusal::SameIdentity });
-        }
-        if self.removed.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer.node) {
-            return Some(Refusal::Removed);
         }
         match (self.cluster(), peer.cluster) {
             (Some(ours), Some(theirs)) if ours != theirs => Some(Refusal::WrongCluster { theirs: ours }),
@@ -213,9 +204,6 @@ pub enum Refusal {
         /// The newest that the peer speaks.
         max: u8,
     },
-    /// This node was removed from the cluster for good.
-    #[error("this node was removed from the cluster")]
-    Removed,
     /// At this address lives another node than the one that was expected.
     #[error("another node, {found}, answers at this address")]
     WrongNode {
@@ -307,8 +295,6 @@ where
             Err(HelloError::Refused(Refusal::WrongNode { found: theirs.node }))
         }
         _ => match local.objection(&theirs) {
-            // It is the peer that was removed, not we; it will hear so when it dials.
-            Some(Refusal::Removed) => Err(HelloError::Rejected(Refusal::Removed)),
             Some(Refusal::WrongCluster { .. }) => {
                 let theirs = theirs.cluster.expect("clusters differ only if both are known");
                 Err(HelloError::Refused(Refusal::WrongCluster { theirs }))

@@ -11,7 +11,7 @@
 //! handlers and nobody else's, until the write gives up.
 
 use super::frame::{BODY_BYTES_MAX, Delays, Frame, FrameError, Frames, Header, Kind, Silence};
-use super::hello::{self, HelloError, Local, Nonce, PeerIdentity};
+use super::hello::{self, HelloError, Local, Nonce, PeerIdentity, Refusal};
 use super::write::Pieces;
 use crate::limits::{
     ANSWER_BYTES_MAX, CONNECTIONS_MAX, HELLO_TIMEOUT, HELLOS_MAX, LATE_MIN, MESSAGE_LIFE_MAX, PING_EVERY,
@@ -79,6 +79,9 @@ pub async fn serve<W: World, H: Handler>(
         let acceptor = Acceptor { world: world.clone(), local: Arc::clone(&local), handler: handler.clone() };
         connections.spawn(async move {
             let ended = acceptor.run(stream, nonce, place).await;
+            if let Err(Ended::Hello(HelloError::Rejected(Refusal::SameIdentity))) = ended {
+                tracing::error!(%from, "another process uses this node's identity and is refused: a data directory was copied, or --node-id names a member");
+            }
             tracing::debug!(%from, ?ended, "a peer's connection ended");
         });
     }

@@ -6,7 +6,7 @@
 //!   Dead              as a record's
 //!   Hints             target NodeId 16 bytes BE ‖ as a record's
 //!   Due               when, in milliseconds since 1970, u64 BE ‖ as a record's
-//!   Meta              plain names: "identity", "view", …, "bucket/" ‖ bucket
+//!   Meta              plain names: "identity", "view", …, "aside/" ‖ as a record's
 //! ```
 //!
 //! Everything of fixed width comes first, big end first, so that bytewise order is the order of the numbers and a
@@ -19,7 +19,7 @@
 //! bytes written out, and a change needs a new format number in `rocks.rs`.
 
 use bytes::Bytes;
-use ring::ids::{BUCKET_BYTES_MAX, NameError, NodeId, ObjectId, Partition, check_bucket};
+use ring::ids::{BUCKET_BYTES_MAX, NameError, NodeId, ObjectId, Partition};
 use ring::time::Wall;
 use ring::tree::{SLOTS, Slot};
 
@@ -29,8 +29,6 @@ pub const IDENTITY: &[u8] = b"identity";
 pub const VIEW: &[u8] = b"view";
 /// The number of the last lease of epochs that was taken, eight bytes big-endian; at least one for each start.
 pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
-/// Present only between a clean stop and the next start.
-pub const CLEAN_STOP: &[u8] = b"clean_stop";
 /// Own epochs below this number, eight bytes big-endian, are never used again.
 pub const EPOCH_BOOT: &[u8] = b"epoch_boot";
 /// The number of the last start that has asked the others what they remember of it, and was answered; eight bytes big-endian.
@@ -43,8 +41,6 @@ const ASIDE: &[u8] = b"aside/";
 pub const UNSYNCED: &[u8] = b"unsynced";
 /// What this start's clock of the cluster leaves to the next, sixteen bytes.
 pub const CLOCK: &[u8] = b"clock";
-/// What the settings of a bucket are kept under, followed by its name.
-const BUCKET_SETTINGS: &[u8] = b"bucket/";
 
 /// Where a scan starts, and where it ends: before this key, or at the end of the family.
 pub type Range = (Vec<u8>, Option<Vec<u8>>);
@@ -94,11 +90,6 @@ pub fn due_key(at: Wall, partition: Partition, id: &ObjectId) -> Vec<u8> {
     out.extend_from_slice(&at.0.to_be_bytes());
     push_object(&mut out, partition, id);
     out
-}
-
-/// Where the settings of a bucket are kept, in the family Meta. The bucket has passed [`check_bucket`].
-pub fn bucket_settings_key(bucket: &[u8]) -> Vec<u8> {
-    [BUCKET_SETTINGS, bucket].concat()
 }
 
 /// Where an old copy is kept that was set aside.
@@ -163,11 +154,6 @@ pub fn due_from(from: Wall) -> Vec<u8> {
     from.0.to_be_bytes().to_vec()
 }
 
-/// The settings of all buckets.
-pub fn bucket_settings() -> Range {
-    all_under(BUCKET_SETTINGS.to_vec())
-}
-
 /// The first key after this one: where a scan goes on whose last row had it.
 pub fn after(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
@@ -220,16 +206,6 @@ pub fn decode_due_key(key: &Bytes) -> Result<(Wall, Partition, ObjectId), KeyErr
     let Some((at, _)) = key.split_first_chunk::<8>() else { return Err(KeyError::Short(key.len())) };
     let (partition, id) = decode_record_key(&key.slice(8..))?;
     Ok((Wall(u64::from_be_bytes(*at)), partition, id))
-}
-
-/// Reads the bucket back out of [`bucket_settings_key`].
-pub fn decode_bucket_settings_key(key: &Bytes) -> Result<Bytes, KeyError> {
-    if !key.starts_with(BUCKET_SETTINGS) {
-        return Err(KeyError::Prefix);
-    }
-    let bucket = key.slice(BUCKET_SETTINGS.len()..);
-    check_bucket(&bucket)?;
-    Ok(bucket)
 }
 
 fn push_object(out: &mut Vec<u8>, partition: Partition, id: &ObjectId) {

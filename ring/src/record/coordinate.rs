@@ -93,7 +93,7 @@ fn actor_for(held: &Record, seen: &Context, me: &mut Me<'_>) -> Actor {
     let mine = held.clock.newest_of(me.node);
     let theirs = seen.newest_of(me.node);
     match mine {
-        Some((epoch, _)) if theirs <= mine && epoch >= me.epochs.boot() => Actor { node: me.node, epoch },
+        Some((epoch, _)) if theirs <= mine && me.epochs.may_continue(epoch) => Actor { node: me.node, epoch },
         _ => Actor { node: me.node, epoch: me.epochs.fresh() },
     }
 }

@@ -4,7 +4,7 @@
 //! and idempotent, and never refuses: a replica that turned a merge away would diverge for ever, so size and sibling
 //! limits belong to the coordinator alone.
 //!
-//! One dot is one content, with one exception: a value that has expired and was dropped on one side is dropped in what comes
+//! One dot is one content (should it ever have two, all replicas keep the same), with one exception: a value that has expired and was dropped on one side is dropped in what comes
 //! of the two, so that no late message brings it back.
 
 use super::coordinate::Me;
@@ -12,6 +12,7 @@ use super::{Content, Record, Sibling};
 use crate::causal::{Actor, Context, Dot};
 use crate::planted::{self, Bug};
 use std::cmp::Ordering;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What both copies know together.
 pub fn merge(a: &Record, b: &Record) -> Record {
@@ -31,8 +32,7 @@ pub fn merge(a: &Record, b: &Record) -> Record {
             Ordering::Greater => keep_unless_seen(right.next(), &a.clock, &mut siblings),
             Ordering::Equal => {
                 let (left, right) = (left.next(), right.next());
-                let dropped = right.filter(|s| matches!(s.content, Content::Expired { .. }));
-                siblings.extend(dropped.or(left).cloned());
+                siblings.extend(left.zip(right).map(|(left, right)| one_of(left, right)).cloned());
             }
         }
     }
@@ -40,6 +40,21 @@ pub fn merge(a: &Record, b: &Record) -> Record {
     let merged = Record { clock, siblings };
     merged.assert_whole();
     merged
+}
+
+/// Of one dot's two contents, that of a value which was dropped; else they are the same. If they are not, a dot was issued
+/// twice after all: any rule that is the same everywhere lets the replicas agree, and nothing can save both.
+fn one_of<'a>(left: &'a Sibling, right: &'a Sibling) -> &'a Sibling {
+    let is_dropped = |s: &Sibling| matches!(s.content, Content::Expired { .. });
+    match (is_dropped(left), is_dropped(right)) {
+        (false, true) => right,
+        (false, false) if left.content != right.content && rank(left) < rank(right) => right,
+        _ => left,
+    }
+}
+
+fn rank(sibling: &Sibling) -> u64 {
+    xxh3_64(format!("{:?}", sibling.content).as_bytes())
 }
 
 /// What a merge that is not one would do.

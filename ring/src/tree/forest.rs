@@ -2,7 +2,9 @@
 //!
 //! A partition is built a page of leaves at a time, in the order of their keys on disk. A write that comes in between
 //! counts only if its key lies before the place that the building has reached: the rest will be read with what it wrote.
-//! So there is no pause in which writes are missed, and no tree is thrown away before the next one stands.
+//! So there is no pause in which writes are missed. What is built anew (all of it when a bucket gets another n, since its keys
+//! move to another tree; one partition when a leaf was found to be wrong) can't be compared meanwhile: as long as its leaves
+//! take to read, a second for a million. Nobody whose trees go by the old n could be compared with it in any case.
 
 use super::{Slot, Tree, leaf};
 use crate::ids::{ObjectId, Partition};

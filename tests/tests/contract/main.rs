@@ -19,6 +19,7 @@
 //! | `moving` | clients at work while members come and go |
 //! | `handover` | how partitions get to their new owners |
 //! | `revived` | deletes that stay forgotten, whatever old disk comes along |
+//! | `forgotten` | a data directory that was put back, and nobody who could tell it |
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `delivery` | hints go out in little memory, and clients hardly feel it |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
@@ -47,6 +48,7 @@ mod errors;
 mod expiry;
 mod fallbacks;
 mod faults;
+mod forgotten;
 mod handover;
 mod hints;
 mod hostile;

@@ -112,6 +112,15 @@ async fn entry_48_who_was_removed_while_it_was_stopped_refuses_to_serve_and_says
     };
     checks.run("started again it refuses and says why", eventually(SPREAD_TIME_MAX, is_refused)).await;
     checks
+        .run("it changes nothing of the cluster, and does not complain all day", async {
+            let leave = json!({ "changes": [{ "leave": ids[2], "force": true }] });
+            c.post_plan(3, &leave).await?.problem_code(503, "draining")?;
+            c.await_settled(&[0, 1, 2], &expected).await?;
+            ensure!(!c.log(3).contains("description was refused"), "{}", c.log(3));
+            Ok(())
+        })
+        .await;
+    checks
         .run("it does not come back", async {
             c.await_settled(&[0, 1, 2], &expected).await?;
             let refused = c.post_plan(0, &json!({ "changes": [{ "join": ids[3] }] })).await?;

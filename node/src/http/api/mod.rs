@@ -190,11 +190,11 @@ impl<W: World> Api<W> {
     fn admit(&self, kind: Kind) -> Result<InFlight<'_, W>, Problem> {
         // Counted first, so that many at once can't all find the last place free.
         let before = self.node.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut admitted = InFlight { node: &self.node, since: None };
+        let admitted = InFlight(&self.node);
         if !is_data(kind) {
             return Ok(admitted);
         }
-        admitted.since = Some(self.node.is_waited_for());
+        self.node.is_waited_for();
         if self.node.is_draining() {
             return Err(draining(STOPPING));
         }
@@ -237,19 +237,11 @@ impl AsRef<[u8]> for Unread {
 }
 
 /// A request that is being answered.
-struct InFlight<'a, W: World> {
-    node: &'a Node<W>,
-    /// When a request for data began.
-    since: Option<Time>,
-}
+struct InFlight<'a, W: World>(&'a Node<W>);
 
 impl<W: World> Drop for InFlight<'_, W> {
     fn drop(&mut self) {
-        self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(since) = self.since {
-            let now = self.node.now();
-            self.node.pace.served(now - since, now);
-        }
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::cluster::Snapshot;
 use crate::http::params::Params;
 use crate::http::path::Route;
 use crate::http::problem::{Code, Outcome, Problem, Retry};
-use crate::node::Node;
+use crate::node::{Node, REMOVED};
 use crate::world::World;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -39,6 +39,9 @@ where
     Params::parse(req.uri().query(), &[])?;
     let node = &api.node;
     let n = node.cluster.snapshot().n_most();
+    if req.method() != Method::GET && node.cluster.snapshot().is_removed(node.id()) {
+        return Err(super::draining(REMOVED));
+    }
     // Whether somebody who leaves is waited for follows from whether it can be reached.
     let lost = node.cluster.doubted_surely().await;
     match (route, req.method().clone()) {

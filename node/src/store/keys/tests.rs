@@ -26,14 +26,13 @@ fn the_bytes_of_every_key_are_what_the_table_says() {
         due_key(Wall(0x0102_0304_0506_0708), Partition(258), &object),
         b"\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x05cartsa\x00\xff"
     );
-    assert_eq!(bucket_settings_key(b"carts"), b"bucket/carts");
     let aside = Bytes::from(aside_key(Partition(258), &object));
     assert_eq!(aside, &b"aside/\x01\x02\x05cartsa\x00\xff"[..]);
     assert_eq!(decode_aside_key(&aside), Ok((Partition(258), object.clone())));
     assert!(within(&asides(), &aside) && !within(&asides(), b"behind"));
     assert_eq!(
-        [IDENTITY, VIEW, EPOCH_LEASE, CLEAN_STOP, CLOCK, BEHIND].join(&b" "[..]),
-        b"identity view epoch_lease clean_stop clock behind"
+        [IDENTITY, VIEW, EPOCH_LEASE, EPOCH_BOOT, ASKED, UNSYNCED, CLOCK, BEHIND].join(&b" "[..]),
+        b"identity view epoch_lease epoch_boot asked unsynced clock behind"
     );
 }
 
@@ -52,7 +51,6 @@ fn the_bytes_of_every_range_are_what_the_table_says() {
     assert_eq!(hints_for(NodeId(u128::MAX)), range(&[0xff; 16], None));
     assert_eq!(due_between(Wall(2), Wall(0xff)), range(b"\0\0\0\0\0\0\0\x02", Some(b"\0\0\0\0\0\0\x01\0")));
     assert_eq!(due_between(Wall(0), Wall(u64::MAX)), range(b"\0\0\0\0\0\0\0\0", None));
-    assert_eq!(bucket_settings(), range(b"bucket/", Some(b"bucket0")));
 }
 
 #[test]
@@ -76,10 +74,9 @@ fn an_impossible_name_is_refused() {
     assert_eq!(decode(b"\x00\x01\x00k"), Err(KeyError::Name(NameError::Bucket(0))));
     let long = Bytes::from([&b"\x00\x01\x01b"[..], &[b'k'; 1025]].concat());
     assert_eq!(decode_record_key(&long), Err(KeyError::Name(NameError::KeyTooLarge(1025))));
-    let settings = |bytes: &'static [u8]| decode_bucket_settings_key(&Bytes::from_static(bytes));
-    assert_eq!(settings(b"identity"), Err(KeyError::Prefix));
-    assert_eq!(settings(b"bucket/"), Err(KeyError::Name(NameError::Bucket(0))));
-    assert_eq!(settings(b"bucket/b"), Ok(Bytes::from_static(b"b")));
+    let aside = |bytes: &'static [u8]| decode_aside_key(&Bytes::from_static(bytes));
+    assert_eq!(aside(b"identity"), Err(KeyError::Prefix));
+    assert_eq!(aside(b"aside/\x00\x01\x00k"), Err(KeyError::Name(NameError::Bucket(0))));
 }
 
 /// Bytes from the corners of their range, so that neighbours and overflows are met often.
@@ -103,7 +100,6 @@ proptest! {
         prop_assert_eq!(decode_record_key(&record_key(p, &object).into()), Ok((p, object.clone())));
         prop_assert_eq!(decode_leaf_key(&leaf_key(p, Slot(slot), &object).into()), Ok((p, Slot(slot), object.clone())));
         prop_assert_eq!(decode_hint_key(&hint_key(node, p, &object).into()), Ok((node, p, object)));
-        prop_assert_eq!(decode_bucket_settings_key(&bucket_settings_key(&b).into()), Ok(Bytes::from(b)));
     }
 
     #[test]

@@ -84,13 +84,14 @@ fn a_newer_format_is_refused_untouched() {
     put(&rig.open().expect("nothing is in the way"), Family::Meta, KEY, b"1");
     let dir = rig.0.path().join("data");
     fs::write(dir.join("CARTWHEEL"), "format = 7\n").expect("the disk is well");
-    assert!(matches!(refused_untouched(&dir), OpenError::Newer { found: 7, known: 3, .. }));
+    assert!(matches!(refused_untouched(&dir), OpenError::Newer { found: 7, known: 4, .. }));
     for nonsense in [
         "",
         "format = x\n",
         "format = 0\n",
         "format = 1\n",
         "format = 2\n",
+        "format = 3\n",
         "\u{0}\u{0}\u{0}",
         "another file\n",
     ] {

@@ -18,7 +18,7 @@ proptest! {
                     prop_assert!(epoch > 0 && epoch >= epochs.boot());
                     prop_assert!(issued.insert(epoch), "{} twice", epoch);
                 }
-                epochs.renewed(epochs.lease() + 1);
+                epochs.renewed(epochs.taken() + 1);
             }
             (leased, boot) = (epochs.lease(), epochs.boot());
             if lost {
@@ -63,4 +63,33 @@ fn an_exhausted_lease_issues_nothing() {
     assert!(std::panic::catch_unwind(move || exhausted.clone().fresh()).is_err());
     epochs.renewed(2);
     assert_eq!(epochs.fresh(), first_of(2));
+}
+
+/// A directory is put back and starts under the lease of a start that it has forgotten.
+#[test]
+fn two_lives_of_one_lease_issue_different_epochs_and_know_each_others() {
+    let mut forgotten = Epochs::at_start(7, 0, false).scattered(1000);
+    let mut put_back = Epochs::at_start(7, 0, false).scattered(9000);
+    let (before, now) = (forgotten.fresh(), put_back.fresh());
+    assert_ne!(before, now);
+    assert!(put_back.is_foreign(before) && forgotten.is_foreign(now));
+    assert!(
+        !put_back.is_foreign(now) && !put_back.is_foreign(first_of(7) - 1),
+        "its own, and an earlier start's"
+    );
+    put_back.forsake();
+    assert!(put_back.boot() <= now && put_back.boot() > before);
+    put_back.jump(7 + JUMP);
+    assert!(!put_back.is_foreign(before) && before < put_back.boot());
+    let again = put_back.fresh();
+    assert!(again >= put_back.boot() && !put_back.is_foreign(again));
+}
+
+#[test]
+fn a_raised_lease_is_not_used_and_the_next_one_lies_beyond_it() {
+    let mut epochs = Epochs::at_start(3, 0, false).scattered(u32::MAX);
+    epochs.raised(4);
+    assert!(epochs.fresh() < first_of(4) && epochs.taken() == 4 && epochs.lease() == 3);
+    assert!(epochs.left() > 1 << 30, "half of the lease is left at worst");
+    assert!(std::panic::catch_unwind(move || epochs.renewed(4)).is_err());
 }
