@@ -29,9 +29,9 @@
 //! and where two sides have given up each other, and too few are left once they meet, everything stays as it is until some
 //! are called back.
 //!
-//! Two things are an operator's word against the argument. A member that is silent **and** given up is not asked whether it
-//! has taken a step before it fell silent (3); if it has, and comes back, the two layouts of one stamp merge to one of them.
-//! Members that are written off do not count among the owners of whom most must agree: that is what it is for.
+//! One thing is an operator's word against the argument: members that are written off do not count among the owners of whom
+//! most must agree, nor are they asked what they have done before (3). That is what it is for. If they come back after all, the
+//! two layouts of one stamp merge to one of them.
 
 use super::member::Agreed;
 use super::regime::Regime;
@@ -105,8 +105,8 @@ impl Why {
                  leave off by `join`"
             }
             Why::MayHaveGoneOn => {
-                "it can't be reached, and may have carried out an earlier form of this change; bring it back, or let \
-                 it leave"
+                "it can't be reached, and may have carried out an earlier form of this change; bring it back, or, if \
+                 it is gone for ever, let it leave by force"
             }
         }
     }
@@ -129,7 +129,7 @@ pub fn next(view: &View, regime: &Regime, ns: &BTreeSet<u8>, doubted: &BTreeSet<
     if !waits.is_empty() {
         return Step::Fill(waits);
     }
-    let waits = unsure(view, regime, doubted);
+    let waits = unsure(view, regime);
     if !waits.is_empty() {
         return Step::Wait(waits);
     }
@@ -192,8 +192,8 @@ fn not_acting(view: &View, regime: &Regime, doubted: &BTreeSet<NodeId>) -> Vec<W
     silent.map(|node| Wait { node, why: Why::Majority }).collect()
 }
 
-/// Who may have taken, unheard, a step that others had agreed to.
-fn unsure(view: &View, regime: &Regime, doubted: &BTreeSet<NodeId>) -> Vec<Wait> {
+/// Who may have taken, unheard, a step that others had agreed to. That it was given up says nothing of what it did before.
+fn unsure(view: &View, regime: &Regime) -> Vec<Wait> {
     let (voters, ours) = (voters(view, regime), agreed_to(regime));
     let is_rival = |other: &Agreed| other.stamp == ours.stamp && *other != ours;
     let rivals = voters.iter().filter_map(|id| agreed(view, *id)).filter(is_rival);
@@ -205,7 +205,7 @@ fn unsure(view: &View, regime: &Regime, doubted: &BTreeSet<NodeId>) -> Vec<Wait>
     if !may_be_taken {
         return Vec::new();
     }
-    let silent = voters.iter().filter(|id| !acts(view, regime, **id) && !view.is_given_up(**id, doubted));
+    let silent = voters.iter().filter(|id| !acts(view, regime, **id));
     silent.map(|node| Wait { node: *node, why: Why::MayHaveGoneOn }).collect()
 }
 

@@ -293,12 +293,17 @@ fn what_was_agreed_to_elsewhere_and_may_have_been_carried_out_is_not_overtaken()
     assert_eq!(waits(step(&agreed, &[2])), [(2, Why::MayHaveGoneOn)]);
     says(&mut agreed, 2, true);
     assert_eq!(step(&agreed, &[]), Step::Agree);
-    second.set_status(NodeId(1), Status::Lost).unwrap();
-    second.set_status(NodeId(2), Status::Lost).unwrap();
-    for id in [3, 4, 5, 6, 7] {
-        says(&mut second, id, true);
-    }
-    assert_eq!(step(&second, &[1, 2]), Step::Agree, "an operator takes it upon himself");
+    let mut given_up = |status| {
+        for id in [1, 2] {
+            second.set_status(NodeId(id), status).unwrap();
+        }
+        for id in [3, 4, 5, 6, 7] {
+            says(&mut second, id, true);
+        }
+        step(&second, &[1, 2])
+    };
+    assert_eq!(waits(given_up(Status::Lost)), silent, "to be told to go undoes nothing");
+    assert_eq!(given_up(Status::WrittenOff), Step::Agree, "by force an operator takes it upon himself");
 }
 
 #[test]

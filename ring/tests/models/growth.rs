@@ -128,7 +128,9 @@ fn merging_with_a_wiped_node_is_the_same_from_both_sides() {
         assert_eq!(one, other);
         assert_eq!(versions(&one), 3, "{fault:?}");
         let (one, other) = both(without);
-        assert!(one != other && versions(&one) < 3, "{without:?} breaks nothing");
+        // It is the same from both sides even then, and one of two writes is gone.
+        assert_eq!(one, other);
+        assert!(versions(&one) < 3, "{without:?} breaks nothing");
     }
 }
 

@@ -4,10 +4,11 @@
 //! hints. (A directory that is put back from a copy would compare itself before it is ready.) Entries 32 and 33 of the
 //! catalogue of known failures; trees that are gone, entry 31, are in `damage`.
 
+use crate::rollback::log_of;
 use crate::support::{eventually, put_blind, put_with};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
 use tests::http::{self, bucket_url, key_url};
@@ -204,6 +205,38 @@ async fn repaired(c: &Cluster, node: usize, scope: &Value) -> Result<Value> {
         Ok(told)
     })
     .await
+}
+
+/// How long each node's log of writes is: whatever is written is in it.
+fn logs(c: &Cluster) -> Result<Vec<u64>> {
+    (0..c.count()).map(|node| Ok(log_of(c.data_dir(node))?.metadata()?.len())).collect()
+}
+
+#[tokio::test]
+async fn entry_13_a_thousand_reads_of_what_is_equal_write_nothing() -> Result<()> {
+    let c = &Cluster::start(3).await?;
+    write(c, BUCKET, 0, 10).await?;
+    eventually(HEAL_TIME_MAX, || all_converged(c, BUCKET, 10)).await?;
+    // What the nodes write about themselves after a start has come to rest when nothing was written for a second.
+    let (mut before, mut since) = (logs(c)?, Instant::now());
+    eventually(HEAL_TIME_MAX, || {
+        let now = logs(c);
+        if now.as_ref().is_ok_and(|now| *now != before) {
+            (before, since) = (now.unwrap_or_default(), Instant::now());
+        }
+        let quiet = since.elapsed();
+        async move {
+            ensure!(quiet > Duration::from_secs(1), "nodes still write");
+            Ok(())
+        }
+    })
+    .await?;
+    for number in 0..1000 {
+        let key = format!("k{}", number % 10);
+        http::get(key_url(&c.url(number % 3), BUCKET, key)).send().await?.expect(200)?;
+    }
+    ensure!(logs(c)? == before, "reads have written: {before:?}, now {:?}", logs(c)?);
+    Ok(())
 }
 
 #[tokio::test]

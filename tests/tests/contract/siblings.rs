@@ -29,22 +29,10 @@ async fn siblings_keep_the_contract() -> Result<()> {
         .await;
     checks.run("two blind writers with their own contexts keep two values", two_lines_stay_two(c)).await;
     checks.run("a context does not grow with its holder's writes", two_lines_stay_short(c)).await;
-    checks
-        .run(
-            "entry 7: two interleaving read-modify-writers make at most two siblings",
-            entry_07_interleaving_makes_two(c),
-        )
-        .await;
     checks.run("two racing read-modify-writers lose no increment unseen", racing_makes_two(c)).await;
     checks.run("a delete keeps a value that its context did not cover", a_delete_keeps_the_unseen(c)).await;
     checks.run("a delete without a context removes what is shown", a_blind_delete_removes_the_shown(c)).await;
     checks.run("a late delete does not remove the newer value", a_late_delete_changes_nothing(c)).await;
-    checks
-        .run(
-            "entry 8: at max_siblings a blind write is refused and a full context collapses",
-            entry_08_the_limit_holds(c),
-        )
-        .await;
     checks.run("blind_writes=supersede replaces what the coordinator holds", supersede_replaces(c)).await;
     checks.run("blind_writes=reject asks for a context", reject_asks_for_a_context(c)).await;
     checks.finish(&[&cluster])
@@ -176,7 +164,9 @@ async fn two_lines_stay_short(c: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn entry_07_interleaving_makes_two(c: &Cluster) -> Result<()> {
+#[tokio::test]
+async fn entry_07_two_writers_that_interleave_make_at_most_two_siblings() -> Result<()> {
+    let c = &Cluster::start(3).await?;
     // The sibling explosion of plain version vectors: each writer knows only the answer to its own last write.
     let urls = key_urls(c, BUCKET, "explosion");
     let mut contexts: [Option<String>; 2] = [None, None];
@@ -283,7 +273,9 @@ async fn configure(c: &Cluster, bucket: &str, settings: &Value) -> Result<()> {
     Ok(())
 }
 
-async fn entry_08_the_limit_holds(c: &Cluster) -> Result<()> {
+#[tokio::test]
+async fn entry_08_at_the_limit_a_blind_write_is_refused_and_a_whole_context_collapses() -> Result<()> {
+    let c = &Cluster::start(3).await?;
     configure(c, "few siblings", &json!({"max_siblings": 5})).await?;
     let url = key_url(&c.url(0), "few siblings", "k");
     for round in 0..5 {

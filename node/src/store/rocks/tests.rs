@@ -100,7 +100,7 @@ fn a_newer_format_is_refused_untouched() {
     }
     fs::write(dir.join("CARTWHEEL"), vec![b'\n'; 1 << 20]).expect("the disk is well");
     assert!(matches!(refused_untouched(&dir), OpenError::Unusable { .. }));
-    fs::write(dir.join("CARTWHEEL"), "format=3").expect("the disk is well");
+    fs::write(dir.join("CARTWHEEL"), "format=4").expect("the disk is well");
     assert_eq!(get(&rig.open().expect("it is ours"), Family::Meta, KEY).as_deref(), Some(&b"1"[..]));
 }
 
