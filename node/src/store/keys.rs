@@ -120,7 +120,7 @@ pub fn records_of_partition(partition: Partition) -> Range {
 }
 
 /// The records of a bucket in one partition whose keys begin with `prefix` (empty: all), in key order.
-/// The bucket has passed [`check_bucket`].
+/// The bucket has passed [`ring::ids::check_bucket`].
 pub fn records_of_bucket(partition: Partition, bucket: &[u8], prefix: &[u8]) -> Range {
     let mut out = Vec::with_capacity(3 + bucket.len() + prefix.len());
     push_bucket(&mut out, partition, bucket);
