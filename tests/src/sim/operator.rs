@@ -32,15 +32,21 @@ pub(super) async fn work(
     while let Some(order) = orders.recv().await {
         let (client, done) = (client.clone(), done.clone());
         tokio::task::spawn_local(async move {
-            while !carry_out(&client, &order).await {
+            let mut tries = 0;
+            while !carry_out(&client, &order, tries).await {
                 tokio::time::sleep(AGAIN_AFTER).await;
+                tries += 1;
             }
             done.send_modify(|count| *count += 1);
         });
     }
 }
 
-async fn carry_out(client: &Client<SimTransport>, order: &Order) -> bool {
+/// As docs/membership.md has it: a node whose disk is gone leaves by force if a change waits for it for long, and once more
+/// without when that is done. In each round of so many tries the second but one is by force, and the rest wait for what it does.
+const ROUND: u32 = 8;
+
+async fn carry_out(client: &Client<SimTransport>, order: &Order, tries: u32) -> bool {
     let Ok(cluster) = client.cluster().await else { return false };
     let status = |id: &NodeId| {
         let id = id.to_string();
@@ -56,6 +62,10 @@ async fn carry_out(client: &Client<SimTransport>, order: &Order) -> bool {
             None => return false,
         },
         (Some(("removed", _)), Order::Leave(_)) => return true,
+        (Some(("leaving", false)), Order::Replace { old, .. }) if tries % ROUND == 2 => {
+            Change::LeaveByForce { leave: old.to_string(), force: true }
+        }
+        (Some(("leaving", false)), Order::Replace { .. }) if tries % ROUND > 2 => return false,
         // It died while it left; whoever knows that says it once more, and then it is not waited for.
         (Some(("leaving", false)), _) => Change::Leave(goes.to_string()),
         (Some(("leaving", true)), _) => return false,
