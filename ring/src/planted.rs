@@ -52,6 +52,9 @@ bugs! {
     WholeClock "whole-clock" "A writer gets the copy's whole clock back, siblings that it never saw included.",
     SurplusDropped "surplus-dropped" "What a node no longer owns goes without a question to those who do.",
     FillFromOne "fill-from-one" "Whoever takes over a partition asks one of its owners only.",
+    RemovalUnnamed "removal-unnamed" "A removal from a cart has no dot of its own.",
+    SpentForgotten "spent-forgotten" "The names of removed operations are not remembered.",
+    LateMessages "late-messages" "What arrives too late is taken all the same.",
     OwnCalendar "own-calendar" "Values expire by each node's own calendar.",
 }
 

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rand::Rng;
+use ring::planted::{self, Bug};
 use ring::time::Time;
 use std::future::Future;
 use std::io;
@@ -226,7 +227,8 @@ impl<W: World, H: Handler> Session<'_, W, H> {
                     };
                     let delay = delays.of(header.sent_ms, self.acceptor.world.now());
                     let deadline = Duration::from_millis(header.deadline_ms.into());
-                    let too_late = delay >= deadline.clamp(LATE_MIN, MESSAGE_LIFE_MAX);
+                    let too_late =
+                        delay >= deadline.clamp(LATE_MIN, MESSAGE_LIFE_MAX) && !planted::is(Bug::LateMessages);
                     header.deadline_ms = self.left_ms(header.deadline_ms, delay);
                     match header.kind {
                         Kind::Ping => self.send(Kind::Pong, header.id, Bytes::new()).await,
@@ -255,6 +257,9 @@ impl<W: World, H: Handler> Session<'_, W, H> {
     /// What is left of a deadline after the time that the request spent on its way, and in our buffer behind others. Nothing,
     /// whatever the deadline was, after [`MESSAGE_LIFE_MAX`].
     fn left_ms(&self, deadline_ms: u32, delay: Duration) -> u32 {
+        if planted::is(Bug::LateMessages) {
+            return deadline_ms.max(1);
+        }
         let waited = self.acceptor.world.now() - Time(self.heard_at.load(Ordering::Relaxed));
         let waited = waited.max(delay);
         if waited >= MESSAGE_LIFE_MAX {

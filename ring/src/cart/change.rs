@@ -8,6 +8,7 @@
 use super::value::{adds, removals, spent};
 use super::{OP_MEMORY, OP_MEMORY_COUNT, OPERATIONS_MAX};
 use crate::causal::{Context, Dot};
+use crate::planted::{self, Bug};
 use crate::record::{Content, Coordinated, Me, Op, Record, Sibling, coordinate, merge};
 use crate::time::Wall;
 use bytes::Bytes;
@@ -110,6 +111,10 @@ pub fn change(
     let grows = draft.add.iter().any(|c| matches!(c, Content::CartAdd { .. }));
     if grows && held.siblings.len() + draft.add.len() > OPERATIONS_MAX + draft.gone.len() {
         return Err(CartError::Full);
+    }
+    if draft.add.is_empty() && held.clock.is_empty() {
+        // Nothing is here, and nothing was seen of what there may be: a cart that never was does not begin by being emptied.
+        return Ok(repeated(held, Record::default()));
     }
     let mut done = coordinate(local, &Context::of_dots(draft.gone), draft.add, me);
     done.delta = if draft.whole { done.record.clone() } else { merge(&done.delta, &draft.known) };
@@ -214,7 +219,7 @@ impl Draft {
 
     /// One sibling holds all spent operations that are young enough to be retried still.
     fn remember_spent(&mut self, held: &Record, now: Wall) {
-        if self.spent.is_empty() {
+        if self.spent.is_empty() || planted::is(Bug::SpentForgotten) {
             return;
         }
         // Other replicas' adds of a spent operation go now: nothing would hide them once it is forgotten.

@@ -185,6 +185,28 @@ fn an_acknowledged_removal_holds_on_every_replica_that_acknowledged_it() {
 }
 
 #[test]
+fn a_removal_can_be_told_from_a_copy_that_has_missed_it() {
+    let (mut a, mut b) = two();
+    let taken = a.run(add("mug", 2, None));
+    b.hear(&taken.delta);
+    let removed = a.run(remove("mug", taken.context));
+    let again = a.run(remove("mug", a.clock()));
+    for answer in [removed.context, again.context] {
+        assert!(!b.clock().covers(&answer), "b shows what was removed, and must not pass for as new");
+        assert!(a.clock().covers(&answer));
+    }
+    b.hear(&again.delta);
+    assert!(b.clock().covers(&a.clock()) && b.shows("mug") == 0);
+}
+
+#[test]
+fn a_cart_that_never_was_does_not_begin_by_being_emptied() {
+    let mut a = Copy::new(1);
+    let done = a.run(CartChange::Remove { target: Target::Everything, seen: Context::new() });
+    assert_eq!((done.record, done.context.is_empty()), (Record::default(), true));
+}
+
+#[test]
 fn a_marker_that_is_carried_out_elsewhere_does_not_uncover_what_it_hid() {
     let (mut a, mut b) = two();
     let mut c = Copy::new(3);

@@ -37,11 +37,14 @@ pub struct Coordinated {
     pub delta: Record,
     /// What the writer knows now: what it had seen, and its own writes. Nothing else.
     pub context: Context,
-    /// The dots of the new siblings, in their order.
+    /// The dots of the new siblings, in their order; of a write that leaves none, the one that it has all the same.
     pub dots: Vec<Dot>,
 }
 
 /// Writes `contents` as new siblings that supersede everything in `seen`.
+///
+/// Without any contents it draws a dot of its own too, as a removal from a cart does: the copies that know of the removal
+/// would otherwise look just like those that have missed it to whoever asks for what is at least as new.
 pub fn coordinate(
     local: Option<&Record>,
     seen: &Context,
@@ -56,24 +59,25 @@ pub fn coordinate(
     let mut delta = Record { clock: seen.clone(), siblings: Vec::with_capacity(contents.len()) };
     let mut context = seen.clone();
     let mut dots = Vec::with_capacity(contents.len());
-    if !contents.is_empty() {
-        let actor = actor_for(held, seen, me);
-        let top = clock.top(actor);
-        let first = Dot { actor, count: 1 };
-        if top == 1 && !siblings.iter().any(|s| s.dot == first) {
-            // A fresh epoch's mark carries no value, so no other delta brings it: without it here, the dots of this actor
-            // would stay above a gap in the other replicas until they see the whole record.
-            delta.clock.insert(first);
-        }
-        for (count, content) in (top + 1..).zip(contents) {
-            let dot = Dot { actor, count };
-            assert!(!clock.has(&dot), "a dot is issued once: {dot:?}");
-            clock.insert(dot);
-            context.insert(dot);
-            delta.clock.insert(dot);
+    let actor = actor_for(held, seen, me);
+    let top = clock.top(actor);
+    let first = Dot { actor, count: 1 };
+    if top == 1 && !siblings.iter().any(|s| s.dot == first) {
+        // A fresh epoch's mark carries no value, so no other delta brings it: without it here, the dots of this actor
+        // would stay above a gap in the other replicas until they see the whole record.
+        delta.clock.insert(first);
+    }
+    let bare = (contents.is_empty() && !planted::is(Bug::RemovalUnnamed)).then_some(None);
+    for (count, content) in (top + 1..).zip(contents.into_iter().map(Some).chain(bare)) {
+        let dot = Dot { actor, count };
+        assert!(!clock.has(&dot), "a dot is issued once: {dot:?}");
+        clock.insert(dot);
+        context.insert(dot);
+        delta.clock.insert(dot);
+        dots.push(dot);
+        if let Some(content) = content {
             delta.siblings.push(Sibling { dot, content: content.clone() });
             siblings.push(Sibling { dot, content });
-            dots.push(dot);
         }
     }
     if planted::is(Bug::WholeClock) {
