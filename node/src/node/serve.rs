@@ -243,11 +243,11 @@ impl<W: World> Node<W> {
         {
             tracing::error!(node = %from, address = description.peer, "somebody asks to be let in under the identity of a member, and is refused");
             let why = format!("there is a member {from} already, at {}", known.description.peer);
-            return Err(Refusal::Malformed(why));
+            return Err(Refusal::NotAdmitted(why));
         }
         self.cluster
             .update(|view| view.admit(from, description).map(drop))
-            .map_err(|e| Refusal::Malformed(e.to_string()))?;
+            .map_err(|e| Refusal::NotAdmitted(e.to_string()))?;
         let snapshot: std::sync::Arc<Snapshot> = self.cluster.snapshot();
         let welcome = Welcome { cluster_key: self.cluster_key, view: snapshot.view.clone() };
         let body = postcard::to_stdvec(&welcome).expect("a view holds nothing that postcard can't say");

@@ -315,6 +315,9 @@ pub enum Refusal {
     /// No room for a hint. Nothing was done.
     #[error("this node keeps as many hints as it may")]
     HintsFull,
+    /// Whoever asks to join can't become a member. Nothing was done.
+    #[error("not let in: {0}")]
+    NotAdmitted(String),
 }
 
 /// A write, as the coordinator is asked for it. Object values are in the message's body.

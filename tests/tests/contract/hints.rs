@@ -176,7 +176,7 @@ async fn settled(c: &Cluster) -> Result<()> {
 
 #[tokio::test]
 async fn entry_24_the_holder_of_hints_hands_them_on_before_it_leaves() -> Result<()> {
-    const KEYS: usize = 300;
+    const KEYS: usize = 10_000;
     let mut c = Cluster::start(5).await?;
     c.kill(4).await?;
     is_doubted(&c, 0, 4).await?;

@@ -100,7 +100,7 @@ pub(super) fn refused(refusal: &Refusal, required: usize) -> Problem {
         }
         Refusal::WrongType { .. } => refused_for_good(Code::WrongType, detail),
         Refusal::ContextRequired => refused_for_good(Code::ContextRequired, detail),
-        Refusal::Malformed(_) => refused_for_good(Code::Internal, detail),
+        Refusal::Malformed(_) | Refusal::NotAdmitted(_) => refused_for_good(Code::Internal, detail),
         Refusal::Disk(_) => unknown(Code::WriteQuorumNotMet, detail).counts(count(required), 0),
     }
 }
