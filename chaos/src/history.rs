@@ -99,6 +99,9 @@ pub struct Setting {
     /// The bucket's limit of siblings, if the workload set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub siblings_max: Option<u32>,
+    /// Whether its reads and writes insist on a majority of the owners.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
 }
 
 /// The begin of an operation.
@@ -371,6 +374,7 @@ mod tests {
             clients: 2,
             nodes: 3,
             siblings_max: None,
+            strict: false,
         });
         let op = put(&history);
         let shown = Shown {

@@ -204,6 +204,12 @@ impl Story {
         &self.alive[&id]
     }
 
+    /// An acknowledged write, over before that place, whose token names this value.
+    pub(super) fn is_superseded(&self, value: OpId, before: usize) -> Option<&Op> {
+        let counts = |op: &&Op| op.answer().is_some() && op.over_before(before);
+        self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts)
+    }
+
     /// An acknowledged write, over before that place, after which this value can't be there any more.
     pub(super) fn must_be_gone(&self, value: OpId, before: usize) -> Option<&Op> {
         let counts = |op: &&Op| !op.reads() && op.answer().is_some() && op.over_before(before);

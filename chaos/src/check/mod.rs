@@ -5,6 +5,7 @@
 //! | `lost.rs` | what was acknowledged, was not overwritten by anybody who had seen it, and is not there in the end | P2 |
 //! | `agree.rs` | nodes that show different things after all replicas are said to be equal | P3 |
 //! | `session.rs` | a read that shows less than it was asked to | P5 |
+//! | `strict.rs` | a read by a majority of the owners that shows less than a majority had taken before | |
 //! | `honest.rs` | what was refused and is there; receipts that don't add up | P1, P6 |
 //! | `revived.rs` | what was superseded by an acknowledged write and is there in the end | P7 |
 //! | `wrong.rs` | bytes that nobody wrote, or wrote elsewhere, or only later | P8 |
@@ -26,6 +27,7 @@ mod lost;
 mod revived;
 mod session;
 mod siblings;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod ttl;
@@ -48,7 +50,7 @@ pub enum Breach {
     Revived,
     /// P8: something was shown that is no value of this key.
     Wrong,
-    /// P5: a read showed less than it was asked to.
+    /// P5: a read showed less than it was asked to, or less than a majority of the owners had taken before.
     Stale,
     /// Values stood side by side of which one had superseded the other, or more than may.
     Siblings,
@@ -146,6 +148,7 @@ pub fn all_by(entries: &[Entry], measure: &Measure) -> Vec<Violation> {
         lost::check(story, measure, &mut found);
         revived::check(story, &mut found);
         session::check(story, &mut found);
+        strict::check(story, &ledger.settings, &mut found);
         siblings::check(story, &ledger.settings, measure, &mut found);
         honest::check(story, &mut found);
         agree::check(story, &mut found);

@@ -28,7 +28,8 @@ pub(crate) use set_add::elements;
 pub(crate) use slots::count;
 
 use crate::history::{History, Setting};
-use client::{Client, HttpTransport, Settings};
+use anyhow::ensure;
+use client::{Client, HttpTransport, Quorum, Settings};
 use desk::Desk;
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
@@ -104,6 +105,8 @@ pub struct Plan {
     pub value_bytes: usize,
     /// The longest lifetime, where values have one.
     pub ttl_max: Duration,
+    /// Whether reads and writes insist on a majority of the owners: then reads are never out of date.
+    pub strict: bool,
 }
 
 impl Plan {
@@ -111,7 +114,8 @@ impl Plan {
     pub fn new(kind: Kind) -> Self {
         let bucket = format!("w-{}", kind.name());
         let think = Duration::from_millis(20)..Duration::from_millis(80);
-        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes: 64, ttl_max: Duration::from_secs(4) }
+        let ttl_max = Duration::from_secs(4);
+        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes: 64, ttl_max, strict: false }
     }
 
     /// W9: forty clients, each one step a second, on ten keys.
@@ -120,6 +124,11 @@ impl Plan {
         Self { bucket: "w-many".to_owned(), clients: 40, keys: 10, think, ..Self::new(Kind::SetAdd) }
     }
 }
+
+/// How soon a node that has not heard of a setting is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How often at most: for ten seconds.
+const ASKED_MAX: u32 = 200;
 
 /// Where it happens.
 #[derive(Clone)]
@@ -141,16 +150,38 @@ impl<T> Ground<T> {
     }
 }
 
-/// Sets the bucket up as the plan needs it. To be called before [`run`], while all nodes are well.
-pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) -> client::Result<()> {
-    let Some(settings) = settings(plan) else { return Ok(()) };
-    let client = Client::with_transport(ground.urls.clone(), ground.transport.clone())?;
-    client.with_attempt_timeout(ground.attempt_timeout).patch_settings(&plan.bucket, &settings).await
+/// Sets the bucket up as the plan needs it, and waits until every node knows. To be called before [`run`], while all are well:
+/// a node that has not heard of a setting goes by its default.
+pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) -> anyhow::Result<()> {
+    let Some(wanted) = settings(plan) else { return Ok(()) };
+    let dial = |urls: Vec<String>| {
+        let client = Client::with_transport(urls, ground.transport.clone())?;
+        client::Result::Ok(client.with_attempt_timeout(ground.attempt_timeout))
+    };
+    dial(ground.urls.clone())?.patch_settings(&plan.bucket, &wanted).await?;
+    for url in &ground.urls {
+        let node = dial(vec![url.clone()])?;
+        let mut asked = 0;
+        loop {
+            let has = node.settings(&plan.bucket).await?;
+            let known = |has: Option<Quorum>, wanted: Option<Quorum>| wanted.is_none() || has == wanted;
+            let limit = wanted.max_siblings.is_none() || has.max_siblings == wanted.max_siblings;
+            if limit && known(has.pr, wanted.pr) && known(has.pw, wanted.pw) {
+                break;
+            }
+            asked += 1;
+            ensure!(asked < ASKED_MAX, "{url} does not hear of the settings of {}: {has:?}", plan.bucket);
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+    Ok(())
 }
 
 fn settings(plan: &Plan) -> Option<Settings> {
-    let max_siblings = Some(blind::SIBLINGS_MAX);
-    (plan.kind == Kind::Blind).then(|| Settings { max_siblings, ..Settings::default() })
+    let max_siblings = (plan.kind == Kind::Blind).then_some(blind::SIBLINGS_MAX);
+    let majority = plan.strict.then_some(Quorum::Quorum);
+    let settings = Settings { max_siblings, pr: majority, pw: majority, ..Settings::default() };
+    (settings != Settings::default()).then_some(settings)
 }
 
 /// Runs the clients of a plan until that time of the history's clock, and until each has finished its last step.
@@ -166,6 +197,7 @@ pub async fn run<T: HttpTransport + Clone>(
         clients: plan.clients,
         nodes: u32::try_from(ground.urls.len()).unwrap_or(u32::MAX),
         siblings_max: settings(plan).and_then(|settings| settings.max_siblings),
+        strict: plan.strict,
     });
     let desks: client::Result<Vec<_>> =
         (0..plan.clients).map(|client| Desk::new(plan, ground, client, rng)).collect();

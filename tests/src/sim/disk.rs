@@ -116,7 +116,7 @@ impl Store for SimStore {
                 self.disk.rows.set_fault(Some(fault));
             }
         }
-        let seen = self.disk.watch.before(self.disk.host, &self.inner, &batch);
+        let seen = self.disk.watch.before(self.disk.host, &self.inner, &batch, sync);
         let done = self.inner.write(batch, sync);
         match &done {
             Ok(()) => self.disk.watch.after(self.disk.host, &self.inner, seen),

@@ -104,6 +104,8 @@ pub struct Report {
 pub(crate) enum Stage {
     /// Nodes come up.
     ComeUp,
+    /// Buckets are set up, and every node hears of it.
+    Prepare,
     /// Clients write and read, troubles happen.
     Load,
     /// Nobody asks for anything.
@@ -143,7 +145,7 @@ struct Run<'a> {
     orders: mpsc::UnboundedSender<Order>,
     ordered: usize,
     carried_out: channel::Receiver<usize>,
-    /// Whether the clients are done.
+    /// Whether the clients are done with what they do at this stage.
     idle: channel::Receiver<bool>,
     /// Machines with a new node that is to take the old one's place, as soon as it has a name.
     to_replace: Vec<(Host, NodeId)>,
@@ -211,6 +213,8 @@ impl<'a> Run<'a> {
 
     fn go(&mut self) -> Result<(), String> {
         self.until_identical(COME_UP_MAX)?;
+        self.stage.send_replace(Stage::Prepare);
+        self.until("buckets are set up", COME_UP_MAX, |run| Ok(*run.idle.borrow()))?;
         self.stage.send_replace(Stage::Load);
         let began = self.sim.elapsed();
         while self.sim.elapsed() - began < self.options.load {

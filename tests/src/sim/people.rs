@@ -18,6 +18,9 @@ use tokio::sync::{mpsc, watch as channel};
 /// Workloads at once, at most: more of them are more of the same.
 const KINDS_MAX: usize = 3;
 
+/// One workload in so many insists on a majority of the owners.
+const STRICT_OF: u32 = 3;
+
 /// What they have.
 pub(super) struct People {
     /// For how long they work.
@@ -47,12 +50,15 @@ impl People {
         let all = self.ground(&self.nodes);
         let operator = Client::with_transport(all.urls.clone(), self.transport.clone())?;
         tokio::task::spawn_local(operator::work(operator.clone(), orders, done));
-        let _ = self.stages.wait_for(|stage| *stage >= Stage::Load).await;
-        let until = (self.history.now()) + self.load;
+        let _ = self.stages.wait_for(|stage| *stage >= Stage::Prepare).await;
         let plans = self.plans();
         for plan in &plans {
             workload::prepare(plan, &all).await?;
         }
+        self.idle.send_replace(true);
+        let _ = self.stages.wait_for(|stage| *stage >= Stage::Load).await;
+        self.idle.send_replace(false);
+        let until = (self.history.now()) + self.load;
         let mut chances: Vec<StdRng> =
             plans.iter().map(|_| StdRng::seed_from_u64(self.chance.random())).collect();
         let runs =
@@ -78,7 +84,11 @@ impl People {
         kinds.sort_unstable();
         let think_ms = *[20, 60, 200].choose(&mut self.chance).expect("the list is not empty");
         let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
-        kinds.into_iter().map(|kind| Plan { think: think.clone(), ..Plan::new(kind) }).collect()
+        let mut plan = |kind| {
+            let strict = self.chance.random_range(0..STRICT_OF) == 0;
+            Plan { think: think.clone(), strict, ..Plan::new(kind) }
+        };
+        kinds.into_iter().map(&mut plan).collect()
     }
 
     fn ground(&self, nodes: &[Host]) -> Ground<SimTransport> {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
 //! | the clock of a copy only grows, except on a disk that may be behind | a copy that has forgotten takes what it is told for new |
+//! | a hint that counts is synced | an acknowledgement relies on it, and a power cut takes it away |
 //! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
 //! | no sibling twice, each within its clock | (the decoder of records refuses these) |
 //!
@@ -11,6 +12,7 @@
 
 use super::wires::Host;
 use bytes::Bytes;
+use node::lane::HintRow;
 use node::store::{Batch, Change, Family, Store, keys};
 use ring::bucket::BucketSettings;
 use ring::causal::Dot;
@@ -61,9 +63,15 @@ pub struct Seen(Vec<(Bytes, Option<Bytes>)>);
 
 impl Watch {
     /// Before a batch is written.
-    pub fn before<S: Store>(&self, host: Host, store: &S, batch: &Batch) -> Seen {
+    pub fn before<S: Store>(&self, host: Host, store: &S, batch: &Batch, sync: bool) -> Seen {
         let mut seen = Vec::new();
         for change in &batch.changes {
+            if let Change::Put(Family::Hints, _, row) = change
+                && HintRow::decode(row).counted
+                && !sync
+            {
+                self.broken(format!("{host}: a hint that counts is written without a sync"));
+            }
             let (Change::Put(Family::Records, key, _) | Change::Delete(Family::Records, key)) = change else {
                 continue;
             };

@@ -117,6 +117,29 @@ fn a_deletion_of_unknown_outcome_or_that_was_refused_revives_nothing() {
 }
 
 #[test]
+fn where_both_insist_on_a_majority_reads_show_what_was_acknowledged() {
+    passes("strict\n 0 put a\n 1 get = a\n 9 final = a");
+    finds(Breach::Stale, "strict\n 0 put a\n 1 get =\n 9 final = a");
+    passes("0 put a\n 1 get =\n 9 final = a");
+    // Not before it is acknowledged, nor after somebody who had seen it may have written.
+    passes("strict\n begin 0 put a\n 1 get =\n end\n 9 final = a");
+    passes("strict\n 0 put a ?\n 1 get =\n 9 final = a");
+    passes("strict\n 0 put a\n 0 put b having 0 ?\n 1 get =\n 9 final = b");
+    finds(Breach::Stale, "strict\n 0 put a\n 0 put b having 0\n 1 get = a\n 9 final = b");
+    passes("strict\n 0 put a\n begin 0 put b having 0\n 1 get = a\n end\n 9 final = b");
+    finds(Breach::Stale, "strict\n 0 put a\n 0 delete having 0\n 1 get = a\n 9 final =");
+}
+
+#[test]
+fn the_same_holds_for_carts() {
+    passes("strict\n 0 add mug 2\n 1 cart = mug*2 total*2\n 9 cart final = mug*2 total*2");
+    finds(Breach::Stale, "strict\n 0 add mug 2\n 1 cart = total*0\n 9 cart final = mug*2 total*2");
+    let removed = "strict\n 0 add mug 2\n 1 cart = mug*2 total*2\n 1 remove mug having 1\n";
+    passes(&format!("{removed} 2 cart = total*0\n 9 cart final = total*0"));
+    finds(Breach::Stale, &format!("{removed} 2 cart = mug*2 total*2\n 9 cart final = total*0"));
+}
+
+#[test]
 fn a_read_that_asks_for_nothing_may_be_out_of_date_while_the_load_runs() {
     passes("0 put a\n 0 put b having 0\n 1 get = a\n 1 get =\n 9 final = b");
 }

@@ -40,6 +40,8 @@ pub(super) enum Fault {
     ApplyRefused,
     /// A read does not care what it must have seen.
     IgnoreMin,
+    /// A read that insists on a majority asks one replica.
+    ReadOne,
     /// A write leaves what its writer had seen beside it.
     KeepCovered,
     /// Siblings have no limit.
@@ -82,6 +84,8 @@ struct State {
     /// The dot of each operation of a cart that was carried out.
     ops: BTreeMap<String, u64>,
     limits: BTreeMap<String, usize>,
+    /// Buckets whose reads and writes insist on two replicas.
+    strict: BTreeSet<String>,
     last_dot: u64,
     late: Vec<Request>,
     graves: Vec<(Id, u64, Content)>,
@@ -118,6 +122,7 @@ impl Model {
             replicas: vec![BTreeMap::new(); REPLICAS],
             ops: BTreeMap::new(),
             limits: BTreeMap::new(),
+            strict: BTreeSet::new(),
             last_dot: 0,
             late: Vec::new(),
             graves: Vec::new(),
@@ -248,7 +253,25 @@ impl State {
             let late = self.late.remove(0);
             self.carry_out(&late);
         }
-        self.carry_out(request)
+        let bucket = request.target.split('/').nth(3).unwrap_or_default();
+        if !self.strict.contains(bucket) {
+            return self.carry_out(request);
+        }
+        // Two of three: any two of them meet.
+        let (here, other) = (self.replica(request), self.rng.random_range(1..REPLICAS));
+        let other = (here + other) % REPLICAS;
+        if request.method == Method::Get && !self.has(Fault::ReadOne) {
+            self.merge(here, other);
+        }
+        let response = self.carry_out(request);
+        if request.method != Method::Get {
+            self.merge(other, here);
+        }
+        response
+    }
+
+    fn replica(&self, request: &Request) -> usize {
+        request.base.strip_prefix("http://n").unwrap().parse().unwrap()
     }
 
     fn refuse(&mut self, request: &Request) -> Response {
@@ -259,7 +282,7 @@ impl State {
     }
 
     fn carry_out(&mut self, request: &Request) -> Response {
-        let replica: usize = request.base.strip_prefix("http://n").unwrap().parse().unwrap();
+        let replica = self.replica(request);
         let path = request.target.split('?').next().unwrap();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let seen = |name: &str| {
@@ -271,8 +294,19 @@ impl State {
         match (request.method, parts.as_slice()) {
             (Method::Patch, ["v1", "buckets", bucket]) => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap();
-                self.limits.insert((*bucket).to_owned(), body["max_siblings"].as_u64().unwrap() as usize);
+                if let Some(limit) = body["max_siblings"].as_u64() {
+                    self.limits.insert((*bucket).to_owned(), limit as usize);
+                }
+                if body["pr"] == "quorum" && body["pw"] == "quorum" {
+                    self.strict.insert((*bucket).to_owned());
+                }
                 response(204, Vec::new(), "")
+            }
+            (Method::Get, ["v1", "buckets", bucket]) => {
+                let level = self.strict.contains(*bucket).then_some("quorum");
+                let settings =
+                    json!({ "max_siblings": self.limits.get(*bucket), "pr": level, "pw": level }).to_string();
+                response(200, Vec::new(), settings)
             }
             (Method::Get, ["v1", "buckets", bucket, "keys", key]) => self.get(replica, &id(bucket, key), min),
             (Method::Put, ["v1", "buckets", bucket, "keys", key]) => {

@@ -1,0 +1,43 @@
+//! Where reads and writes insist on a majority of the owners, a read shows everything that was acknowledged before it began.
+//!
+//! ```text
+//!   put a, pw=quorum ─ acknowledged │ get, pr=quorum:  a, or what superseded a
+//! ```
+//!
+//! Two majorities of one set of owners meet, and while a set gives way to another both need a majority in each. It holds whatever
+//! is broken, members that come and go included, as long as no more disks are lost than the promises allow; a read that finds no
+//! majority is refused. (Without `pr` and `pw` stand-ins take writes and answer reads, and a read may show less for a while.) Values
+//! with a time to live are judged by their own checker, since they also go by themselves.
+
+use super::ledger::ttl_us;
+use super::{Breach, Story, Violation};
+use crate::history::Setting;
+
+pub(super) fn check(story: &Story, settings: &[Setting], found: &mut Vec<Violation>) {
+    if !settings.iter().any(|setting| setting.strict && setting.bucket == story.bucket) {
+        return;
+    }
+    for (read, sight) in story.reads() {
+        let (begun, end) = (read.begun.place, read.ended.map_or(usize::MAX, |ended| ended.place));
+        let before = |op: &crate::history::Op| op.answer().is_some() && op.over_before(begun);
+        for (value, write) in story.values().filter(|(_, write)| before(write) && ttl_us(write).is_none()) {
+            if !sight.values.contains(&value) && story.may_be_gone(value, end).is_none() {
+                let text = format!(
+                    "{read} did not show what {write} had written, though both insist on a majority of the owners and nobody who \
+                     had seen it had written or deleted before the answer"
+                );
+                found.push(story.breach(Breach::Stale, vec![value, read.invoke.op], text));
+            }
+        }
+        for value in &sight.values {
+            if let Some(killer) = story.is_superseded(*value, begun) {
+                let text = format!(
+                    "{read} showed what {} had written, which {killer} had superseded, though both insist on a majority of the \
+                     owners",
+                    story.ops[value]
+                );
+                found.push(story.breach(Breach::Stale, vec![*value, killer.invoke.op, read.invoke.op], text));
+            }
+        }
+    }
+}
