@@ -131,7 +131,8 @@ impl Context {
         Context { runs }
     }
 
-    /// A part of it that has at most `runs_max` runs, or one for each actor: the longest ones, and of each actor the newest.
+    /// A part of it that has at most `runs_max` runs: of each actor the newest first, of a node's actors the latest first, then the
+    /// longest. A node that often had to begin anew leaves many actors behind, and what they wrote is mostly superseded.
     /// A context that says less than was seen is always safe: what it does not name stays beside the next write.
     #[must_use]
     pub fn shortened(&self, runs_max: usize) -> Context {
@@ -139,13 +140,19 @@ impl Context {
             return self.clone();
         }
         let newest = |at: usize| self.runs.get(at + 1).is_none_or(|next| next.actor != self.runs[at].actor);
+        // How many later actors the same node has.
+        let mut later = vec![0_usize; self.runs.len()];
+        for at in (0..self.runs.len() - 1).rev() {
+            let (this, next) = (self.runs[at].actor, self.runs[at + 1].actor);
+            let step = usize::from(this != next);
+            later[at] = if this.node == next.node { later[at + 1] + step } else { 0 };
+        }
         let mut order: Vec<usize> = (0..self.runs.len()).collect();
         order.sort_by_key(|&at| {
             let run = &self.runs[at];
-            std::cmp::Reverse((newest(at), run.last - run.first, run.first))
+            (!newest(at), later[at], std::cmp::Reverse((run.last - run.first, run.first)))
         });
-        let actors = order.iter().take_while(|at| newest(**at)).count();
-        order.truncate(runs_max.max(actors));
+        order.truncate(runs_max);
         order.sort_unstable();
         Context { runs: order.into_iter().map(|at| self.runs[at]).collect() }
     }

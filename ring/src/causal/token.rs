@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 
 const VERSION: u8 = 2;
 const MAC_BYTES: usize = 16;
-/// The most runs in a token: of at most 16 bytes each (of an actor 27), which leaves a token of few actors half of its room.
+/// The most runs in a token: of at most 16 bytes each, and 27 for each actor. With few actors they take half of its room.
 const RUNS_MAX: usize = 256;
 /// The longest token that is looked at: request headers may have 16 KiB together.
 pub const TOKEN_BYTES_MAX: usize = 12 << 10;
@@ -64,11 +64,19 @@ impl TokenKey {
     /// Seals a context of this key. One that is longer than a client could send back is shortened: then its bearer claims
     /// less than it has seen, so a later write of its own leaves more standing, and never less.
     pub fn seal(&self, id: &ObjectId, context: &Context) -> String {
-        let mut bytes = vec![VERSION];
-        put_context(&mut bytes, &context.shortened(RUNS_MAX));
-        let mac = self.mac(id, &bytes);
-        bytes.extend_from_slice(&mac);
-        URL_SAFE_NO_PAD.encode(bytes)
+        let mut runs_max = RUNS_MAX;
+        loop {
+            let mut bytes = vec![VERSION];
+            put_context(&mut bytes, &context.shortened(runs_max));
+            let mac = self.mac(id, &bytes);
+            bytes.extend_from_slice(&mac);
+            let token = URL_SAFE_NO_PAD.encode(bytes);
+            if token.len() <= TOKEN_BYTES_MAX {
+                return token;
+            }
+            // Many actors with great numbers. One run is far shorter than a token may be.
+            runs_max /= 2;
+        }
     }
 
     /// Opens a token that was sealed for this key of this cluster.

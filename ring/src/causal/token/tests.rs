@@ -54,6 +54,20 @@ fn one_that_is_too_long_to_carry_says_less_and_still_opens() {
     assert!(gaps.covers(&opened));
 }
 
+/// Of a key that is changed after each of a thousand starts at which nobody could say whether the disk has forgotten anything.
+#[test]
+fn one_of_a_node_that_often_began_anew_still_opens_and_knows_its_latest_writes() {
+    let dot = |epoch: u64| Dot {
+        actor: Actor { node: NodeId(u128::MAX), epoch: u64::MAX - 1_000 + epoch },
+        count: 2,
+    };
+    let all = Context::of_dots((0..1_000).map(dot));
+    let token = key().seal(&id(), &all);
+    let opened = key().open(&id(), &token).unwrap();
+    assert!(all.covers(&opened) && opened.runs().len() == RUNS_MAX);
+    assert!(opened.has(&dot(999)) && opened.has(&dot(800)) && !opened.has(&dot(0)));
+}
+
 #[test]
 fn every_flipped_bit_and_every_cut_is_refused() {
     let token = key().seal(&id(), &context());
