@@ -296,15 +296,25 @@ async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>)
     Ok(damaged)
 }
 
+/// Every owner takes it, of now and of the change under way. Those that were given up are not asked: the change that takes them out
+/// may be waiting for just this hint. And who leaves does not wait for an owner that is away, but lets another keep it for him.
 async fn to_owners<W: World>(node: &Node<W>, id: &ObjectId, record: &Bytes) -> bool {
-    let snapshot = node.cluster.snapshot();
+    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let plan = node.cluster.plan(&snapshot, id);
-    for owner in plan.owners.iter().chain(&plan.pending).filter(|owner| **owner != node.id()) {
-        if node.store_at(*owner, id.clone(), record.clone(), HINT_TIMEOUT).await != Ok(true) {
-            return false;
-        }
+    let counts = |owner: &&NodeId| **owner != node.id() && !snapshot.view.is_given_up(**owner, &doubted);
+    let mut stored = plan.owners.contains(&node.id());
+    for owner in plan.owners.iter().chain(&plan.pending).filter(counts) {
+        let away = doubted.contains(owner) && snapshot.leaves(node.id());
+        stored |= match away {
+            true if !hand_on(node, *owner, id, record).await => return false,
+            true => false,
+            false if node.store_at(*owner, id.clone(), record.clone(), HINT_TIMEOUT).await != Ok(true) => {
+                return false;
+            }
+            false => true,
+        };
     }
-    true
+    stored
 }
 
 /// Finds another node to keep a hint. The first that takes it is enough: it says so once the hint is durable.

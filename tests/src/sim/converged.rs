@@ -4,11 +4,11 @@ use super::fleet::Fleet;
 use super::wires::Host;
 use bytes::Bytes;
 use node::store::{Family, keys};
+use ring::bucket::BucketSettings;
 use ring::ids::NodeId;
-use ring::members::Regime;
-use ring::members::{Status, View};
+use ring::members::{Regime, Status, View, next};
 use ring::wire::record::{Digest, digest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not yet as it must become, in a few words; none once all is well.
 pub fn objection(fleet: &Fleet) -> Option<String> {
@@ -54,6 +54,39 @@ pub fn objection(fleet: &Fleet) -> Option<String> {
         return Some(format!("{host} ({id}) has no part in the table"));
     }
     records(fleet, view, &regime, &places)
+}
+
+/// What a change of the members waits for, as the first node's disk has it, and who is what: for whoever looks at a run that did not
+/// come to an end.
+pub fn waits(fleet: &Fleet) -> String {
+    let on = |host: Host, key: &[u8]| fleet.machine(host).disk().rows.row(Family::Meta, key);
+    let views = fleet.hosts().into_iter();
+    let mut views = views.filter_map(|host| on(host, keys::VIEW).and_then(|bytes| View::decode(&bytes).ok()));
+    let Some(mut view) = views.next() else { return "nobody has a view".into() };
+    for other in views {
+        if let Err(error) = view.merge(&other) {
+            return error.to_string();
+        }
+    }
+    let alive: BTreeSet<NodeId> =
+        fleet.hosts().into_iter().filter_map(|host| node_id(&on(host, keys::IDENTITY)?)).collect();
+    let gone: BTreeSet<NodeId> = view.living().map(|(id, _)| id).filter(|id| !alive.contains(id)).collect();
+    let regime = Regime::of(&view);
+    let step = next(&view, &regime, &BTreeSet::from([BucketSettings::default().n]), &gone);
+    let members = view.members.iter().map(|(id, member)| {
+        let word = if alive.contains(id) { "" } else { ", on no machine" };
+        format!("{id} {:?}, {:?}{word}", member.status, member.acting)
+    });
+    let hints = fleet.hosts().into_iter().flat_map(|host| {
+        let mut kept: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (key, _) in fleet.machine(host).disk().rows.rows(Family::Hints) {
+            if let Ok((target, ..)) = keys::decode_hint_key(&key) {
+                *kept.entry(target).or_default() += 1;
+            }
+        }
+        kept.into_iter().map(move |(target, count)| format!("{host} keeps {count} hints for {target}"))
+    });
+    format!("{step:?}; {}", members.chain(hints).collect::<Vec<_>>().join("; "))
 }
 
 fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId, Host>) -> Option<String> {

@@ -281,7 +281,10 @@ impl<'a> Run<'a> {
 
     fn objection(&self) -> Option<String> {
         if *self.carried_out.borrow() < self.ordered || !self.to_replace.is_empty() {
-            return Some("an order of the operator's is not carried out".into());
+            return Some(format!(
+                "an order of the operator's is not carried out: {}",
+                converged::waits(&self.fleet)
+            ));
         }
         if *self.stage.borrow() >= Stage::Load && !*self.idle.borrow() {
             return Some("clients wait for answers".into());

@@ -15,7 +15,7 @@
 //! | rot | a few records of a disk can't be read any more; always the same disk, and none is wiped then | 1–8 records |
 //! | wipe | a machine comes back with an empty disk, and an operator puts the new node in the old one's place | once |
 //! | restore | a machine starts again with an image of its disk that was taken before a start that others remember | once |
-//! | members | a node joins, and one leaves | once each |
+//! | members | a node joins, and one leaves, the newcomers of before among them | up to four times, every 8–25 s |
 //!
 //! The budget is that of the promises (docs/simulation.md): any number of processes and plugs at once, for what is
 //! acknowledged is synced on W disks; but one disk lost in a run, because with W = 2 the loss of a second one before
@@ -108,7 +108,12 @@ pub struct Schedule {
     nodes: u8,
     /// The one machine whose disk may rot.
     rotten: Option<Host>,
+    /// Machines that were added.
+    newcomers: u8,
 }
+
+/// Machines that are added in one run: each change takes a few seconds, and the load lasts a minute.
+const NEWCOMERS_MAX: u8 = 4;
 
 /// The nodes of a run, from its chance.
 pub fn shape(chance: &mut StdRng) -> Shape {
@@ -143,6 +148,7 @@ impl Schedule {
             until,
             nodes: shape.nodes,
             rotten: None,
+            newcomers: 0,
         };
         for plague in plagues {
             let at = from + schedule.millis(0, 5_000);
@@ -367,12 +373,22 @@ impl Schedule {
     }
 
     fn members(&mut self, now: Duration) {
-        let newcomer = Host(self.nodes + 1);
+        // Of those who were there at first one leaves at most, so that clients find somebody; then the newcomers do.
+        let leaver = match self.newcomers {
+            0 if self.nodes > 3 && self.chance.random::<bool>() => Some(self.host()),
+            0 => None,
+            earlier => Some(Host(self.nodes + earlier)),
+        };
+        self.newcomers += 1;
+        let newcomer = Host(self.nodes + self.newcomers);
         self.at(now + Duration::from_millis(500), Deed::Add(newcomer));
-        if self.nodes > 3 && self.chance.random::<bool>() {
-            let at = now + self.millis(1_000, 15_000);
-            let leaver = self.host();
+        if let Some(leaver) = leaver {
+            let at = self.end_of(now, 500, 15_000);
             self.at(at, Deed::Leave(leaver));
+        }
+        if self.newcomers < NEWCOMERS_MAX {
+            let next = now + self.millis(8_000, 25_000);
+            self.again(Plague::Members, next);
         }
     }
 }
