@@ -215,6 +215,9 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a joiner waits before it asks its seeds again.
 pub const JOIN_AGAIN: Duration = Duration::from_millis(200);
 
+/// How long one waits that was refused: nothing changes until a person has changed it, and whoever refuses says so each time.
+pub const JOIN_REFUSED_AGAIN: Duration = Duration::from_secs(10);
+
 /// How long a stopping node waits for what is in flight.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -311,6 +314,13 @@ pub const REPAIRS_KEPT_MAX: usize = 64;
 
 /// How long one partition's repair may take: 100,000 records of 8 KiB at [`AAE_BYTES_PER_SECOND`], and as long again.
 pub const REPAIR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Keys whose copies were spoiled and have been replaced by what came first. With names of a hundred bytes, 2 MB in memory; what is
+/// spoiled beyond that takes no writes here until some of them are mended.
+pub const GAPS_MAX: usize = 10_000;
+
+/// How many of them are looked at each [`SCRUB_EVERY`]: each asks every other owner once.
+pub const GAPS_AT_ONCE: usize = 64;
 
 /// How often some records are looked at whether they are whole.
 pub const SCRUB_EVERY: Duration = Duration::from_secs(1);

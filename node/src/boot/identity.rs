@@ -19,11 +19,22 @@ use ring::place::PARTITIONS_DEFAULT;
 use ring::wire::peer::{Ask, Message};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tokio::sync::watch;
+
+/// By what a cluster is found.
+pub(super) struct Door<'a, W: World> {
+    /// The way to peers.
+    pub(super) pool: &'a Pool<W>,
+    /// How this node is introduced to them.
+    pub(super) local: &'a Local,
+    /// Told what is waited for.
+    pub(super) waits: &'a watch::Sender<String>,
+}
 
 /// What a data directory knows of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Identity {
-    node: NodeId,
+    pub(super) node: NodeId,
     /// The cluster and its key, once it has one.
     cluster: Option<(ClusterId, [u8; 32])>,
     pub(super) starts: u64,
@@ -87,9 +98,9 @@ impl Identity {
         store: &W::Store,
         config: &Config,
         description: &Description,
-        pool: &Pool<W>,
-        local: &Local,
+        door: &Door<'_, W>,
     ) -> Result<Entered, BootError> {
+        let Door { pool, local, waits } = door;
         let stored = store.get(Family::Meta, keys::VIEW)?;
         let view = match (self.cluster, stored) {
             (Some(_), Some(bytes)) => {
@@ -101,7 +112,7 @@ impl Identity {
                 found(world, config, &mut self, description).map_err(|e| error(config, e.to_string()))?
             }
             (None, _) => {
-                let welcome = join::enter(pool, &config.seeds, description).await;
+                let welcome = join::enter(pool, &config.seeds, description, waits).await;
                 self.cluster = Some((welcome.view.cluster, welcome.cluster_key));
                 welcome.view
             }

@@ -2,14 +2,14 @@
 //!
 //! `main` and a simulated host call the very same [`run`].
 
+mod front;
 mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Join};
 use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, sift, surplus, swim};
-use crate::http::api::{Api, Options};
-use crate::http::{listen, metrics};
-use crate::lane::{Core, Due, Lane, Ledger, LetGo, Shared, Trees};
+use crate::http::metrics;
+use crate::lane::{Core, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::pace::Pace;
 use crate::node::past::{Past, Standing};
@@ -19,7 +19,8 @@ use crate::serve::Peers;
 use crate::store::{Batch, Family, OpenError, Store, StoreError, keys};
 use crate::world::{Listener, World};
 use bytes::Bytes;
-use identity::{Entered, Identity};
+use front::Front;
+use identity::{Door, Entered, Identity};
 use rand::RngExt;
 use ring::bucket::BucketSettings;
 use ring::causal::Epochs;
@@ -27,7 +28,7 @@ use ring::causal::token::TokenKey;
 use ring::clock::{Clock, Kept};
 use ring::members::{Description, Status, View};
 use ring::tree::Forest;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -97,10 +98,12 @@ pub async fn run<W: World>(
     let peers = Peers::<W>::new(swim_in);
     let peer_port = peer::serve(world.clone(), peer_listener, local.clone(), peers.clone(), stopping.clone());
     let mut tasks = vec![tokio::spawn(peer_port)];
+    let front = Front::open(&identity, &config, boot_id, http_listener);
+    let door = Door { pool: &pool, local: &local, waits: &front.waits };
     let entered = tokio::select! {
         biased;
         _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
-        entered = identity.enter(&world, &store, &config, &description, &pool, &local) => entered?,
+        entered = identity.enter(&world, &store, &config, &description, &door) => entered?,
     };
     let starts = entered.description.starts;
     let (failed, failure) = watch::channel(None);
@@ -130,60 +133,13 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(expiry::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
-    serve_clients(&node, &config, boot_id, http_listener, shutdown, failure).await?;
+    front.serve(&node, &config, shutdown, failure).await?;
     let _ = stop.send(true);
     for task in tasks {
         let _ = task.await;
     }
     drop((peers, pool, node));
     stop_clean(store, lane_done).await
-}
-
-/// Serves clients until the shutdown, and drains; or until the disk fails, and leaves at once.
-async fn serve_clients<W: World>(
-    node: &Node<W>,
-    config: &Config,
-    boot_id: u64,
-    listener: W::Listener,
-    mut shutdown: watch::Receiver<bool>,
-    mut failure: watch::Receiver<Option<String>>,
-) -> Result<(), BootError> {
-    let options = Options {
-        boot_id,
-        value_bytes: config.limits.value_bytes,
-        in_flight: config.limits.in_flight,
-        request: config.timeouts.request,
-        body: config.timeouts.body,
-    };
-    let api = Api::new(node.clone(), options);
-    let bounds = listen::Bounds {
-        head: config.timeouts.header,
-        idle: config.timeouts.idle,
-        head_bytes: config.limits.header_bytes,
-        connections: config.limits.connections,
-        drain: DRAIN_MAX,
-    };
-    let (stop, stopping) = watch::channel(false);
-    let scope = Some(api.scope());
-    let handler = move |request| {
-        let api = api.clone();
-        async move { api.handle(request).await }
-    };
-    let mut serving = tokio::spawn(listen::serve(listener, bounds, stopping, scope, handler));
-    tokio::select! {
-        biased;
-        failed = failure.wait_for(Option::is_some) => {
-            // Nobody knows what the failed sync left behind: no more answers, no flush.
-            let why = failed.ok().and_then(|why| why.clone());
-            return Err(BootError::Failed(why.unwrap_or_default()));
-        }
-        _ = shutdown.wait_for(|stop| *stop) => {}
-        _ = &mut serving => return Ok(()),
-    }
-    node.draining.store(true, Ordering::Relaxed);
-    let _ = stop.send(true);
-    let _ = serving.await;
-    Ok(())
 }
 
 /// Says what this node is. A newcomer asks for its share at once, unless that is to be an operator's word. One that was
@@ -270,6 +226,7 @@ fn start<W: World>(
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
     let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
     let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
+    let gaps = Gaps::load(store)?;
     let shared = Shared {
         trees: Arc::clone(&trees),
         hints: Arc::clone(&hints),
@@ -277,6 +234,7 @@ fn start<W: World>(
         cluster: Arc::clone(&cluster),
         due: Arc::clone(&due),
         stray: Arc::clone(&stray),
+        gaps: gaps.clone(),
     };
     let core = Core::new(store.clone(), entered.node, epochs, partitions, shared, failed);
     let (lane, lane_done) = Lane::start(core, world.threads());
@@ -311,6 +269,7 @@ fn start<W: World>(
         waited_for: 0.into(),
         pace: Pace::default(),
         stray,
+        gaps,
         keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
         sifting: Sifting::default(),

@@ -1,41 +1,64 @@
 //! Coming in: a node with seeds asks them for the cluster's key and view. Asking never ends: seeds may start later than the
 //! node. What it owns then is a change like any other (`shape.rs`): its own, unless it is to wait for an operator's.
 
-use crate::limits::{JOIN_AGAIN, JOIN_TIMEOUT};
+use crate::limits::{JOIN_AGAIN, JOIN_REFUSED_AGAIN, JOIN_TIMEOUT};
 use crate::node::serve::Welcome;
 use crate::peer::Pool;
 use crate::world::World;
 use bytes::Bytes;
 use ring::members::Description;
-use ring::wire::peer::{Answer, Ask, Message};
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use tokio::sync::watch;
 
-/// Asks the seeds in turn until one lets us in.
-pub async fn enter<W: World>(pool: &Pool<W>, seeds: &[String], me: &Description) -> Welcome {
+/// Asks the seeds in turn until one lets us in. `waits` is told what they say.
+pub async fn enter<W: World>(
+    pool: &Pool<W>,
+    seeds: &[String],
+    me: &Description,
+    waits: &watch::Sender<String>,
+) -> Welcome {
     let body = Bytes::from(postcard::to_stdvec(me).expect("a description is plain data"));
-    let mut said = None;
     loop {
+        let mut again = JOIN_AGAIN;
         for seed in seeds {
-            match ask_seed(pool, seed, body.clone()).await {
+            let why = match ask_seed(pool, seed, body.clone()).await {
                 Ok(welcome) => return welcome,
-                // The same word again and again is said once.
-                Err(why) if said.as_ref() != Some(&why) => {
-                    tracing::info!(seed, why, "not let in yet");
-                    said = Some(why);
-                }
-                Err(_) => {}
+                Err(why) => why,
+            };
+            if matches!(why, NotYet::Refused(_)) {
+                again = JOIN_REFUSED_AGAIN;
+            }
+            let why = format!("this node waits to be let into a cluster; its seed {seed} says: {why}");
+            // The same word again and again is said once.
+            if *waits.borrow() != why {
+                tracing::info!("{why}");
+                waits.send_replace(why);
             }
         }
-        tokio::time::sleep(JOIN_AGAIN).await;
+        tokio::time::sleep(again).await;
     }
 }
 
-async fn ask_seed<W: World>(pool: &Pool<W>, seed: &str, body: Bytes) -> Result<Welcome, String> {
+/// Why a seed has not let us in.
+#[derive(Debug, thiserror::Error)]
+enum NotYet {
+    /// It won't.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It could not.
+    #[error("{0}")]
+    Failed(String),
+}
+
+async fn ask_seed<W: World>(pool: &Pool<W>, seed: &str, body: Bytes) -> Result<Welcome, NotYet> {
+    let failed = |why: &dyn std::fmt::Display| NotYet::Failed(why.to_string());
     let ask = Message { head: Ask::Join, body }.encode();
-    let (_, answer) = pool.call_address(seed, ask, JOIN_TIMEOUT).await.map_err(|e| e.to_string())?;
-    let answer: Message<Answer> = Message::decode(&answer).map_err(|e| e.to_string())?;
+    let (_, answer) = pool.call_address(seed, ask, JOIN_TIMEOUT).await.map_err(|e| failed(&e))?;
+    let answer: Message<Answer> = Message::decode(&answer).map_err(|e| failed(&e))?;
     match answer.head {
-        Answer::Welcome => postcard::from_bytes(&answer.body).map_err(|e| e.to_string()),
-        Answer::Refused(refusal) => Err(refusal.to_string()),
-        _ => Err("an answer that does not fit".into()),
+        Answer::Welcome => postcard::from_bytes(&answer.body).map_err(|e| failed(&e)),
+        Answer::Refused(refusal @ Refusal::NotAdmitted(_)) => Err(NotYet::Refused(refusal)),
+        Answer::Refused(refusal) => Err(failed(&refusal)),
+        _ => Err(failed(&"an answer that does not fit")),
     }
 }

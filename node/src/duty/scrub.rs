@@ -1,15 +1,16 @@
 //! Looks at every record once in a while: that its bytes are whole, and that its leaf is its own.
 //!
 //! Merkle trees compare leaves and never look at the records, so a record that the disk has spoiled would agree with
-//! everybody for ever and answer nobody. Here it is found without a read, and fetched from another owner as if this node had
-//! lost it: with a mark that its own dots of before are not continued. A leaf that is wrong is written again, and its
+//! everybody for ever and answer nobody. Here it is found without a read, and fetched from the other owners as if this node had
+//! lost it: with a mark that its own dots of before are not continued, and without a word to readers until all of them have
+//! answered (`lane/damage.rs`). A leaf that is wrong is written again, and its
 //! partition's trees are built anew.
 //!
 //! It goes by the leaves, one page after the other, and not by a scan of the records: a scan ends at the first spoiled block.
 //! After each round it rests.
 
 use crate::lane::{Job, leaf_row};
-use crate::limits::{AAE_TIMEOUT, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST};
+use crate::limits::{AAE_TIMEOUT, GAPS_AT_ONCE, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST};
 use crate::node::Node;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(SCRUB_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut from = Vec::new();
+    let (mut from, mut last_gap) = (Vec::new(), None);
     loop {
         tokio::select! {
             biased;
@@ -35,6 +36,7 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             _ = shutdown.changed() => return,
             next = page(&node, &from) => from = next,
         }
+        last_gap = mend_gaps(&node, last_gap).await;
         if from.is_empty() {
             // A disk does not spoil in a moment, and a small one would be read over and over.
             tick.reset_after(SCRUB_REST);
@@ -75,6 +77,7 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
     let record = node.store.get(Family::Records, &keys::record_key(partition, &id));
     let whole = record.as_ref().is_ok_and(|record| record.as_ref().is_none_or(|r| verify(r).is_ok()));
     if !whole {
+        tracing::warn!(key = ?id, "a record on this disk is damaged; it is fetched from the other owners");
         heal(node, id).await;
         return 0;
     }
@@ -89,39 +92,53 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
     record.map_or(0, |record| record.len())
 }
 
-/// Puts another owner's copy in the place of a spoiled one. If each of them says that it has none, what is left here is of
-/// no use to anybody and goes, for it would refuse this key for ever; as long as one of them is silent it stays as it is, and
-/// is looked at again.
-async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
-    tracing::warn!(key = ?id, "a record on this disk is damaged; it is fetched from another owner");
-    let snapshot = node.cluster.snapshot();
-    let plan = node.cluster.plan(&snapshot, &id);
-    let owners: Vec<NodeId> = plan.owners.iter().copied().filter(|owner| *owner != node.id()).collect();
-    let mut without = 0;
-    for owner in &owners {
-        match fetch(node, *owner, &id).await {
-            None => {}
-            Some(None) => without += 1,
-            Some(Some(record)) => match node.merge_here(id.clone(), record, None, true).await {
-                Ok(_) => {
-                    node.lock_aae().healed += 1;
-                    return;
-                }
-                Err(refusal) => tracing::warn!(%refusal, "a damaged record could not be replaced"),
-            },
-        }
+/// Asks the other owners about some of the keys whose copies lack something. Answers where to go on.
+async fn mend_gaps<W: World>(node: &Node<W>, after: Option<ObjectId>) -> Option<ObjectId> {
+    let some = node.gaps.some(after.as_ref(), GAPS_AT_ONCE);
+    for id in &some {
+        heal(node, id.clone()).await;
     }
-    if without == owners.len() && without > 0 && snapshot.regime.is_settled() {
+    some.last().cloned()
+}
+
+/// Puts the other owners' copies in the place of a spoiled one, or merges them with what has taken it. Only when all of them have
+/// answered does the copy count again. If each says that it has none, what can't be read is of no use to anybody and goes, for it
+/// would refuse this key for ever; as long as one of them is silent it stays as it is, and is looked at again.
+async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
+    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+    let plan = node.cluster.plan(&snapshot, &id);
+    let counts = |owner: &NodeId| *owner != node.id() && !snapshot.view.is_given_up(*owner, &doubted);
+    let owners: Vec<NodeId> = plan.owners.iter().copied().filter(counts).collect();
+    let (mut answered, mut stored) = (0, 0);
+    for owner in &owners {
+        let Some(record) = fetch(node, *owner, &id).await else { continue };
+        if let Some(record) = record {
+            if let Err(refusal) = node.merge_here(id.clone(), record, None, true).await {
+                tracing::warn!(%refusal, "a spoiled copy could not be replaced");
+                continue;
+            }
+            stored += 1;
+        }
+        answered += 1;
+    }
+    let has_gap = node.gaps.has(&id);
+    if answered < owners.len() || !snapshot.regime.is_settled() || (owners.is_empty() && !has_gap) {
+        return;
+    }
+    node.lock_aae().healed += u64::from(stored > 0);
+    if stored == 0 && !has_gap {
         tracing::error!(key = ?id, "a record on this disk was damaged, no other owner has it, and it is given up");
         if let Err(refusal) = node.lane.run(|reply| Job::GiveUpDamaged { id, reply }).await {
             tracing::warn!(%refusal, "a damaged record could not be given up");
         }
+    } else if let Err(refusal) = node.lane.run(|reply| Job::CloseGap { id, reply }).await {
+        tracing::warn!(%refusal, "that a spoiled copy is whole again could not be kept");
     }
 }
 
 /// The owner's copy, or its word that it has none; `None` if it does not say.
 async fn fetch<W: World>(node: &Node<W>, from: NodeId, id: &ObjectId) -> Option<Option<Bytes>> {
-    let ask = Message::of(Ask::Read { id: id.clone(), record: true });
+    let ask = Message::of(Ask::Mend { id: id.clone() });
     match node.ask(from, ask, AAE_TIMEOUT).await.ok()? {
         Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(Some(body)),
         Message { head: Answer::Absent, .. } => Some(None),

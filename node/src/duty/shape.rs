@@ -46,6 +46,12 @@ async fn take_part<W: World>(node: &Node<W>) {
     if snapshot.regime.is_settled() || me.acting.regime != name || me.status == Status::Removed {
         return;
     }
+    if let Some(why) = node.past.silence() {
+        // What is fetched now would be merged with copies that may be old, and handed out as if it were whole. And a disk that may
+        // have forgotten to what it agreed, or that another process has as well, must not agree to something else.
+        node.lock_gain().reason = Some(format!("{}: {why}", node.id()));
+        return;
+    }
     let (ns, doubted) = (snapshot.ns.all(), node.cluster.doubted());
     let step = next(&snapshot.view, &snapshot.regime, &ns, &doubted);
     match &step {
@@ -86,11 +92,6 @@ fn take<W: World>(node: &Node<W>, snapshot: &Snapshot, step: &Step) {
 
 /// Fetches what this node takes over; and if it leaves, waits until it keeps nothing for others. Whether that is done.
 async fn do_part<W: World>(node: &Node<W>) -> bool {
-    if let Some(why) = node.past.silence() {
-        // What is fetched now would be merged with copies that may be old, and handed out as if it were whole.
-        node.lock_gain().reason = Some(format!("{}: {why}", node.id()));
-        return false;
-    }
     if !gain::fetch_all(node).await {
         return false;
     }

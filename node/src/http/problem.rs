@@ -85,7 +85,7 @@ codes! {
     ReadQuorumNotMet "read_quorum_not_met" SERVICE_UNAVAILABLE "Too few replicas answered the read";
     WriteQuorumNotMet "write_quorum_not_met" SERVICE_UNAVAILABLE "Too few replicas took the write";
     CoverageIncomplete "coverage_incomplete" SERVICE_UNAVAILABLE "A part of the ring can't be read";
-    Draining "draining" SERVICE_UNAVAILABLE "The node is shutting down";
+    Draining "draining" SERVICE_UNAVAILABLE "The node takes no requests now";
     Timeout "timeout" GATEWAY_TIMEOUT "The time ran out";
     ContextNotReached "context_not_reached" GATEWAY_TIMEOUT "The wanted context was not reached in time";
     DiskFull "disk_full" INSUFFICIENT_STORAGE "The disk is full";

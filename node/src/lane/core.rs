@@ -1,5 +1,6 @@
 //! One step of the lane: read, decide, one batch, answers.
 
+use super::Gaps;
 use super::earliest::{Due, Earliest};
 use super::hints::Wanted;
 use super::job::{Job, Reply, Taken};
@@ -37,6 +38,7 @@ pub struct Core<S> {
     let_go: LetGo,
     earliest: Due,
     stray: Arc<AtomicU64>,
+    pub(super) gaps: Gaps,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
@@ -65,22 +67,24 @@ pub struct Shared {
     pub due: Due,
     /// The highest lease under which another life of this directory is known to have written; 0 if none is.
     pub stray: Arc<AtomicU64>,
+    /// The keys whose copies here lack something.
+    pub gaps: Gaps,
 }
 
 /// A key in the batch: what it holds now, decoded once.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) partition: Partition,
-    tree: tree::Slot,
+    pub(super) tree: tree::Slot,
     pub(super) id: ObjectId,
     pub(super) record: Option<Arc<Record>>,
     /// The digest of what the disk holds.
-    stored: Option<Digest>,
+    pub(super) stored: Option<Digest>,
     /// Whether the disk counts it among the dead.
-    dead: bool,
+    pub(super) dead: bool,
     /// When the values expire that the disk holds.
     pub(super) due: BTreeSet<Wall>,
-    changed: bool,
+    pub(super) changed: bool,
 }
 
 /// What a batch changes in the trees: partition, slot, where the leaf stands, whose it is, and its digests.
@@ -89,7 +93,7 @@ type TreeChange = (Partition, tree::Slot, Vec<u8>, ObjectId, [Option<Digest>; 2]
 /// What one step collects.
 #[derive(Default)]
 pub(super) struct Draft {
-    slots: BTreeMap<Vec<u8>, Slot>,
+    pub(super) slots: BTreeMap<Vec<u8>, Slot>,
     pub(super) batch: Batch,
     sync: bool,
     answers: Vec<Answer>,
@@ -117,7 +121,7 @@ impl<S: Store> Core<S> {
         shared: Shared,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        let Shared { trees, hints, let_go, cluster, due: earliest, stray } = shared;
+        let Shared { trees, hints, let_go, cluster, due: earliest, stray, gaps } = shared;
         Core {
             store,
             node,
@@ -129,6 +133,7 @@ impl<S: Store> Core<S> {
             let_go,
             earliest,
             stray,
+            gaps,
             marked: false,
             failed,
         }
@@ -201,6 +206,10 @@ impl<S: Store> Core<S> {
                 let given_up = self.give_up_damaged(&id, draft);
                 draft.sync = true;
                 draft.answer(reply, given_up, |given_up, _| given_up);
+            }
+            Job::CloseGap { id, reply } => {
+                let closed = self.close_gap(&id, draft);
+                draft.answer(reply, Ok(closed), |closed, _| closed);
             }
             Job::CheckLeaf { id, reply } => {
                 let before = draft.mended.len();
@@ -327,7 +336,7 @@ impl<S: Store> Core<S> {
         draft: &mut Draft,
     ) -> Result<(), Refusal> {
         let incoming = decode(record).map_err(|e| Refusal::Malformed(e.to_string()))?;
-        self.lose_damaged(id, draft)?;
+        self.replace_damaged(id, draft)?;
         let (key, local) = self.slot(id, draft)?;
         if let Some(owner) = hint_for {
             self.keep_hint(id, Wanted { owner, counted: true, now }, incoming.bytes(), draft)?;
@@ -343,39 +352,6 @@ impl<S: Store> Core<S> {
             None => self.hash_again(&key, draft)?,
         }
         Ok(())
-    }
-
-    /// A copy that can't be read is taken for lost, and not for nothing: what takes its place says so by a fresh epoch. Whether
-    /// it was one.
-    fn lose_damaged(&self, id: &ObjectId, draft: &mut Draft) -> Result<bool, Refusal> {
-        match self.slot(id, draft) {
-            Ok(_) => return Ok(false),
-            Err(Refusal::Unavailable(why)) => tracing::warn!(key = ?id, why, "a damaged record is given up"),
-            Err(other) => return Err(other),
-        }
-        let position = position(id);
-        let partition = partition(position, self.partitions);
-        let (key, tree) = (keys::record_key(partition, id), tree::slot(position));
-        // The trees hold what the leaf says.
-        let leaf = self.store.get(Family::Leaves, &keys::leaf_key(partition, tree, id));
-        let leaf = leaf.map_err(|e| self.refusal(e))?;
-        let stored = leaf.and_then(|leaf| leaf.as_ref().try_into().ok()).map(u128::from_be_bytes).map(Digest);
-        // Nobody knows what it was: the index is told of what takes its place, whatever that is.
-        let (dead, due) = (true, BTreeSet::new());
-        let id = id.clone();
-        let slot = Slot { partition, tree, id, record: None, stored, dead, due, changed: false };
-        draft.slots.insert(key, slot);
-        Ok(true)
-    }
-
-    /// Nobody else has the record, so there is nothing to put in its place.
-    fn give_up_damaged(&self, id: &ObjectId, draft: &mut Draft) -> Result<bool, Refusal> {
-        let damaged = self.lose_damaged(id, draft)?;
-        if damaged {
-            let (key, _) = self.slot(id, draft)?;
-            draft.set(&key, None);
-        }
-        Ok(damaged)
     }
 
     /// Somebody sent what is here already, perhaps because the leaf here says something else. Then the leaf is mended, and

@@ -81,6 +81,13 @@ pub enum Job {
         /// The answer: whether it could not be read.
         reply: Reply<bool>,
     },
+    /// A key has no gap any more.
+    CloseGap {
+        /// The key.
+        id: ObjectId,
+        /// The answer: whether it had one.
+        reply: Reply<bool>,
+    },
     /// See to it that a key's leaf is that of its record.
     CheckLeaf {
         /// The key.
@@ -187,6 +194,7 @@ impl Job {
             | Job::Reap { reply, .. }
             | Job::Expire { reply, .. }
             | Job::GiveUpDamaged { reply, .. }
+            | Job::CloseGap { reply, .. }
             | Job::CheckLeaf { reply, .. }
             | Job::Jump { reply, .. }
             | Job::Forsake { reply }

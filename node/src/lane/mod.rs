@@ -11,6 +11,7 @@
 //! foreign thread would let the paused clock run away.
 
 mod core;
+mod damage;
 mod earliest;
 mod expiry;
 mod hints;
@@ -19,6 +20,7 @@ mod ledger;
 mod sift;
 
 pub use core::{Core, LetGo, Shared, Trees, leaf_row};
+pub use damage::Gaps;
 pub use earliest::{Due, Earliest};
 pub use job::{Job, Sift, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};

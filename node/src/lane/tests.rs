@@ -1,6 +1,6 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Due, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
+use super::{Core, Due, Gaps, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
 use crate::cluster::Cluster;
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
@@ -31,6 +31,7 @@ struct Bench {
     disk: MemDisk,
     store: MemStore,
     lane: Lane,
+    gaps: Gaps,
     trees: Trees,
     hints: Hints,
     cluster: Arc<Cluster>,
@@ -62,6 +63,7 @@ impl Bench {
         let cluster = Arc::new(Cluster::new(ME, view, BucketSettings::default()));
         let (trees_too, hints_too) = (Arc::clone(&trees), Arc::clone(&hints));
         let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
+        let gaps = Gaps::default();
         let shared = Shared {
             trees: trees_too,
             hints: hints_too,
@@ -69,10 +71,11 @@ impl Bench {
             cluster: Arc::clone(&cluster),
             due: Arc::clone(&due),
             stray: Arc::clone(&stray),
+            gaps: gaps.clone(),
         };
         let core = Core::new(store.clone(), ME, epochs, PARTITIONS, shared, tell);
         let (lane, _done) = Lane::start(core, false);
-        Bench { disk, store, lane, trees, hints, cluster, earliest: due, failed }
+        Bench { disk, store, lane, trees, gaps, hints, cluster, earliest: due, failed }
     }
 
     async fn put(
@@ -244,6 +247,11 @@ async fn a_damaged_record_is_replaced_as_if_it_had_been_lost() {
     let (record, now) = (copy.clone(), Wall(1));
     let merge = |reply| Job::Merge { id: key.clone(), record, hint_for: None, sync: true, now, reply };
     assert_eq!(bench.lane.run(merge).await, Ok(true));
+    assert!(bench.gaps.has(&key), "what took its place may be a part of it");
+    assert!(Gaps::load(&bench.store).unwrap().has(&key), "and the next start knows that too");
+    let close = || bench.lane.run(|reply| Job::CloseGap { id: key.clone(), reply });
+    assert_eq!((close().await, close().await), (Ok(true), Ok(false)));
+    assert!(!bench.gaps.has(&key) && Gaps::load(&bench.store).unwrap().count() == 0);
     let healed = decode(&bench.bytes(&key).unwrap()).unwrap();
     assert_eq!(healed.siblings.len(), 1);
     assert_ne!(healed.clock, decode(&copy).unwrap().clock, "its own dots of before are not continued");

@@ -18,7 +18,7 @@ pub mod work;
 pub mod write;
 
 use crate::cluster::{Cluster, Snapshot};
-use crate::lane::{Due, Earliest, Hints, Job, Lane, LetGo, Trees};
+use crate::lane::{Due, Earliest, Gaps, Hints, Job, Lane, LetGo, Trees};
 use crate::limits::BUSY_FOR;
 use crate::peer::Pool;
 use crate::store::{Batch, Family, Store, keys as rows};
@@ -102,6 +102,8 @@ pub struct Inner<W: World> {
     pub waited_for: AtomicU64,
     /// The highest lease under which another life of this directory is known to have written; 0 if none is.
     pub stray: Arc<AtomicU64>,
+    /// The keys whose copies here lack something.
+    pub gaps: Gaps,
     /// What clients' writes take here, by which background work goes.
     pub pace: pace::Pace,
     /// One at a time writes the view to the disk: an older one must not come after a newer.

@@ -42,6 +42,8 @@ struct State {
     kept: bool,
     jumped: bool,
     answered_twin: bool,
+    /// How often somebody under this node's name, or another member's, was found out or not let in.
+    namesakes: u64,
 }
 
 /// Whether this node may hand out dots.
@@ -77,6 +79,7 @@ impl Past {
                 kept: false,
                 jumped: false,
                 answered_twin: false,
+                namesakes: 0,
             }),
         }
     }
@@ -98,7 +101,19 @@ impl Past {
             Standing::Behind { remembered } => remembered.max(lease),
             _ => lease,
         };
-        state.standing = if state.jumped { Standing::Twin } else { Standing::Behind { remembered } };
+        let standing = if state.jumped { Standing::Twin } else { Standing::Behind { remembered } };
+        state.namesakes += u64::from(standing == Standing::Twin && state.standing != Standing::Twin);
+        state.standing = standing;
+    }
+
+    /// Somebody asked to be let in under the name of a member.
+    pub fn refused_namesake(&self) {
+        self.lock().namesakes += 1;
+    }
+
+    /// How often that happened, or a twin of this node was found out.
+    pub fn namesakes(&self) -> u64 {
+        self.lock().namesakes
     }
 
     /// Somebody has answered; what he remembers was heard before.

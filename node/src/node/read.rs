@@ -142,7 +142,7 @@ impl<W: World> Node<W> {
 
     /// Whether this node may lack what it ought to know of a key: it has no part in the settled table, or is just taking the
     /// key's partition over.
-    fn lacks(&self, id: &ObjectId) -> bool {
+    pub(super) fn lacks(&self, id: &ObjectId) -> bool {
         let snapshot = self.cluster.snapshot();
         let n = usize::from(snapshot.settings(id.bucket()).n);
         let (me, partition) = (self.id(), snapshot.table.partition_of(id));
@@ -159,6 +159,10 @@ impl<W: World> Node<W> {
         }
         if self.lacks(id) {
             return Err(Refusal::Unavailable("this node is being filled".into()));
+        }
+        if self.gaps.has(id) {
+            let why = "this node's copy was spoiled, and not every other owner has said yet what he has";
+            return Err(Refusal::Unavailable(why.into()));
         }
         let Some(bytes) = self.local(id)? else { return Ok((Held::Absent, Bytes::new())) };
         let hash = digest(&bytes);

@@ -10,7 +10,7 @@ use crate::world::World;
 use bytes::Bytes;
 use ring::coord::get::Held;
 use ring::ids::{NodeId, ObjectId, Partition};
-use ring::members::{Description, View};
+use ring::members::{Description, Member, Status, View};
 use ring::planted::{self, Bug};
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use ring::wire::record::{digest, verify};
@@ -38,6 +38,7 @@ pub(super) fn touches_copies(ask: &Ask) -> bool {
         | Ask::StoreMany
         | Ask::Lacks
         | Ask::Repair { .. }
+        | Ask::Mend { .. }
         | Ask::Reapable
         | Ask::Reap => true,
         Ask::Explain { .. }
@@ -49,6 +50,26 @@ pub(super) fn touches_copies(ask: &Ask) -> bool {
         | Ask::Clock
         | Ask::SiftTree { .. }
         | Ask::SiftRead { .. } => false,
+    }
+}
+
+/// Whether a name belongs to somebody else than the start of this number that asks to be let in under it. Who has ever acted by the
+/// cluster's tables has its view on its disk and does not ask. One that was ended between being let in and keeping the view does,
+/// even if an operator has given it partitions meanwhile; it holds nothing yet that an empty directory could be taken for.
+fn is_taken(known: &Member, starts: u64) -> bool {
+    match known.status {
+        // The view refuses it, and says why.
+        Status::Removed => false,
+        _ => known.acting.version > 0 || known.description.starts >= starts,
+    }
+}
+
+/// The answer with a copy.
+fn copy(held: Result<Option<Bytes>, Refusal>) -> Message<Answer> {
+    match held {
+        Ok(Some(body)) => Message { head: Answer::Held(digest(&body)), body },
+        Ok(None) => Message::of(Answer::Absent),
+        Err(refusal) => Message::of(Answer::Refused(refusal)),
     }
 }
 
@@ -108,11 +129,12 @@ impl<W: World> Node<W> {
                 .may_be_sifted_with()
                 .and_then(|()| self.answer_tree(table, ns, what))
                 .unwrap_or_else(refused),
-            Ask::SiftRead { id } => match self.may_be_sifted_with().and_then(|()| self.copy_of(&id)) {
-                Ok(Some(body)) => Message { head: Answer::Held(digest(&body)), body },
-                Ok(None) => Message::of(Answer::Absent),
-                Err(refusal) => refused(refusal),
-            },
+            Ask::SiftRead { id } => copy(self.may_be_sifted_with().and_then(|()| self.copy_of(&id))),
+            Ask::Mend { id } if self.lacks(&id) => {
+                refused(Refusal::Unavailable("this node is being filled".into()))
+            }
+            // With a gap of its own it answers all the same: two that were spoiled would wait for each other.
+            Ask::Mend { id } => copy(self.copy_of(&id)),
             Ask::Clock => {
                 let said = self.lock_clock().say(self.world.wall(), self.now());
                 Message::of(Answer::Clock(said))
@@ -239,10 +261,15 @@ impl<W: World> Node<W> {
         let known = self.cluster.snapshot();
         if let Some(known) = known.view.members.get(&from)
             && known.description.boot_id != description.boot_id
-            && known.description.starts >= description.starts
+            && is_taken(known, description.starts)
         {
+            self.past.refused_namesake();
             tracing::error!(node = %from, address = description.peer, "somebody asks to be let in under the identity of a member, and is refused");
-            let why = format!("there is a member {from} already, at {}", known.description.peer);
+            let at = &known.description.peer;
+            let why = format!(
+                "{from} is a member already, at {at}, and its own directory would know that: an empty one starts as a new node, \
+                 without --node-id"
+            );
             return Err(Refusal::NotAdmitted(why));
         }
         self.cluster

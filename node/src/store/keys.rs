@@ -37,6 +37,7 @@ pub const ASKED: &[u8] = b"asked";
 pub const BEHIND: &[u8] = b"behind";
 /// What old copies that were set aside are kept under, followed by their record keys.
 const ASIDE: &[u8] = b"aside/";
+const GAP: &[u8] = b"gap/";
 /// Present while writes may be on their way to the disk that nobody synced.
 pub const UNSYNCED: &[u8] = b"unsynced";
 /// What this start's clock of the cluster leaves to the next, sixteen bytes.
@@ -97,6 +98,26 @@ pub fn aside_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
     let mut out = ASIDE.to_vec();
     push_object(&mut out, partition, id);
     out
+}
+
+/// Where it is kept that a key's copy was spoiled, and that what took its place may lack something.
+pub fn gap_key(partition: Partition, id: &ObjectId) -> Vec<u8> {
+    let mut out = GAP.to_vec();
+    push_object(&mut out, partition, id);
+    out
+}
+
+/// All keys with such a gap.
+pub fn gaps() -> Range {
+    all_under(GAP.to_vec())
+}
+
+/// Reads back [`gap_key`].
+pub fn decode_gap_key(key: &Bytes) -> Result<(Partition, ObjectId), KeyError> {
+    if !key.starts_with(GAP) {
+        return Err(KeyError::Prefix);
+    }
+    decode_record_key(&key.slice(GAP.len()..))
 }
 
 /// All copies that were set aside.

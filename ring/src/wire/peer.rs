@@ -156,6 +156,11 @@ pub enum Ask {
         /// The key.
         id: ObjectId,
     },
+    /// What do you, an owner, hold of a key of which my disk has spoiled the copy? Say so even if yours lacks something too.
+    Mend {
+        /// The key.
+        id: ObjectId,
+    },
 }
 
 /// A question about Merkle trees.

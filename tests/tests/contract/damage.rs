@@ -5,7 +5,7 @@
 
 use crate::aae::{BUCKET, HEAL_TIME_MAX, IDLE_ROUNDS, aae, all_converged, repairs_nothing, rounds};
 use crate::rollback::{log_of, lose};
-use crate::support::{copy, eventually, metric, put_back, put_blind};
+use crate::support::{copy, eventually, metric, put_back, put_blind, versions};
 use anyhow::{Context, Result, ensure};
 use node::store::keys::{decode_record_key, leaf_key};
 use node::store::rocks::RocksStore;
@@ -13,7 +13,7 @@ use node::store::{Batch, Family, Store};
 use ring::place::position;
 use ring::tree::slot;
 use ring::wire::record::digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
@@ -239,4 +239,68 @@ async fn entry_31_trees_that_are_gone_are_made_again_and_repairs_die_down() -> R
         })
         .await;
     checks.finish(&[&c])
+}
+
+/// What an acknowledgement stands on may be in a copy that the disk has spoiled and in one other. While that one is away, whatever
+/// takes the spoiled copy's place is less than what was acknowledged, and must not be shown as what a majority holds.
+#[tokio::test]
+async fn entry_20_what_takes_a_spoiled_copys_place_counts_when_all_others_have_answered() -> Result<()> {
+    let mut c = Cluster::prepare(3)?;
+    c.set("CARTWHEEL_LIMITS_HINT_BYTES", "0");
+    (0..3).try_for_each(|node| c.spawn(node))?;
+    c.await_ready().await?;
+    c.kill(0).await?;
+    let (spoiled, other) = (1, 2);
+    let url = |c: &Cluster, node: usize| key_url(&c.url(node), BUCKET, "gap");
+    put_blind(&format!("{}?pw=2", url(&c, other)), "one").await?.expect(204)?;
+    c.kill(spoiled).await?;
+    c.kill(other).await?;
+    {
+        let (store, mut batch) = (RocksStore::open(c.data_dir(spoiled))?, Batch::default());
+        for (key, record) in store.scan(Family::Records, &[], None, usize::MAX, usize::MAX)? {
+            let mut record = record.to_vec();
+            *record.last_mut().context("a record has bytes")? ^= 1;
+            batch.put(Family::Records, key, record);
+        }
+        ensure!(batch.changes.len() == 1, "{} records instead of one", batch.changes.len());
+        store.write(batch, true)?;
+    }
+    c.spawn(0)?;
+    c.spawn(spoiled)?;
+    let majority = format!("{}?r=2&pr=2&timeout_ms=2000", url(&c, 0));
+    // Through the one that knows nothing of the key: the write arrives at the spoiled copy.
+    eventually(HEAL_TIME_MAX, || async {
+        put_blind(&format!("{}?pw=2", url(&c, 0)), "two").await?.expect(204)?;
+        Ok(())
+    })
+    .await?;
+    let read = http::get(&majority).send().await?;
+    ensure!(
+        read.status == 503,
+        "{} although one of the two versions is not there: {}",
+        read.status,
+        read.text()
+    );
+    ensure!(metric(&c, spoiled, "cartwheel_gaps").await? == 1.0, "nobody counts that something is missing");
+    c.kill(spoiled).await?;
+    c.spawn(spoiled)?;
+    let url_of_spoiled = c.url(spoiled);
+    let alive =
+        || async { http::get(format!("{url_of_spoiled}/health/ready")).send().await?.expect(200).map(drop) };
+    eventually(HEAL_TIME_MAX, alive).await?;
+    let read = http::get(&majority).send().await?;
+    ensure!(read.status == 503, "after a start it is {}: {}", read.status, read.text());
+    c.spawn(other)?;
+    eventually(HEAL_TIME_MAX, || async {
+        ensure!(metric(&c, spoiled, "cartwheel_gaps").await? == 0.0, "the gap stays");
+        Ok(())
+    })
+    .await?;
+    for node in [0, spoiled] {
+        let reply = versions(&format!("{}?r=2&pr=2", url(&c, node))).await?;
+        let values: BTreeSet<String> = reply.values()?.into_iter().collect();
+        ensure!(values == BTreeSet::from(["one".to_owned(), "two".to_owned()]), "{values:?}");
+    }
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
 }

@@ -150,10 +150,10 @@ async fn sum_of(c: &Cluster, nodes: &[usize], what: &str) -> Result<u64> {
     Ok(sum)
 }
 
-/// Stages one change and commits it through a node.
-async fn commit(c: &Cluster, through: usize, change: &Value) -> Result<()> {
+/// Stages changes and commits them through a node.
+async fn commit(c: &Cluster, through: usize, changes: &[Value]) -> Result<()> {
     let url = c.url(through);
-    let body = json!({ "changes": [change] });
+    let body = json!({ "changes": changes });
     let plan: Value =
         http::post(format!("{url}/v1/cluster/plan")).json(&body).send().await?.expect(200)?.json()?;
     let hash = json!({ "hash": plan["hash"] });
@@ -190,7 +190,7 @@ async fn entry_24_the_holder_of_hints_hands_them_on_before_it_leaves() -> Result
     let held = hints_of(&c, holder, "waiting").await?;
     ensure!(held > 0, "nobody but the first node keeps a hint");
     let leaver = c.member(0, holder).await?["id"].clone();
-    commit(&c, 0, &json!({ "leave": leaver })).await?;
+    commit(&c, 0, &[json!({ "leave": leaver })]).await?;
     // Before the target is back: another one keeps them for it.
     eventually(CHANGE_TIME_MAX, || async {
         let left = hints_of(&c, holder, "waiting").await?;
@@ -222,7 +222,7 @@ async fn entry_25_hints_for_a_replaced_node_go_to_who_owns_their_keys_now() -> R
     is_doubted(&c, 0, 3).await?;
     write(&c, &[0, 1, 2], KEYS, "v", "?w=2").await?;
     ensure!(sum(&c, "waiting").await? > 0, "nobody keeps a hint");
-    commit(&c, 0, &json!({ "leave": gone })).await?;
+    commit(&c, 0, &[json!({ "leave": gone })]).await?;
     settled(&c).await?;
     drained(&c).await?;
     for node in 0..3 {

@@ -40,6 +40,11 @@ fn unheard<W: World>(node: &Node<W>) -> BTreeSet<NodeId> {
     silent.chain(node.cluster.doubted().iter().copied()).collect()
 }
 
+/// The answer of a node that is not there yet.
+pub(super) fn not_ready(why: &str) -> Response<ReplyBody> {
+    answer(&[why.to_owned()])
+}
+
 fn answer(reasons: &[String]) -> Response<ReplyBody> {
     let mut response = reply::value(&json!({ "ready": reasons.is_empty(), "reasons": reasons }));
     if !reasons.is_empty() {

@@ -26,7 +26,9 @@ pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, Stor
     counter!("cartwheel_read_repairs_total").absolute(node.read_repairs.load(Ordering::Relaxed));
     set_aae(node);
     set_reaped(node);
+    gauge!("cartwheel_gaps").set(node.gaps.count() as f64);
     gauge!("cartwheel_behind").set(f64::from(u8::from(node.past.is_behind())));
+    counter!("cartwheel_identity_conflicts_total").absolute(node.past.namesakes());
     counter!("cartwheel_sifted_total").absolute(node.sifting.looked_at.load(Ordering::Relaxed));
     counter!("cartwheel_sift_replaced_total").absolute(node.sifting.replaced.load(Ordering::Relaxed));
     counter!("cartwheel_set_aside_total").absolute(node.sifting.set_aside.load(Ordering::Relaxed));

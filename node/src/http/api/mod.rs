@@ -29,6 +29,7 @@ mod repair;
 mod reply;
 mod set_aside;
 mod transfers;
+pub mod waiting;
 
 use super::body::{ReplyBody, read_body};
 use super::metrics::Requests;
@@ -56,8 +57,6 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// What the API is told at the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// A random number: request ids of two runs of one node must differ.
-    pub boot_id: u64,
     /// The largest value.
     pub value_bytes: u64,
     /// The most requests for data at once.
@@ -99,10 +98,10 @@ impl<W: World> Clone for Api<W> {
 }
 
 impl<W: World> Api<W> {
-    /// The API of this node.
-    pub fn new(node: Node<W>, options: Options) -> Self {
+    /// The API of this node. `scope` says who answers, and numbers requests.
+    pub fn new(node: Node<W>, options: Options, scope: Arc<Scope>) -> Self {
         let shared = Shared {
-            scope: Scope::new(node.id().to_string(), options.boot_id),
+            scope,
             requests: Requests::default(),
             pollers: Semaphore::new(POLLERS_MAX),
             bodies: Semaphore::new((BODY_BYTES_IN_FLIGHT_MAX >> 10) as usize),
@@ -110,11 +109,6 @@ impl<W: World> Api<W> {
         };
         let started = node.now();
         Api { node, limits: options, started, shared: Arc::new(shared) }
-    }
-
-    /// Who answers, and how requests are numbered.
-    pub fn scope(&self) -> Arc<Scope> {
-        Arc::clone(&self.shared.scope)
     }
 
     /// Answers a request; whatever goes wrong is an answer too.
@@ -274,8 +268,8 @@ fn is_data(kind: Kind) -> bool {
 
 const STOPPING: &str = "this node is stopping; another one serves";
 
-fn draining(why: &'static str) -> Problem {
-    Problem::new(Code::Draining, why)
+fn draining(why: impl Into<String>) -> Problem {
+    Problem::new(Code::Draining, why.into())
         .outcome(Outcome::NotApplied)
         .retry(Retry::Safe)
         .retry_after_ms(RETRY_AFTER_MS)
