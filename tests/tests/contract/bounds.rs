@@ -133,9 +133,13 @@ async fn one_node_alone_promises_nothing() -> Result<()> {
         .await;
     checks
         .run("it does not change a type of which it can't know that it may", async {
-            let url = bucket_url(&cluster.url(2), "typed");
-            let reply = http::call("PATCH", url).json(&json!({"type": "cart"})).send().await?;
-            reply.problem_code(503, "coverage_incomplete").map(drop)
+            // Before it has asked the others in vain it is no node at all, and says so.
+            eventually(Duration::from_secs(20), || async {
+                let url = bucket_url(&cluster.url(2), "typed");
+                let reply = http::call("PATCH", url).json(&json!({"type": "cart"})).send().await?;
+                reply.problem_code(503, "coverage_incomplete").map(drop)
+            })
+            .await
         })
         .await;
     cluster.spawn(0)?;

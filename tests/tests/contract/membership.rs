@@ -203,7 +203,7 @@ async fn entry_51_five_nodes_in_any_order_find_each_other_seeds_last() -> Result
         let c = &cluster;
         // It has tried its seed in vain.
         eventually(SPREAD_TIME_MAX, || async {
-            ensure!(c.log(index).contains("not let in yet"), "{}", c.log(index));
+            ensure!(c.log(index).contains("waits to be let into a cluster"), "{}", c.log(index));
             Ok(())
         })
         .await?;
