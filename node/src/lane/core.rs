@@ -209,6 +209,8 @@ impl<S: Store> Core<S> {
             }
             Job::CloseGap { id, reply } => {
                 let closed = self.close_gap(&id, draft);
+                // A deletion that nobody syncs would have the next start doubt everything.
+                draft.sync = true;
                 draft.answer(reply, Ok(closed), |closed, _| closed);
             }
             Job::CheckLeaf { id, reply } => {

@@ -252,6 +252,8 @@ async fn a_damaged_record_is_replaced_as_if_it_had_been_lost() {
     let close = || bench.lane.run(|reply| Job::CloseGap { id: key.clone(), reply });
     assert_eq!((close().await, close().await), (Ok(true), Ok(false)));
     assert!(!bench.gaps.has(&key) && Gaps::load(&bench.store).unwrap().count() == 0);
+    let unsynced = bench.store.get(Family::Meta, keys::UNSYNCED).unwrap();
+    assert_eq!(unsynced, None, "the next start has nothing to doubt for that");
     let healed = decode(&bench.bytes(&key).unwrap()).unwrap();
     assert_eq!(healed.siblings.len(), 1);
     assert_ne!(healed.clock, decode(&copy).unwrap().clock, "its own dots of before are not continued");
