@@ -11,6 +11,7 @@
 use crate::http;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
@@ -239,9 +240,13 @@ impl Cluster {
         self.ended(index).await
     }
 
-    /// `SIGSTOP`: the sockets stay open and nobody answers.
+    /// `SIGSTOP`, and waits until its last thread stands still: the sockets stay open and nobody answers. Without the wait a
+    /// thread that was running could still write a few frames, to a node that was let go on a moment later.
     pub fn pause(&self, index: usize) -> Result<()> {
-        self.signal(index, Signal::SIGSTOP)
+        self.signal(index, Signal::SIGSTOP)?;
+        let stopped_or_ended = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(Pid::from_raw(self.pid(index)?)), stopped_or_ended)?;
+        Ok(())
     }
 
     /// `SIGCONT`.

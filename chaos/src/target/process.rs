@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -239,9 +240,15 @@ impl LocalCluster {
         }
     }
 
-    /// Stops node `i` in its tracks (SIGSTOP): its sockets stay open and nothing answers.
+    /// Stops node `i` in its tracks (SIGSTOP), until its last thread stands still: its sockets stay open and nothing
+    /// answers.
     pub fn pause(&self, i: usize) -> anyhow::Result<()> {
-        self.signal(i, Signal::SIGSTOP)
+        self.signal(i, Signal::SIGSTOP)?;
+        let Some(pid) = self.running_pid(i)? else { return Ok(()) };
+        let stopped_or_ended = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(pid), stopped_or_ended)
+            .with_context(|| format!("cannot wait for {} to stop", name(i)))?;
+        Ok(())
     }
 
     /// Lets a paused node run on (SIGCONT).
@@ -272,9 +279,13 @@ impl LocalCluster {
     /// Signals node `i` if it runs. A child that ended but was not waited for keeps its pid, so this never hits a
     /// stranger.
     fn signal(&self, i: usize, signal: Signal) -> anyhow::Result<()> {
-        let Some(pid) = self.pid(i) else { return Ok(()) };
-        let pid = Pid::from_raw(i32::try_from(pid).context("a pid that does not fit")?);
+        let Some(pid) = self.running_pid(i)? else { return Ok(()) };
         nix::sys::signal::kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", name(i)))
+    }
+
+    fn running_pid(&self, i: usize) -> anyhow::Result<Option<Pid>> {
+        let Some(pid) = self.pid(i) else { return Ok(None) };
+        Ok(Some(Pid::from_raw(i32::try_from(pid).context("a pid that does not fit")?)))
     }
 
     async fn wait_exit(&mut self, i: usize, at_most: Duration) -> anyhow::Result<Option<ExitStatus>> {

@@ -96,3 +96,18 @@ async fn a_killed_node_can_be_started_again_and_a_stopped_one_gives_its_exit_cod
     cluster.kill_all().await.unwrap();
     assert!((0..3).all(|i| cluster.pid(i).is_none()));
 }
+
+#[tokio::test]
+async fn a_paused_node_has_stopped_when_the_pause_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::spawn(script(dir.path(), "echo up; while :; do :; done")).unwrap();
+    until_it_said_up(&cluster, 1, 1).await;
+    let stat = format!("/proc/{}/stat", cluster.pid(1).unwrap());
+    for round in 0..50 {
+        cluster.pause(1).unwrap();
+        let stat = fs::read_to_string(&stat).unwrap();
+        let (_name, state) = stat.rsplit_once(") ").unwrap();
+        assert!(state.starts_with('T'), "round {round}: {stat}");
+        cluster.resume(1).unwrap();
+    }
+}
