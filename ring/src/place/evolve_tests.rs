@@ -154,7 +154,7 @@ proptest! {
 
 /// Sizes, partitions, zones and weights.
 fn shapes() -> Vec<(u128, u16, u128, bool)> {
-    let sizes = [(3, 256), (4, 256), (5, 256), (10, 256), (30, 256), (100, 1024)];
+    let sizes = [(3, 256), (4, 256), (5, 256), (10, 256), (30, 256), (100, 1024), (300, 4096), (1000, 4096)];
     let zones = [1, 2, 3, 5];
     let all = sizes.iter().flat_map(|(count, partitions)| {
         zones
@@ -190,7 +190,7 @@ fn figures(count: u128, partitions: u16, zones: u128, unequal: bool) -> [f64; 3]
 }
 
 #[test]
-fn every_size_up_to_a_hundred_is_balanced_and_moves_little() {
+fn every_size_up_to_a_thousand_is_balanced_and_moves_little() {
     for (count, partitions, zones, unequal) in shapes() {
         let ratios = figures(count, partitions, zones, unequal);
         assert!(
