@@ -7,7 +7,8 @@
 //! partition's trees are built anew.
 //!
 //! It goes by the leaves, one page after the other, and not by a scan of the records: a scan ends at the first spoiled block.
-//! After each round it rests.
+//! After each round it rests. Copies that are known to lack something are not kept waiting for that: until they are mended
+//! their keys are refused to whoever insists on this owner.
 
 use crate::lane::{Job, leaf_row};
 use crate::limits::{AAE_TIMEOUT, GAPS_AT_ONCE, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST};
@@ -24,22 +25,28 @@ use tokio::sync::watch;
 pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(SCRUB_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut from, mut last_gap) = (Vec::new(), None);
+    let (mut from, mut last_gap, mut rests_until) = (Vec::new(), None, node.now());
     loop {
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
             _ = tick.tick() => {}
         }
+        if node.now() >= rests_until {
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                next = page(&node, &from) => from = next,
+            }
+            if from.is_empty() {
+                // A disk does not spoil in a moment, and a small one would be read over and over.
+                rests_until = node.now() + SCRUB_REST;
+            }
+        }
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            next = page(&node, &from) => from = next,
-        }
-        last_gap = mend_gaps(&node, last_gap).await;
-        if from.is_empty() {
-            // A disk does not spoil in a moment, and a small one would be read over and over.
-            tick.reset_after(SCRUB_REST);
+            last = mend_gaps(&node, last_gap) => last_gap = last,
         }
     }
 }
