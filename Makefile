@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test build fmt clippy deny doc unit process readme sim planted model
+.PHONY: help up test build fmt clippy deny doc unit process readme sim checkers planted model
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ENV := . scripts/env.sh
@@ -54,6 +54,9 @@ sim: ## Simulate clusters under random troubles: SEEDS=300 SEED_START=1 SECONDS=
 
 model: ## Search the one-key protocol one event deeper than the tests do, and with its rules switched off
 	@scripts/test.sh model
+
+checkers: ## See that the simulation still notices: seven safety rules switched off, each noticed within 100 seeds
+	@scripts/test.sh checkers
 
 planted: ## Switch off one safety rule after the other, and see that the simulation notices each
 	@scripts/test.sh planted

@@ -38,6 +38,17 @@ enum Command {
     Client(client::cli::Command),
 }
 
+/// In a build with bugs in it: switches off the rule that the environment names, so that the tests over real processes can be
+/// seen to notice.
+#[cfg(feature = "planted")]
+fn plant() -> Result<(), String> {
+    use ring::planted::{Bug, choose};
+    let Ok(name) = std::env::var("CARTWHEEL_PLANTED") else { return Ok(()) };
+    let bug = Bug::ALL.iter().find(|bug| bug.name() == name).ok_or(name)?;
+    choose(Some(*bug));
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -46,6 +57,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    #[cfg(feature = "planted")]
+    if let Err(unknown) = plant() {
+        eprintln!("cartwheel: no rule is called {unknown}");
+        return ExitCode::from(2);
+    }
     let threads = match cli.command {
         Command::Node(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
         _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),

@@ -21,6 +21,7 @@ pub mod log;
 mod operator;
 mod people;
 pub mod plagues;
+pub mod seeds;
 pub mod trace;
 pub mod transport;
 pub mod watch;
@@ -37,6 +38,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::ids::NodeId;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,8 @@ const READ_BACK_MAX: Duration = Duration::from_secs(120);
 const REST: Duration = Duration::from_secs(5);
 /// How late a lifetime may end at a node that has just slept: by as much as it slept, until it asks for the time.
 const SLEEPY: Duration = Duration::from_secs(41);
+/// Violations of one seed that are printed.
+const SHOWN_MAX: usize = 5;
 /// How often the disks are compared while the cluster heals.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -97,6 +101,26 @@ pub struct Report {
     pub lines: u64,
     /// The lines themselves, if they were kept.
     pub trace: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    /// One line, and one more for each of the first violations: they explain the rest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let healed =
+            self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
+        write!(
+            f,
+            "seed {}: {:?}, {:?}; {} of {} operations acknowledged; healed after {healed}; trace {:016x} of {} lines",
+            self.seed,
+            self.plagues,
+            self.shape,
+            self.counts.acknowledged,
+            self.counts.tried,
+            self.digest,
+            self.lines,
+        )?;
+        self.violations.iter().take(SHOWN_MAX).try_for_each(|violation| write!(f, "\n  broken: {violation}"))
+    }
 }
 
 /// Where a run is; the clients go by it.

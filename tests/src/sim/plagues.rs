@@ -17,6 +17,9 @@
 //! | restore | a machine starts again with an image of its disk that was taken before a start that others remember | once |
 //! | members | a node joins, and one leaves, the newcomers of before among them | up to four times, every 8–25 s |
 //!
+//! Cuts, clogs, resets, ends, stalls and wear come upon newcomers as upon anybody, so that taking over takes its time and is broken
+//! off. Disks are lost and calendars set only at those that were there at first.
+//!
 //! The budget is that of the promises (docs/simulation.md): any number of processes and plugs at once, for what is
 //! acknowledged is synced on W disks; but one disk lost in a run, because with W = 2 the loss of a second one before
 //! everything was repaired may take the last copy.
@@ -108,8 +111,9 @@ pub struct Schedule {
     nodes: u8,
     /// The one machine whose disk may rot.
     rotten: Option<Host>,
-    /// Machines that were added.
+    /// Machines that were added or are about to be, and those of them that are there.
     newcomers: u8,
+    added: u8,
 }
 
 /// Machines that are added in one run: each change takes a few seconds, and the load lasts a minute.
@@ -149,6 +153,7 @@ impl Schedule {
             nodes: shape.nodes,
             rotten: None,
             newcomers: 0,
+            added: 0,
         };
         for plague in plagues {
             let at = from + schedule.millis(0, 5_000);
@@ -163,7 +168,10 @@ impl Schedule {
             let first = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
             match first.remove() {
                 Deed::Again(plague) => self.trouble(plague, now),
-                deed => return Some(deed),
+                deed => {
+                    self.added += u8::from(matches!(deed, Deed::Add(_)));
+                    return Some(deed);
+                }
             }
         }
     }
@@ -194,15 +202,27 @@ impl Schedule {
         (now + self.millis(least, most)).min(self.until)
     }
 
+    /// One of those that were there at first: of their disks one may be lost.
     fn host(&mut self) -> Host {
         Host(self.chance.random_range(1..=self.nodes))
     }
 
+    /// One of all that are there now.
+    fn anyone(&mut self) -> Host {
+        Host(self.chance.random_range(1..=self.nodes + self.added))
+    }
+
     fn some(&mut self, least: u8) -> Vec<Host> {
-        let mut hosts: Vec<Host> = (1..=self.nodes).map(Host).collect();
+        let all = self.nodes + self.added;
+        let mut hosts: Vec<Host> = (1..=all).map(Host).collect();
         hosts.shuffle(&mut self.chance);
-        hosts.truncate(usize::from(self.chance.random_range(least..=self.nodes)));
+        hosts.truncate(usize::from(self.chance.random_range(least..=all)));
         hosts
+    }
+
+    /// All that are there or may come, in their order: who is cut off is so for newcomers too.
+    fn everyone(&self) -> impl Iterator<Item = Host> + use<> {
+        (1..=self.nodes + NEWCOMERS_MAX).map(Host)
     }
 
     fn trouble(&mut self, plague: Plague, now: Duration) {
@@ -238,7 +258,7 @@ impl Schedule {
     fn cut(&mut self, now: Duration) {
         let side = self.some(1);
         let (both, end) = (self.chance.random::<bool>(), self.end_of(now, 500, 20_000));
-        for a in (1..=self.nodes).map(Host).filter(|host| !side.contains(host)) {
+        for a in self.everyone().filter(|host| !side.contains(host)) {
             for b in &side {
                 self.at(now, Deed::Cut(a, *b));
                 self.at(end, Deed::Mend(a, *b));
@@ -253,7 +273,7 @@ impl Schedule {
     }
 
     fn clog(&mut self, now: Duration) {
-        let (a, others) = (self.host(), self.some(1));
+        let (a, others) = (self.anyone(), self.some(1));
         for b in others.into_iter().filter(|b| *b != a) {
             let (begin, end) = (self.end_of(now, 0, 4_000), self.end_of(now, 4_000, 15_000));
             self.at(begin, Deed::Cut(a, b));
@@ -266,7 +286,7 @@ impl Schedule {
     }
 
     fn reset(&mut self, now: Duration) {
-        let (a, b) = (self.host(), self.host());
+        let (a, b) = (self.anyone(), self.anyone());
         if a != b {
             self.at(now, Deed::Reset(a, b));
         }
@@ -293,12 +313,12 @@ impl Schedule {
 
     fn stall(&mut self, plague: Plague, now: Duration) {
         let most = if self.chance.random_range(0..4) == 0 { 40_000 } else { 10_000 };
-        let (host, end) = (self.host(), self.end_of(now, 1_000, most));
+        let (host, end) = (self.anyone(), self.end_of(now, 1_000, most));
         if plague == Plague::Sleep {
             self.at(now, Deed::Asleep(host, true));
             self.at(end, Deed::Asleep(host, false));
         }
-        for other in (1..=self.nodes).map(Host).chain([super::CLIENT]).filter(|other| *other != host) {
+        for other in self.everyone().chain([super::CLIENT]).filter(|other| *other != host) {
             for (a, b) in [(host, other), (other, host)] {
                 self.at(now, Deed::Cut(a, b));
                 self.at(end, Deed::Mend(a, b));
@@ -320,7 +340,7 @@ impl Schedule {
     }
 
     fn wear(&mut self, now: Duration) {
-        let (host, end) = (self.host(), self.end_of(now, 1_000, 20_000));
+        let (host, end) = (self.anyone(), self.end_of(now, 1_000, 20_000));
         let wear = match self.chance.random_range(0..3) {
             0 => Wear {
                 failing: *[1, 10, 100].choose(&mut self.chance).expect("not empty"),

@@ -1,0 +1,89 @@
+//! Switches off one safety rule after the other, and runs seeds of the simulation until somebody notices.
+//!
+//! ```text
+//!   planted --seeds 2000                                  each rule: what `make planted` runs
+//!   planted --bug no-mark --bug one-epoch --seeds 50      some of them
+//!   planted --bug no-mark --seed 205 --trace              one seed, line by line
+//! ```
+//!
+//! A binary of its own, and not a switch of `sim`, so that nobody takes what a build with bugs says for what the real one
+//! says. It ends with 1 if a rule was switched off and nobody noticed.
+
+#![allow(clippy::print_stdout, reason = "a command line speaks on its streams")]
+
+use clap::Parser;
+use ring::planted::{self, Bug};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tests::sim::{log, seeds::Seeds};
+
+/// Switch off each rule that keeps data safe, and see how many seeds it takes until that is noticed.
+#[derive(Parser)]
+struct Args {
+    /// A rule to switch off; all of them, one after the other, if none is named.
+    #[arg(long, value_parser = bug)]
+    bug: Vec<Bug>,
+    /// One seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many seeds at most for each.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    seed_start: u64,
+    /// Simulated seconds of load and troubles in each.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Print who said what, and when.
+    #[arg(long)]
+    trace: bool,
+    /// Runs at once; each takes one core.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+    let named = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
+    named.ok_or_else(|| format!("one of {}", names.join(", ")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it took is one of the columns")]
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log::install();
+    let (first, count) = args.seed.map_or((args.seed_start, args.seeds), |seed| (seed, 1));
+    let seeds = Seeds {
+        first,
+        count,
+        load: Duration::from_secs(args.seconds),
+        keep_lines: args.trace,
+        fail_fast: true,
+        jobs: args.jobs,
+    };
+    let bugs = if args.bug.is_empty() { Bug::ALL } else { &args.bug };
+    println!("| switched off | seeds until it was noticed | seconds | as |\n| --- | --- | --- | --- |");
+    let mut missed = 0;
+    for bug in bugs {
+        planted::choose(Some(*bug));
+        let began = Instant::now();
+        let total = seeds.run(|report| {
+            report.trace.iter().for_each(|line| println!("{line}"));
+            if args.seed.is_some() {
+                println!("{report}");
+            }
+        });
+        let noticed = total.bad.first().map(|seed| (seed + 1 - first).to_string());
+        missed += u32::from(noticed.is_none());
+        println!(
+            "| `{}` | {} | {} | {} |",
+            bug.name(),
+            noticed.unwrap_or_else(|| format!("not in {count}")),
+            began.elapsed().as_secs(),
+            total.first.as_deref().unwrap_or("nothing")
+        );
+    }
+    println!("planted: {} rules switched off, {missed} times nobody noticed", bugs.len());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
