@@ -79,6 +79,10 @@ pub struct Plan {
     pub changes: Vec<Value>,
     /// The name of exactly this plan, for the commit.
     pub hash: String,
+    /// Who would go and can't be reached: nobody waits for what only these have.
+    pub unreachable: Vec<String>,
+    /// Partitions of which most owners are among them: without force the change waits for one of these.
+    pub partitions_without_most_owners: u64,
     /// Partitions that would get another owner.
     pub partitions_to_move: u64,
     /// Bytes that would be copied.

@@ -51,6 +51,9 @@ pub enum ClusterCommand {
         node: String,
     },
     /// Stage: a node hands on what it has and goes for ever
+    ///
+    /// One that can't be reached is not waited for, as long as half of the owners of each of its partitions can be: what a
+    /// majority has acknowledged, these have. If it comes back before the end, it hands on what it has.
     Leave {
         /// The node
         node: String,
@@ -129,8 +132,13 @@ async fn settled(client: &Client, terminal: &mut Terminal<'_>) -> Result<Cluster
             return Ok(cluster);
         }
         let waiting = &cluster.transfers.waiting_for;
-        bar.set_length(cluster.transfers.of.unwrap_or(0));
-        bar.set_position(cluster.transfers.done.unwrap_or(0));
+        // The page of the cluster counts whole nodes; how far each has come, all of them are asked.
+        if !bar.is_hidden()
+            && let Ok(transfers) = client.transfers().await
+        {
+            bar.set_length(transfers.items.iter().map(|item| item.partitions).sum());
+            bar.set_position(transfers.items.iter().map(|item| item.done).sum());
+        }
         bar.set_message(waiting.iter().map(holds_up).collect::<Vec<_>>().join("; "));
         if bar.is_hidden() && *waiting != told {
             for one in waiting.iter().filter(|one| !told.contains(one)) {

@@ -19,11 +19,12 @@ const ID_DIGITS: usize = 32;
 
 /// `cartwheel cluster set`
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").args(["weight", "zone"]).required(true).multiple(true))]
 pub struct SetArgs {
     /// The node
     node: String,
     /// Its share of the data relative to other nodes, 1 to 64
-    #[arg(long, value_name = "COUNT", required_unless_present = "zone", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     weight: Option<u32>,
     /// Its failure domain; an empty one is none
     #[arg(long, value_name = "NAME")]
@@ -136,6 +137,15 @@ pub(crate) fn print(plan: &Plan, terminal: &mut Terminal<'_>) {
     }
     for change in &plan.changes {
         terminal.line(&format!("staged: {}", Change::in_words(change)));
+    }
+    for node in &plan.unreachable {
+        terminal.line(&format!("{node} can't be reached: nobody waits for what only it has"));
+    }
+    if plan.partitions_without_most_owners > 0 {
+        terminal.line(&format!(
+            "{} partitions have most of their owners among these: the change waits for one of them, or for --force",
+            plan.partitions_without_most_owners
+        ));
     }
     let mut rows = table(&["NODE", "ZONE", "WEIGHT", "BEFORE", "AFTER", "GAINS", "LOSSES", "IN", "OUT"]);
     for node in &plan.nodes {

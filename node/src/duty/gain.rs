@@ -2,8 +2,9 @@
 //!
 //! One owner alone may have missed a write, so each of them is asked: the first gives whole pages, and after that Merkle
 //! trees are compared and what differs is fetched, which costs little where two owners agree. Only what has been compared
-//! with every owner that can be reached, and with most of them in any case, counts as here; an owner that is given up is
-//! not waited for. Meanwhile every write of these partitions is sent here as well, so nothing is chased.
+//! with every owner that can be reached, and with most of them in any case, counts as here. An owner that is given up is not
+//! waited for where half of them or more were heard: whatever a majority has acknowledged is with one of these. Where most are
+//! given up, only an operator's word (`--force`) can say that what they have is to be lost. Meanwhile every write of these partitions is sent here as well, so nothing is chased.
 
 use crate::limits::{
     AAE_ROOTS_MAX, AAE_SLOTS_MAX, GAIN_BYTES_PER_SECOND, GAINS_AT_ONCE, PULL_MERGES, PULL_TIMEOUT,
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId, Partition};
+use ring::members::fill;
 use ring::planted::{self, Bug};
 use ring::tree::{Group, Slot};
 use ring::wire::peer::{Answer, Ask, Message};
@@ -71,14 +73,10 @@ impl Wanted {
         let nobody = BTreeSet::new();
         let heard = self.heard.get(group).unwrap_or(&nobody);
         let owners = &self.sources[group];
-        let given_up = |id: &NodeId| snapshot.view.is_given_up(*id, &doubted);
         if planted::is(Bug::FillFromOne) && !heard.is_empty() {
             return true;
         }
-        let most = 2 * owners.iter().filter(|owner| heard.contains(owner)).count() > owners.len();
-        owners
-            .iter()
-            .all(|owner| heard.contains(owner) || given_up(owner) || (most && doubted.contains(owner)))
+        fill::is_heard(&snapshot.view, owners, heard, &doubted)
     }
 
     /// Who is missing, in words.
@@ -87,6 +85,14 @@ impl Wanted {
         let owner = self.sources[group]
             .iter()
             .find(|owner| self.heard.get(group).is_none_or(|heard| !heard.contains(owner)))?;
+        let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+        if fill::lacks_most(&snapshot.view, &self.sources[group], &doubted) {
+            return Some(format!(
+                "most owners of partition {} leave and can't be reached, and what only they have would be lost: bring one \
+                 back, or, if they are gone for ever, let them leave by force",
+                group.partition.0
+            ));
+        }
         Some(format!("partition {} could not be fetched from {owner} yet", group.partition.0))
     }
 

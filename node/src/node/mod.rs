@@ -39,8 +39,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a node says that was removed.
-pub const REMOVED: &str =
-    "this node was removed from the cluster; start it with an empty data directory to join anew";
+pub const REMOVED: &str = "this node was removed from the cluster; what only it has is under its /v1/set-aside; to join anew, \
+                           start it with an empty data directory";
 
 /// The shared parts of a node.
 pub struct Inner<W: World> {

@@ -119,6 +119,14 @@ impl Change {
         Change::Leave { id, force: false }
     }
 
+    /// Who goes by it.
+    pub fn goes(&self) -> Option<NodeId> {
+        match self {
+            Change::Leave { id, .. } | Change::Replace { old: id, .. } => Some(*id),
+            Change::Join(_) | Change::Set { .. } => None,
+        }
+    }
+
     /// The members that it concerns.
     fn concerns(&self) -> Vec<NodeId> {
         match self {
@@ -129,6 +137,11 @@ impl Change {
 }
 
 impl Staged {
+    /// Who would go without being waited for.
+    pub fn silent(&self, lost: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        self.changes.iter().filter_map(Change::goes).filter(|id| lost.contains(id)).collect()
+    }
+
     pub(super) fn validate(&self) -> Result<(), ViewError> {
         let long = |change: &Change| matches!(change, Change::Set { zone: Some(zone), .. } if zone.0.len() > TEXT_BYTES_MAX);
         if self.version > VERSION_MAX || self.changes.len() > STAGED_MAX || self.changes.iter().any(long) {
@@ -215,7 +228,7 @@ impl View {
         n: usize,
         lost: &BTreeSet<NodeId>,
     ) -> Result<(), ChangeError> {
-        let now = self.plan_hash();
+        let now = self.plan_hash(lost);
         if hash != now {
             return Err(ChangeError::OtherPlan { now });
         }
@@ -228,10 +241,11 @@ impl View {
         Ok(())
     }
 
-    /// The name of a plan: what is staged, and what it would be applied to.
-    pub fn plan_hash(&self) -> u64 {
-        let claimants = self.claimants();
-        let named = (&self.staged, &claimants, self.settled.layout.digest());
+    /// The name of a plan: what is staged, what it would be applied to, and whose last word nobody would wait for. Whoever
+    /// has looked at the leave of a node that hands on what it has has not looked at that of one that is silent.
+    pub fn plan_hash(&self, lost: &BTreeSet<NodeId>) -> u64 {
+        let (claimants, silent) = (self.claimants(), self.staged.silent(lost));
+        let named = (&self.staged, &claimants, self.settled.layout.digest(), &silent);
         xxh3_64(&postcard::to_stdvec(&named).expect("a plan is plain data"))
     }
 
@@ -273,6 +287,9 @@ impl View {
                 }
                 if zone.0.len() > TEXT_BYTES_MAX {
                     return Err(unfit("/set/zone", format!("a zone has at most {TEXT_BYTES_MAX} bytes")));
+                }
+                if zone.0.chars().any(char::is_control) {
+                    return Err(unfit("/set/zone", "a zone has no control characters".to_owned()));
                 }
                 if member.status > Status::Up {
                     let why = format!("member {id} is {}", member.status.name());

@@ -16,6 +16,7 @@
 //! operator takes them away.
 
 mod change;
+pub mod fill;
 mod member;
 mod regime;
 mod settle;

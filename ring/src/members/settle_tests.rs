@@ -213,7 +213,7 @@ fn two_halves_that_gave_up_each_other_wait_for_an_operator_and_lose_nobody() {
         assert_eq!(waits(step(&view, &[])).len(), 7 - id);
         let join = Change::Join(NodeId(id as u128));
         view.stage(NodeId(6), vec![join], N, &BTreeSet::new()).unwrap();
-        let hash = view.plan_hash();
+        let hash = view.plan_hash(&BTreeSet::new());
         view.commit(NodeId(6), hash, N, &BTreeSet::new()).unwrap();
         everybody_acts(&mut view);
     }
@@ -345,7 +345,7 @@ fn commits_on_two_sides_make_one_target() {
     let commit = |change: Change| {
         let mut view = base.clone();
         view.stage(NodeId(1), vec![change], N, &BTreeSet::new()).unwrap();
-        let hash = view.plan_hash();
+        let hash = view.plan_hash(&BTreeSet::new());
         view.commit(NodeId(1), hash, N, &BTreeSet::new()).unwrap();
         view
     };

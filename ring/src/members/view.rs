@@ -242,6 +242,15 @@ impl View {
         })
     }
 
+    /// Whether an operator has said by force that what this member has is given up, and it has not come back.
+    pub fn is_written_off(&self, id: NodeId, doubted: &BTreeSet<NodeId>) -> bool {
+        self.members.get(&id).is_none_or(|member| match member.status {
+            Status::Removed => true,
+            Status::WrittenOff => doubted.contains(&id),
+            Status::Joining | Status::Up | Status::Leaving | Status::Lost => false,
+        })
+    }
+
     /// Everybody but the removed.
     pub fn living(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         let living = self.members.iter().filter(|(_, member)| member.status != Status::Removed);

@@ -163,7 +163,7 @@ impl Sides {
         self.change(at, |view| {
             view.clear_staged(node(at));
             if view.stage(node(at), changes, N, &lost).is_ok() {
-                let hash = view.plan_hash();
+                let hash = view.plan_hash(&lost);
                 committed = view.commit(node(at), hash, N, &lost).is_ok();
             }
         });
@@ -263,7 +263,7 @@ impl Sides {
             self.change(0, |view| {
                 view.clear_staged(node(0));
                 view.stage(node(0), vec![Change::Join(id)], N, &BTreeSet::new()).expect("he may join");
-                let hash = view.plan_hash();
+                let hash = view.plan_hash(&BTreeSet::new());
                 view.commit(node(0), hash, N, &BTreeSet::new()).expect("it is what was staged");
             });
         }

@@ -179,6 +179,16 @@ async fn entry_48_what_only_a_removed_node_has_is_handed_on_when_it_returns() ->
         Ok(())
     })
     .await?;
+    // Of each of its keys it is the only owner, so nobody lets it go but by force; and then once more, to have it removed.
+    c.change(0, &json!([{ "leave": ids[3] }])).await?;
+    eventually(NOTICE_TIME_MAX, || async {
+        let told = c.transfers(0).await?.to_string();
+        ensure!(told.contains("most owners of partition"), "{told}");
+        Ok(())
+    })
+    .await?;
+    c.change(0, &json!([{ "leave": ids[3], "force": true }])).await?;
+    c.await_settled(&[0, 1, 2], &[(ids[3].as_str(), "leaving")]).await?;
     c.change(0, &json!([{ "leave": ids[3] }])).await?;
     c.await_settled(&[0, 1, 2], &[(ids[3].as_str(), "removed")]).await?;
     let mut missing = 0;

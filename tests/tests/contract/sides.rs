@@ -1,11 +1,14 @@
 //! Members changed on two sides that don't hear each other, and by those who are left after most are gone for ever: whatever
-//! is committed, no side goes its own way, nobody ends without owners, and an operator can call off what went too far.
+//! is committed, no side goes its own way, nobody ends without owners, nothing acknowledged goes with them, and an operator can
+//! call off what went too far.
 //!
 //! A node that is stopped (`SIGSTOP`) is cut off from all others, so while one side is stopped the other is alone.
 
 use crate::cli::shell;
-use crate::steps::{NOTICE_TIME_MAX, SPREAD_TIME_MAX, expect_all, fill, is_down, newcomer, settled, up};
-use crate::support::eventually;
+use crate::steps::{
+    NOTICE_TIME_MAX, SPREAD_TIME_MAX, expect_all, explain, fill, is_down, newcomer, settled, up, url,
+};
+use crate::support::{eventually, expect_values, put_blind};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -122,6 +125,58 @@ async fn two_halves_that_give_up_each_other_wait_and_come_to_one_table() -> Resu
             expected.extend([(ids[4].as_str(), "removed"), (ids[5].as_str(), "removed")]);
             c.await_settled(&[0, 1, 2, 3], &expected).await?;
             expect_all(c, &[0, 1, 2, 3], KEYS).await
+        })
+        .await;
+    checks.finish(&[&cluster])
+}
+
+/// The numbers of the nodes that own a key, in their order.
+async fn owners_of(c: &Cluster, ids: &[String], number: usize) -> Result<Vec<usize>> {
+    let told = explain(c, 0, number).await?;
+    let list = told["preference_list"].as_array().with_context(|| format!("no owners in {told}"))?;
+    list.iter().map(|owner| ids.iter().position(|id| owner == id.as_str()).context("who is that?")).collect()
+}
+
+/// Three of five are the majority of the members, and yet what the two others have acknowledged is theirs alone.
+#[tokio::test]
+async fn who_is_let_go_unheard_takes_no_acknowledged_write_along() -> Result<()> {
+    let (cluster, ids) = settled(5).await?;
+    let c = &cluster;
+    let owners = owners_of(c, &ids, 0).await?;
+    let (two, three): (Vec<usize>, Vec<usize>) = (0..5).partition(|node| owners[..2].contains(node));
+    let gone: Vec<String> = two.iter().map(|node| ids[*node].clone()).collect();
+    let mut checks = Checks::new();
+    three.iter().try_for_each(|node| c.pause(*node))?;
+    let receipt = put_blind(&format!("{}?w=2", url(c, two[0], 0)), "theirs").await?.expect(204)?.receipt()?;
+    ensure!(receipt["durable"] == 2 && receipt["fallbacks"] == 0, "{receipt:?}");
+    two.iter().try_for_each(|node| c.pause(*node))?;
+    three.iter().try_for_each(|node| c.resume(*node))?;
+    checks
+        .run("the plan says who would go unheard, and the change waits for one of them", async {
+            for id in &gone {
+                is_down(c, &three, id).await?;
+            }
+            c.change(three[0], &leaves(&gone)).await?;
+            eventually(NOTICE_TIME_MAX, || async {
+                let told = c.transfers(three[0]).await?.to_string();
+                ensure!(told.contains("most owners of partition"), "{told}");
+                Ok(())
+            })
+            .await?;
+            nothing_settles(c, three[0], &ring_version(c, three[0]).await?).await
+        })
+        .await;
+    two.iter().try_for_each(|node| c.resume(*node))?;
+    checks
+        .run("they come back, hand on what they have, and go", async {
+            let expected: Vec<(&str, &str)> = (0..5)
+                .map(|node| (ids[node].as_str(), if two.contains(&node) { "removed" } else { "up" }))
+                .collect();
+            c.await_settled(&three, &expected).await?;
+            for node in &three {
+                expect_values(&url(c, *node, 0), &["theirs"]).await?.expect(200)?;
+            }
+            Ok(())
         })
         .await;
     checks.finish(&[&cluster])

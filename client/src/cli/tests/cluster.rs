@@ -22,7 +22,8 @@ fn cluster(settled: bool, done: u64) -> Value {
 }
 
 fn nothing_staged() -> Answer {
-    let zeros = body!({ "changes": [], "hash": "", "partitions_to_move": 0, "bytes_to_move": 0, "nodes": [],
+    let zeros = body!({ "changes": [], "hash": "", "unreachable": [], "partitions_without_most_owners": 0,
+        "partitions_to_move": 0, "bytes_to_move": 0, "nodes": [],
         "balance": { "before": 1.0, "after": 1.0 } });
     json(200, zeros)
 }
@@ -32,7 +33,8 @@ fn plan(change: &Value) -> Value {
         body!({ "id": id, "zone": "", "weight": 1, "before": 85, "after": 85 + gains - losses, "gains": gains,
             "losses": losses, "bytes_in": gains * 1024, "bytes_out": losses * 1024 })
     };
-    body!({ "changes": [change], "hash": "abcd", "partitions_to_move": 85, "bytes_to_move": 87040,
+    body!({ "changes": [change], "hash": "abcd", "unreachable": [], "partitions_without_most_owners": 0,
+        "partitions_to_move": 85, "bytes_to_move": 87040,
         "nodes": [node(N1, 85, 0), node(N2, 0, 85)], "balance": { "before": 1.0, "after": 1.125 } })
 }
 

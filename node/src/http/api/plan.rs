@@ -22,11 +22,11 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper::body::Body;
 use ring::ids::{NodeId, Partition, Zone};
-use ring::members::{Change, ChangeError, STAGED_MAX, View, ViewError};
+use ring::members::{Change, ChangeError, STAGED_MAX, View, ViewError, fill};
 use ring::place::{Layout, SHARE_UNIT, Table};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// As many changes as there can be, each below 500 bytes.
 const BODY_BYTES_MAX: u64 = STAGED_MAX as u64 * 512;
@@ -217,14 +217,25 @@ async fn plan_json<W: World>(node: &Node<W>, view: &View) -> Value {
     let after = after.as_ref().unwrap_or(view);
     let moves = Moves::of(&snapshot, view, after, &bytes);
     let changes: Vec<Value> = view.staged.changes.iter().map(change_json).collect();
+    let unreachable: Vec<String> = view.staged.silent(&lost).iter().map(NodeId::to_string).collect();
     json!({
         "changes": changes,
-        "hash": format!("{:016x}", view.plan_hash()),
+        "hash": format!("{:016x}", view.plan_hash(&lost)),
+        "unreachable": unreachable,
+        "partitions_without_most_owners": without_most_owners(view, after, snapshot.n_most(), &lost),
         "partitions_to_move": moves.partitions,
         "bytes_to_move": moves.bytes,
         "nodes": moves.nodes,
         "balance": { "before": moves.before, "after": moves.after },
     })
+}
+
+/// Of how many partitions most owners would go without being heard. What only these have would be lost, so without force the
+/// change waits for one of them.
+fn without_most_owners(before: &View, after: &View, n: usize, lost: &BTreeSet<NodeId>) -> usize {
+    let table = Table::of(&before.settled.layout, 0);
+    let lacks = |partition: &Partition| fill::lacks_most(after, table.owners(*partition, n), lost);
+    (0..before.settled.layout.partitions()).map(Partition).filter(lacks).count()
 }
 
 fn change_json(change: &Change) -> Value {
