@@ -10,7 +10,10 @@
 //! A hint is a row that names a key; the record is this node's own copy at the time of delivery. The row goes away only after
 //! whoever got the record has said that it is durable there, and only if the copy has not changed since; a crash on either side
 //! leaves it where it is. How much goes at once, the receiver says: a node that comes back serves its clients first. A failed
-//! delivery is tried again, ever more seldom, and at once when something has changed about the target.
+//! delivery is tried again, ever more seldom, and at once when somebody comes back.
+//!
+//! What can't be delivered yet stands in nobody's way: a hint that waits for an owner that is away, or whose record the disk has
+//! spoiled, is passed over, and the ones behind it go.
 
 use crate::lane::{HintRow, Job};
 use crate::limits::{
@@ -55,10 +58,11 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             _ = tick.tick() => {}
         }
         let now = node.cluster.doubted();
-        // Who was doubted and is no longer is tried at once.
-        let back: Vec<NodeId> = doubted.difference(&now).copied().collect();
+        // Who was doubted and is no longer is tried at once, and so is whatever may have waited for it as an owner.
+        if doubted.difference(&now).next().is_some() {
+            node.lock_deliveries().retain(|target, _| under_way.contains(target));
+        }
         doubted = now;
-        node.lock_deliveries().retain(|target, _| !back.contains(target));
         // One that takes long holds up nobody who comes back meanwhile, as long as there is room for both.
         let room = if may_deliver(&node) { HINT_TARGETS_AT_ONCE - under_way.len() } else { 0 };
         for target in due(&node, &under_way).into_iter().take(room) {
@@ -132,15 +136,14 @@ fn way<W: World>(node: &Node<W>, target: NodeId) -> Way {
 /// Page by page; ends at the first page that fails. Whether some of it waits for the target.
 async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String> {
     let (mut start, end) = keys::hints_for(target);
-    let (mut waits, mut damaged, mut credit) = (false, 0, HINT_CREDIT_BUSY as usize);
+    let (mut waits, mut left, mut credit) = (false, Left::default(), HINT_CREDIT_BUSY as usize);
     loop {
         let rows = node
             .store
             .scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES)
             .map_err(|error| error.to_string())?;
         let Some((last, _)) = rows.last() else {
-            // They stay until the scrub has fetched another copy, and stand in nobody's way.
-            return if damaged > 0 { Err(format!("{damaged} records can't be read")) } else { Ok(waits) };
+            return left.in_words().map_or(Ok(waits), Err);
         };
         if !may_deliver(node) {
             return Err("this node's disk may be behind what the others know".to_owned());
@@ -161,8 +164,26 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
         let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);
         let (there, elsewhere): (Vec<_>, Vec<_>) = ids.partition(concerned);
         let to = Route { target, way, regime: snapshot.regime.name().digest };
-        damaged += send_there(node, to, there, &mut credit).await?;
-        damaged += send_elsewhere(node, to, elsewhere).await?;
+        send_there(node, to, there, &mut credit, &mut left).await?;
+        send_elsewhere(node, to, elsewhere, &mut left).await?;
+    }
+}
+
+/// What was passed over.
+#[derive(Default)]
+struct Left {
+    /// Their records can't be read, until the scrub has fetched other copies.
+    damaged: usize,
+    /// Somebody who is to have them is away or could not take them.
+    refused: usize,
+}
+
+impl Left {
+    fn in_words(&self) -> Option<String> {
+        let damaged = (self.damaged > 0).then(|| format!("{} records can't be read", self.damaged));
+        let refused = (self.refused > 0).then(|| format!("{} wait for an owner that is away", self.refused));
+        let both: Vec<String> = damaged.into_iter().chain(refused).collect();
+        (!both.is_empty()).then(|| both.join("; "))
     }
 }
 
@@ -213,11 +234,12 @@ async fn send_there<W: World>(
     to: Route,
     ids: Vec<ObjectId>,
     credit: &mut usize,
-) -> Result<usize, String> {
-    let (mut ids, mut damaged) = (ids.into_iter(), 0);
+    left: &mut Left,
+) -> Result<(), String> {
+    let mut ids = ids.into_iter();
     while to.stands(node) {
         let _work = node.begin_work();
-        let records = next_records(node, &mut ids, *credit, &mut damaged);
+        let records = next_records(node, &mut ids, *credit, &mut left.damaged);
         if records.is_empty() {
             break;
         }
@@ -238,15 +260,16 @@ async fn send_there<W: World>(
         let failed: BTreeSet<usize> = failed.into_iter().map(usize::from).collect();
         let mut at = 0..;
         sent.retain(|_| at.next().is_none_or(|at| !failed.contains(&at)));
-        drop_hints(node, to, sent).await?;
-        if !failed.is_empty() {
-            return Err("the node could not store some of it".to_owned());
+        if sent.is_empty() {
+            return Err("the node could not store any of it".to_owned());
         }
+        left.refused += failed.len();
+        drop_hints(node, to, sent).await?;
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
     }
-    Ok(damaged)
+    Ok(())
 }
 
 /// One delivery: what it names, and its bytes. Those that the receiver counts come first, then hints without a record.
@@ -262,11 +285,16 @@ fn packed(records: Vec<(ObjectId, Option<Bytes>)>) -> (Vec<Sent>, Bytes) {
 }
 
 /// Sends records to every owner of their keys, or hints of them to another node that stands in.
-async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>) -> Result<usize, String> {
-    let (mut ids, mut damaged) = (ids.into_iter(), 0);
+async fn send_elsewhere<W: World>(
+    node: &Node<W>,
+    to: Route,
+    ids: Vec<ObjectId>,
+    left: &mut Left,
+) -> Result<(), String> {
+    let mut ids = ids.into_iter();
     while to.stands(node) {
         let _work = node.begin_work();
-        let records = next_records(node, &mut ids, HINT_CREDIT_IDLE as usize, &mut damaged);
+        let records = next_records(node, &mut ids, HINT_CREDIT_IDLE as usize, &mut left.damaged);
         if records.is_empty() {
             break;
         }
@@ -280,30 +308,32 @@ async fn send_elsewhere<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>)
                 (stored, (id, record.as_deref().map(digest)))
             })
             .buffer_unordered(HINTS_IN_FLIGHT);
-        let (mut stored, mut whole) = (Vec::new(), true);
+        let mut stored = Vec::new();
         while let Some((durable, sent)) = done.next().await {
             if durable {
                 stored.push(sent);
             } else {
-                whole = false;
+                left.refused += 1;
             }
         }
         drop_hints(node, to, stored).await?;
-        if !whole {
-            return Err("not every owner could take a record".to_owned());
-        }
     }
-    Ok(damaged)
+    Ok(())
 }
 
 /// Every owner takes it, of now and of the change under way. Those that were given up are not asked: the change that takes them out
-/// may be waiting for just this hint. And who leaves does not wait for an owner that is away, but lets another keep it for him.
+/// may be waiting for just this hint. And who leaves does not wait for an owner that is away, but lets another keep it for him;
+/// anybody else sends nothing until all are there, or every try would send it to the others again.
 async fn to_owners<W: World>(node: &Node<W>, id: &ObjectId, record: &Bytes) -> bool {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let plan = node.cluster.plan(&snapshot, id);
     let counts = |owner: &&NodeId| **owner != node.id() && !snapshot.view.is_given_up(**owner, &doubted);
+    let owners = || plan.owners.iter().chain(&plan.pending).filter(counts);
+    if !snapshot.leaves(node.id()) && owners().any(|owner| doubted.contains(owner)) {
+        return false;
+    }
     let mut stored = plan.owners.contains(&node.id());
-    for owner in plan.owners.iter().chain(&plan.pending).filter(counts) {
+    for owner in owners() {
         let away = doubted.contains(owner) && snapshot.leaves(node.id());
         stored |= match away {
             true if !hand_on(node, *owner, id, record).await => return false,

@@ -227,6 +227,8 @@ impl<S: Store> Core<S> {
             Job::DropCopy { id, held, regime, reply } => {
                 let dropped = if self.acts_by(regime) { self.drop_copy(&id, held, draft) } else { Ok(false) };
                 draft.let_go.insert(partition(position(&id), self.partitions));
+                // A deletion that is not synced would count as lost data at the next kill, and cost a fresh epoch.
+                draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
             Job::Reap { id, held, reply } => {

@@ -117,6 +117,7 @@ impl<W: World> Node<W> {
                 .map_or_else(refused, |keys| Message::of(Answer::Keys(keys))),
             Ask::Sizes => self.sizes().map_or_else(refused, |sizes| Message::of(Answer::Sizes(sizes))),
             Ask::Transfers => Message::of(Answer::Transfers(self.transfers_here())),
+            Ask::StoreMany if self.is_behind(table) => refused(Refusal::StaleTables),
             Ask::StoreMany => self.answer_store_many(&message.body).await.unwrap_or_else(refused),
             Ask::Lacks => self.answer_lacks(&message.body).await.unwrap_or_else(refused),
             Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
