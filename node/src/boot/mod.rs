@@ -2,6 +2,7 @@
 //!
 //! `main` and a simulated host call the very same [`run`].
 
+mod derive;
 mod front;
 mod identity;
 
@@ -82,6 +83,7 @@ pub async fn run<W: World>(
     bound: Option<oneshot::Sender<Bound>>,
 ) -> Result<(), BootError> {
     let store = world.open_store(&config.data_dir)?;
+    derive::derive(&store)?;
     let identity = Identity::load(&world, &store, &config)?;
     let http_listener = bind(&world, "http", config.http).await?;
     let peer_listener = bind(&world, "peer", config.peer).await?;

@@ -101,7 +101,10 @@ pub(super) async fn build<W: World>(node: &Node<W>) {
         while !stands {
             match node.lane.run(|reply| Job::GrowTree { partition, reply }).await {
                 Ok(whole) => stands = whole,
-                Err(refusal) => return tracing::warn!(%refusal, "a tree can't be built"),
+                Err(refusal) => {
+                    tracing::warn!(%refusal, partition = partition.0, "a tree can't be built");
+                    break;
+                }
             }
         }
     }

@@ -44,6 +44,15 @@ pub enum Change {
     Delete(Family, Vec<u8>),
 }
 
+impl Change {
+    /// Where it belongs.
+    pub fn family(&self) -> Family {
+        match self {
+            Change::Put(family, ..) | Change::Delete(family, _) => *family,
+        }
+    }
+}
+
 /// Changes that become visible and durable together or not at all, in the order they were added.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Batch {
@@ -141,6 +150,17 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Whether the open found that acknowledged writes are missing: the disk has gone back in time.
     fn has_lost_writes(&self) -> bool;
+
+    /// Families that the disk had spoiled, and that are empty now: what follows from the records is to be written anew before
+    /// anything relies on it.
+    fn lacks(&self) -> Vec<Family> {
+        Vec::new()
+    }
+
+    /// That is done, and durable.
+    fn lacks_nothing(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Makes everything durable that was written, before a clean stop.
     fn flush(&self) -> Result<(), StoreError>;

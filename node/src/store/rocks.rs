@@ -4,6 +4,7 @@
 //!   DIR/            0700, locked (flock) while a process has it open
 //!     CARTWHEEL     text: "format = 2", read before anything else is touched
 //!     SYNCED        how far the log was at the last sync (`synced.rs`)
+//!     SPOILED       families to be made anew at the next open (`spoiled.rs`); mostly not there
 //!     db/           RocksDB: column families records, leaves, hints, meta
 //! ```
 //!
@@ -21,8 +22,10 @@
 //!   says so once, so a second sync that succeeds proves nothing. That is [`StoreError::Io`], and the fence goes up:
 //!   the process must end and read back what the disk has.
 //! - **Any other failed write** (also `Resource busy` and the like): what is on disk is unknown, so the same.
+//! - **A spoiled block.** A read of a record says so and fences nothing: another copy is fetched. One in a family that follows
+//!   from the records, or one that a compaction meets, can't be read around: the fence goes up.
 
-use super::{Batch, Change, Family, OpenError, Row, Store, StoreError};
+use super::{Batch, Change, FAMILIES, Family, OpenError, Row, Store, StoreError};
 use bytes::Bytes;
 use rocksdb::{DBWithThreadMode, ReadOptions, SingleThreaded, WriteBatch, WriteOptions};
 use std::fs::{self, File};
@@ -33,6 +36,7 @@ use synced::Synced;
 
 mod directory;
 mod settings;
+mod spoiled;
 mod synced;
 
 // The set of families is fixed at open, so handles need no lock: `SingleThreaded` means just that, and is `Sync`.
@@ -51,6 +55,7 @@ struct Inner {
     fenced: AtomicBool,
     mark: Synced,
     has_lost_writes: bool,
+    lacks: Vec<Family>,
     synced: WriteOptions,
     unsynced: WriteOptions,
     _lock: File,
@@ -60,9 +65,16 @@ impl RocksStore {
     /// Opens a data directory, or makes one where there is nothing yet. What it refuses it leaves untouched.
     pub fn open(dir: &Path) -> Result<RocksStore, OpenError> {
         let lock = directory::claim(dir)?;
-        let (options, families) = settings::tuned();
-        let db = Db::open_cf_descriptors(&options, directory::database(dir), families)
-            .map_err(|error| directory::refused_by_engine(dir, &error))?;
+        let lacks = spoiled::read(dir).map_err(|error| directory::refused(dir, &error))?;
+        if !lacks.is_empty() {
+            // Closed again: an open makes the families that are missing.
+            let mut db = open_database(dir)?;
+            for family in &lacks {
+                db.drop_cf(settings::name(*family))
+                    .map_err(|error| directory::refused_by_engine(dir, &error))?;
+            }
+        }
+        let db = open_database(dir)?;
         let mark = Synced::open(dir).map_err(|error| directory::refused(dir, &error))?;
         let (was, is) = (mark.read(), db.latest_sequence_number());
         let has_lost_writes = is < was;
@@ -78,6 +90,7 @@ impl RocksStore {
                 fenced: AtomicBool::new(false),
                 mark,
                 has_lost_writes,
+                lacks,
                 synced,
                 unsynced: WriteOptions::default(),
                 _lock: lock,
@@ -88,7 +101,8 @@ impl RocksStore {
 
 impl Store for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let found = self.inner.db.get_pinned_cf(self.inner.handle(family), key).map_err(sort)?;
+        let found = self.inner.db.get_pinned_cf(self.inner.handle(family), key);
+        let found = found.map_err(|error| self.inner.fence_on_spoiled(family, sort(error)))?;
         // A copy, because a pinned slice borrows the database and keeps its block in memory for as long as a slow
         // client takes to read its answer.
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
@@ -144,7 +158,7 @@ impl Store for RocksStore {
             iterator.next();
         }
         // An iterator that meets a damaged block just ends; only its status tells that from the end of the family.
-        iterator.status().map_err(sort)?;
+        iterator.status().map_err(|error| self.inner.fence_on_spoiled(family, sort(error)))?;
         Ok(rows)
     }
 
@@ -162,6 +176,14 @@ impl Store for RocksStore {
 
     fn has_lost_writes(&self) -> bool {
         self.inner.has_lost_writes
+    }
+
+    fn lacks(&self) -> Vec<Family> {
+        self.inner.lacks.clone()
+    }
+
+    fn lacks_nothing(&self) -> Result<(), StoreError> {
+        spoiled::forget(&self.inner.dir).map_err(|error| StoreError::Io(error.to_string()))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -191,12 +213,58 @@ impl Inner {
     fn fence_on_failure(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Full(_) => error,
-            StoreError::Io(text) | StoreError::Corrupt(text) => {
+            StoreError::Io(text) => {
                 self.fenced.store(true, Ordering::Release);
                 StoreError::Io(text)
             }
+            StoreError::Corrupt(text) => {
+                self.fenced.store(true, Ordering::Release);
+                match self.family_of(&text).filter(|family| spoiled::is_derived(*family)) {
+                    Some(family) => StoreError::Io(format!("{text}; {}", self.is_made_anew(family))),
+                    None => StoreError::Io(format!(
+                        "{text}; this disk has spoiled what can't be read around: start with an empty data directory, and let \
+                         the new node take this one's place (cartwheel cluster replace)"
+                    )),
+                }
+            }
         }
     }
+
+    /// A read has met a spoiled block. Of what follows from the records nothing can be had any more that lies behind it.
+    fn fence_on_spoiled(&self, family: Family, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Corrupt(text) if spoiled::is_derived(family) => {
+                self.fenced.store(true, Ordering::Release);
+                StoreError::Corrupt(format!("{text}; {}", self.is_made_anew(family)))
+            }
+            error => error,
+        }
+    }
+
+    fn is_made_anew(&self, family: Family) -> String {
+        let name = settings::name(family);
+        match spoiled::note(&self.dir, family) {
+            Ok(()) => format!("the next start makes the family {name} anew"),
+            Err(error) => {
+                format!("and that the family {name} is to be made anew could not be noted: {error}")
+            }
+        }
+    }
+
+    /// The family of the table file that a text of RocksDB's names: `…, in /dir/db/000123.sst offset 0 size 8158 …`.
+    fn family_of(&self, text: &str) -> Option<Family> {
+        let (stem, _) = text.split_once(".sst")?;
+        let number = stem.rsplit('/').next().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let files = self.db.live_files().ok()?;
+        let file = files.into_iter().find(|file| file.name.contains(number))?;
+        FAMILIES.into_iter().find(|family| settings::name(*family) == file.column_family_name)
+    }
+}
+
+fn open_database(dir: &Path) -> Result<Db, OpenError> {
+    let (options, families) = settings::tuned();
+    Db::open_cf_descriptors(&options, directory::database(dir), families)
+        .map_err(|error| directory::refused_by_engine(dir, &error))
 }
 
 fn sort(error: rocksdb::Error) -> StoreError {

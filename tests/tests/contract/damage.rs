@@ -92,6 +92,55 @@ async fn entry_36_damaged_records_are_never_told_and_mended_without_a_read() -> 
     Ok(())
 }
 
+/// Spoils the first block of each table file of a family. Each names it among its properties, the value right behind the name.
+fn spoil_family(dir: &Path, name: &str) -> Result<usize> {
+    let (mut spoiled, property) = (0, format!("name{name}"));
+    for entry in std::fs::read_dir(dir.join("db"))? {
+        let path = entry?.path();
+        let mut bytes = std::fs::read(&path)?;
+        let is_its = bytes.windows(property.len()).any(|part| part == property.as_bytes());
+        if is_its && path.extension().is_some_and(|extension| extension == "sst") {
+            bytes[20] ^= 0x40;
+            std::fs::write(&path, bytes)?;
+            spoiled += 1;
+        }
+    }
+    Ok(spoiled)
+}
+
+/// Nothing is lost with what follows from the records: the node ends, and its next start makes it anew, from its own disk.
+#[tokio::test]
+async fn entry_36_damaged_leaves_are_made_anew_from_the_records() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    fill(&c, BUCKET).await?;
+    // A start makes table files of the log.
+    c.stop(2).await?;
+    c.restart(2).await?;
+    c.stop(2).await?;
+    ensure!(spoil_family(c.data_dir(2), "leaves")? > 0, "there was no table file to spoil");
+    c.spawn(2)?;
+    // It ends by itself as soon as its next write is refused, and every node writes now and then.
+    let ended = eventually(HEAL_TIME_MAX, || async {
+        let url = key_url(&c.url(2), BUCKET, "more");
+        let answer = put_blind(&url, "more").await;
+        ensure!(answer.is_err(), "it still answers");
+        Ok(())
+    });
+    ended.await?;
+    ensure!(c.ended(2).await?.code() == Some(1), "it ended otherwise");
+    c.restart(2).await?;
+    eventually(HEAL_TIME_MAX, || async {
+        let told = aae(&c, 2).await?;
+        ensure!(told["building"] == 0 && told["exchanges"].as_u64() > Some(1), "{told}");
+        all_converged(&c, BUCKET, KEYS).await
+    })
+    .await?;
+    let told = aae(&c, 2).await?;
+    ensure!(told["repairs"] == 0, "what was on its own disk came from the others: {told}");
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
 async fn fill(c: &Cluster, bucket: &str) -> Result<()> {
     for number in 0..KEYS {
         put_blind(&key_url(&c.url(number), bucket, format!("k{number}")), &value_of(number)).await?;

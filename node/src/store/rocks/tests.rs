@@ -390,3 +390,85 @@ fn a_full_disk_refuses_writes_and_takes_them_again_once_there_is_room() {
         written as usize + 1
     );
 }
+
+/// Spoils the table files of one family: each names it among its properties, the value right behind the name.
+fn spoil(dir: &Path, family: Family) -> usize {
+    let (mut spoiled, property) = (0, format!("name{}", settings::name(family)));
+    for (path, mut bytes) in contents(&dir.join("db")) {
+        let is_its = bytes.windows(property.len()).any(|part| part == property.as_bytes());
+        if is_its && path.extension().is_some_and(|kind| kind == "sst") {
+            // The first block begins the file, and holds rows.
+            bytes[20] ^= 0x40;
+            fs::write(path, bytes).expect("it is writable");
+            spoiled += 1;
+        }
+    }
+    spoiled
+}
+
+fn rows(store: &RocksStore, family: Family) -> Result<usize, StoreError> {
+    store.scan(family, b"", None, usize::MAX, usize::MAX).map(|rows| rows.len())
+}
+
+/// What follows from the records is empty after the next open, until somebody says that it was written again.
+#[test]
+fn a_derived_family_with_a_spoiled_block_is_dropped_at_the_next_open() {
+    let rig = RocksRig::new();
+    let dir = rig.0.path().join("data");
+    let store = rig.open().expect("it is new");
+    for number in 0..100_u8 {
+        let mut batch = batch(&[number], &[number; 100]);
+        batch.put(Family::Leaves, [number], vec![number; 16]);
+        store.write(batch, true).expect("the disk is whole");
+    }
+    store.inner.db.flush_cf(store.inner.handle(Family::Leaves)).expect("the disk is whole");
+    drop(store);
+    assert!(spoil(&dir, Family::Leaves) > 0, "no table file of the leaves was found");
+    let store = rig.open().expect("nothing is noticed yet");
+    assert_eq!(store.lacks(), []);
+    let error = rows(&store, Family::Leaves).expect_err("its block is spoiled");
+    assert!(
+        matches!(&error, StoreError::Corrupt(why) if why.contains("makes the family leaves anew")),
+        "{error}"
+    );
+    assert_eq!(rows(&store, Family::Records).expect("they are whole"), 100);
+    assert!(matches!(store.write(batch(b"more", b""), false), Err(StoreError::Io(_))), "it goes on");
+    drop(store);
+    for _until_it_is_done in 0..2 {
+        let store = rig.open().expect("it drops the family");
+        assert_eq!(store.lacks(), [Family::Leaves]);
+        assert_eq!(rows(&store, Family::Leaves).expect("it is empty"), 0);
+        assert_eq!(rows(&store, Family::Records).expect("they are whole"), 100);
+    }
+    let store = rig.open().expect("it drops the family");
+    let mut again = Batch::default();
+    again.put(Family::Leaves, [7], vec![7; 16]);
+    store.write(again, true).expect("the disk is whole");
+    store.lacks_nothing().expect("the disk is whole");
+    drop(store);
+    let store = rig.open().expect("it is whole");
+    assert_eq!((store.lacks(), rows(&store, Family::Leaves).expect("they are whole")), (vec![], 1));
+}
+
+/// A compaction that meets a spoiled block ends all writing, and the error says what is to be done.
+#[test]
+fn a_compaction_that_meets_a_spoiled_block_says_what_helps() {
+    for (family, help) in [(Family::Records, "cluster replace"), (Family::Leaves, "the family leaves anew")] {
+        let rig = RocksRig::new();
+        let store = rig.open().expect("it is new");
+        let mut batch = Batch::default();
+        (0..100_u8).for_each(|number| batch.put(family, [number], vec![number; 100]));
+        store.write(batch, true).expect("the disk is whole");
+        store.inner.db.flush_cf(store.inner.handle(family)).expect("the disk is whole");
+        drop(store);
+        assert!(spoil(&rig.0.path().join("data"), family) > 0);
+        let store = rig.open().expect("nothing is noticed yet");
+        let text = format!("Corruption: block checksum mismatch: stored = 1, computed = 2 in {}", {
+            let files = store.inner.db.live_files().expect("there is one");
+            format!("/d/db/{} offset 0 size 90", files[0].name.trim_start_matches('/'))
+        });
+        let error = store.inner.fence_on_failure(StoreError::Corrupt(text));
+        assert!(matches!(&error, StoreError::Io(why) if why.contains(help)), "{error}");
+        assert!(matches!(store.write(Batch::default(), true), Err(StoreError::Io(_))), "it goes on");
+    }
+}

@@ -1,0 +1,57 @@
+//! Writes anew what follows from the records, where the disk has spoiled it: leaves, and the lists of the dead and of what is due.
+//!
+//! Before anything relies on them: a tree over leaves that are not there would have this node fetch everything from the others,
+//! and hand on nothing.
+
+use crate::store::{Batch, Family, Store, StoreError, keys};
+use bytes::Bytes;
+use ring::place::position;
+use ring::tree;
+use ring::wire::record::{Digest, decode, digest};
+
+/// Records that share a batch: some 5 ms each.
+const PAGE_ROWS: usize = 1024;
+const PAGE_BYTES: usize = 4 << 20;
+/// The leaf of a record that can't be read: no record has it, so the scrub looks at this one and fetches another copy.
+const UNREADABLE: Digest = Digest(0);
+
+/// Goes through all records, if the store lacks anything that follows from them.
+pub(super) fn derive<S: Store>(store: &S) -> Result<(), StoreError> {
+    let families = store.lacks();
+    if families.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(?families, "what the disk has spoiled is written anew from the records");
+    let (mut from, mut count) = (Vec::new(), 0);
+    loop {
+        let rows = store.scan(Family::Records, &from, None, PAGE_ROWS, PAGE_BYTES)?;
+        let Some((last, _)) = rows.last() else { break };
+        from = keys::after(last);
+        count += rows.len();
+        let mut batch = Batch::default();
+        rows.iter().for_each(|(key, record)| rows_of(key, record, &mut batch));
+        // Those families alone: what is whole in the others is not written over.
+        batch.changes.retain(|change| families.contains(&change.family()));
+        store.write(batch, false)?;
+    }
+    store.write(Batch::default(), true)?;
+    store.lacks_nothing()?;
+    tracing::warn!(records = count, "it is whole again");
+    Ok(())
+}
+
+/// What follows from one record.
+fn rows_of(key: &Bytes, bytes: &Bytes, batch: &mut Batch) {
+    let Ok((partition, id)) = keys::decode_record_key(key) else { return };
+    let record = decode(bytes).ok();
+    let hash = if record.is_some() { digest(bytes) } else { UNREADABLE };
+    let leaf = keys::leaf_key(partition, tree::slot(position(&id)), &id);
+    batch.put(Family::Leaves, leaf, Bytes::copy_from_slice(&hash.0.to_be_bytes()));
+    let Some(record) = record else { return };
+    if record.is_dead() {
+        batch.put(Family::Dead, key.to_vec(), Bytes::new());
+    }
+    for at in record.expiries() {
+        batch.put(Family::Due, keys::due_key(at, partition, &id), Bytes::new());
+    }
+}
