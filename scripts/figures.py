@@ -209,7 +209,7 @@ def heal(args):
     try:
         addresses = [cluster.http(index) for index in range(3)]
         asyncio.run(write_all(addresses, range(args.keys)))
-        for behind in (args.keys // 100, args.keys // 1000):
+        for behind in args.behind or (args.keys // 100, args.keys // 1000):
             cluster.end(2)
             numbers = random.sample(range(args.keys), behind)
             asyncio.run(write_all(addresses[:2], numbers))
@@ -333,6 +333,7 @@ def main():
     what = {"heal": heal, "hints": hints, "replace": replace, "idle": idle}
     parser.add_argument("what", choices=what)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--behind", type=int, nargs="+", help="how many keys are behind, one time after the other (heal)")
     parser.add_argument("--rate", type=int, default=300, help="requests per second of the load (hints)")
     parser.add_argument("--port", type=int, default=28_000, help="the first of a dozen ports")
     args = parser.parse_args()

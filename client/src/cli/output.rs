@@ -204,7 +204,8 @@ fn hint(error: &Error) -> Option<&'static str> {
         }
         "context_required" => Some("this bucket refuses blind writes: read first, then write with --context"),
         "unauthenticated" => Some("give a token with --token or CARTWHEEL_TOKEN"),
-        "overloaded" | "draining" => Some("try again in a moment, or another node with --url"),
+        "overloaded" => Some("try again in a moment, or another node with --url"),
+        "draining" => Some("ask another node with --url"),
         _ if problem.retry == Some(Retry::AfterRead) => Some("read it again before you try again"),
         _ => None,
     }

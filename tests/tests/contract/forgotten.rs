@@ -1,11 +1,13 @@
-//! A directory that was put back, and a start that only somebody remembers who is away. Entry 3b of the catalogue of known
-//! failures, in the shapes in which nobody can tell that node what it has forgotten.
+//! A directory that was put back or has lost its copies, and a start that only somebody remembers who is away. Entries 2 and 3b
+//! of the catalogue of known failures, in the shapes in which nobody can tell that node what it has forgotten.
 //!
 //! Whatever it then writes must be new: a version that is named like a forgotten one would take its place somewhere and leave
 //! it in another, for ever.
 
+use crate::rollback::lose;
 use crate::support::{copy, eventually, expect_values, put_back, put_blind, put_with, versions};
 use anyhow::{Context, Result, ensure};
+use node::store::Family;
 use serde_json::Value;
 use std::time::Duration;
 use tests::checks::Checks;
@@ -114,5 +116,62 @@ async fn entry_03b_a_directory_that_is_put_back_and_starts_alone_loses_nothing()
             })
             .await;
     }
+    checks.finish(&[&cluster])
+}
+
+/// The owners of a key and the others, by their numbers.
+async fn owners_and_others(c: &Cluster, nodes: usize, key: &str) -> Result<(Vec<usize>, Vec<usize>)> {
+    let told = explained(c, key).await?;
+    let replicas = told["replicas"].as_array().with_context(|| format!("no replicas in {told}"))?;
+    let (mut owners, mut others) = (Vec::new(), Vec::new());
+    for node in 0..nodes {
+        let id = c.id(node).await?;
+        let owns = replicas.iter().any(|one| one["node"] == id.as_str());
+        if owns { owners.push(node) } else { others.push(node) }
+    }
+    Ok((owners, others))
+}
+
+/// Who has lost its copy and is given the older one of a fallback does not count on from there: riak_kv's test
+/// `kv679_dataloss_fb`.
+#[tokio::test]
+async fn entry_02_the_old_copy_of_a_fallback_takes_no_clock_back() -> Result<()> {
+    let mut cluster = Cluster::start(5).await?;
+    let (owners, fallbacks) = owners_and_others(&cluster, 5, "clock").await?;
+    ensure!(owners.len() == 3, "{owners:?}");
+    let (writer, silent) = (owners[0], &owners[1..]);
+    for &node in silent {
+        cluster.kill(node).await?;
+    }
+    let through_writer = url(&cluster, writer, "clock");
+    let first = put_blind(&through_writer, "one").await?.expect(204)?;
+    ensure!(first.receipt()?["fallbacks"] > 0, "{:?}", first.receipt()?);
+    for &node in &fallbacks {
+        cluster.kill(node).await?;
+    }
+    for &node in silent {
+        cluster.spawn(node)?;
+    }
+    let (by_all, seen) = (format!("{through_writer}?pw=3"), first.context()?);
+    eventually(HEAL_TIME_MAX, || async { put_with(&by_all, "two", &seen).await?.expect(204) }).await?;
+    for &node in &owners {
+        cluster.kill(node).await?;
+    }
+    let lost = lose(cluster.data_dir(writer), &[Family::Records, Family::Leaves, Family::Dead, Family::Due])?;
+    ensure!(lost > 0, "nothing was lost");
+    for &node in fallbacks.iter().chain([&writer]) {
+        cluster.spawn(node)?;
+    }
+    // Read repair gives it the copy that the fallbacks have kept since the first write.
+    eventually(HEAL_TIME_MAX, || expect_values(&through_writer, &["one"])).await?;
+    put_blind(&through_writer, "three").await?.expect(204)?;
+    for &node in silent {
+        cluster.spawn(node)?;
+    }
+    cluster.await_ready().await?;
+    let (c, mut checks) = (&cluster, Checks::new());
+    checks
+        .run("what was acknowledged last is there, twice", are_everywhere(c, "clock", &["three", "two"]))
+        .await;
     checks.finish(&[&cluster])
 }

@@ -235,7 +235,7 @@ fn replica_json(
     snapshot: &Snapshot,
     tokens: &TokenKey,
 ) -> Value {
-    let zone = snapshot.view.members.get(&replica.node).map(|member| member.description.zone.0.as_str());
+    let zone = snapshot.view.members.get(&replica.node).map(|member| member.seat.zone.0.as_str());
     let mut all = json!({
         "node": replica.node.to_string(),
         "zone": zone,

@@ -12,6 +12,7 @@ use crate::node::Node;
 use crate::world::World;
 use http::{Response, StatusCode};
 use ring::ids::{NodeId, Partition};
+use ring::members::Status;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -23,13 +24,24 @@ pub(super) fn ready<W: World>(node: &Node<W>) -> Response<ReplyBody> {
     }
     match node.objection() {
         Some(objection) => reasons.push(objection.to_owned()),
-        None if node.is_joining() => reasons.push("this node is joining and not filled yet".to_owned()),
+        None if node.is_joining() => reasons.push(joining(node).to_owned()),
         None => {}
     }
     if !node.cluster.snapshot().is_removed(node.id()) {
         reasons.extend(out_of_reach(&node.cluster.snapshot(), &unheard(node)));
     }
     answer(&reasons)
+}
+
+/// What a node that owns nothing yet waits for.
+fn joining<W: World>(node: &Node<W>) -> &'static str {
+    let status = node.cluster.snapshot().view.members.get(&node.id()).map(|member| member.status);
+    match status {
+        Some(Status::Joining) => {
+            "this node is joining, and waits for an operator: cartwheel cluster join, then commit"
+        }
+        _ => "this node is joining and not filled yet",
+    }
 }
 
 /// Whom this node does not hear. Requests give the silent a moment after a start; who promises a quorum does not.
