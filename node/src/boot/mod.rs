@@ -2,7 +2,6 @@
 //!
 //! `main` and a simulated host call the very same [`run`].
 
-mod derive;
 mod front;
 mod identity;
 
@@ -10,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, Join};
 use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, sift, surplus, swim};
 use crate::http::metrics;
-use crate::lane::{Core, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees};
+use crate::lane::{Core, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::pace::Pace;
 use crate::node::past::{Past, Standing};
@@ -83,8 +82,8 @@ pub async fn run<W: World>(
     bound: Option<oneshot::Sender<Bound>>,
 ) -> Result<(), BootError> {
     let store = world.open_store(&config.data_dir)?;
-    derive::derive(&store)?;
     let identity = Identity::load(&world, &store, &config)?;
+    derive(&store)?;
     let http_listener = bind(&world, "http", config.http).await?;
     let peer_listener = bind(&world, "peer", config.peer).await?;
     let addresses = Bound { http: local_addr(&http_listener), peer: local_addr(&peer_listener) };

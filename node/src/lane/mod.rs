@@ -12,6 +12,7 @@
 
 mod core;
 mod damage;
+mod derive;
 mod earliest;
 mod expiry;
 mod hints;
@@ -21,6 +22,7 @@ mod sift;
 
 pub use core::{Core, LetGo, Shared, Trees, leaf_row};
 pub use damage::Gaps;
+pub use derive::derive;
 pub use earliest::{Due, Earliest};
 pub use job::{Job, Sift, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};

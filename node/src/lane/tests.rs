@@ -19,6 +19,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
+#[path = "derive_tests.rs"]
+mod derive;
 #[path = "sift_tests.rs"]
 mod sift;
 

@@ -157,6 +157,11 @@ pub trait Store: Clone + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether it takes no more writes, for what was found to be spoiled: the process is to end.
+    fn is_fenced(&self) -> bool {
+        false
+    }
+
     /// That is done, and durable.
     fn lacks_nothing(&self) -> Result<(), StoreError> {
         Ok(())

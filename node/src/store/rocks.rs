@@ -28,10 +28,11 @@
 use super::{Batch, Change, FAMILIES, Family, OpenError, Row, Store, StoreError};
 use bytes::Bytes;
 use rocksdb::{DBWithThreadMode, ReadOptions, SingleThreaded, WriteBatch, WriteOptions};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use synced::Synced;
 
 mod directory;
@@ -41,6 +42,10 @@ mod synced;
 
 // The set of families is fixed at open, so handles need no lock: `SingleThreaded` means just that, and is `Sync`.
 type Db = DBWithThreadMode<SingleThreaded>;
+
+/// What helps where nothing can be read around any more.
+const REPLACE: &str = "this disk has spoiled what can't be read around: start with an empty data directory, and let the new node \
+                       take this one's place (cartwheel cluster replace)";
 
 /// A data directory that was opened. Clones share it; dropping the last one closes it.
 #[derive(Clone)]
@@ -56,6 +61,7 @@ struct Inner {
     mark: Synced,
     has_lost_writes: bool,
     lacks: Vec<Family>,
+    spoiled: Mutex<BTreeSet<Family>>,
     synced: WriteOptions,
     unsynced: WriteOptions,
     _lock: File,
@@ -69,6 +75,8 @@ impl RocksStore {
         if !lacks.is_empty() {
             // Closed again: an open makes the families that are missing.
             let mut db = open_database(dir)?;
+            // The leaves are the only list of what a spoiled block of the records held. They are not given up for nothing.
+            check_records(&db).map_err(|why| directory::refused(dir, &why))?;
             for family in &lacks {
                 db.drop_cf(settings::name(*family))
                     .map_err(|error| directory::refused_by_engine(dir, &error))?;
@@ -91,6 +99,7 @@ impl RocksStore {
                 mark,
                 has_lost_writes,
                 lacks,
+                spoiled: Mutex::default(),
                 synced,
                 unsynced: WriteOptions::default(),
                 _lock: lock,
@@ -182,6 +191,10 @@ impl Store for RocksStore {
         self.inner.lacks.clone()
     }
 
+    fn is_fenced(&self) -> bool {
+        self.inner.fenced.load(Ordering::Acquire)
+    }
+
     fn lacks_nothing(&self) -> Result<(), StoreError> {
         spoiled::forget(&self.inner.dir).map_err(|error| StoreError::Io(error.to_string()))
     }
@@ -221,10 +234,7 @@ impl Inner {
                 self.fenced.store(true, Ordering::Release);
                 match self.family_of(&text).filter(|family| spoiled::is_derived(*family)) {
                     Some(family) => StoreError::Io(format!("{text}; {}", self.is_made_anew(family))),
-                    None => StoreError::Io(format!(
-                        "{text}; this disk has spoiled what can't be read around: start with an empty data directory, and let \
-                         the new node take this one's place (cartwheel cluster replace)"
-                    )),
+                    None => StoreError::Io(format!("{text}; {REPLACE}")),
                 }
             }
         }
@@ -243,6 +253,9 @@ impl Inner {
 
     fn is_made_anew(&self, family: Family) -> String {
         let name = settings::name(family);
+        if !self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert(family) {
+            return format!("the family {name} is noted already");
+        }
         match spoiled::note(&self.dir, family) {
             Ok(()) => format!("the next start makes the family {name} anew"),
             Err(error) => {
@@ -256,9 +269,25 @@ impl Inner {
         let (stem, _) = text.split_once(".sst")?;
         let number = stem.rsplit('/').next().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))?;
         let files = self.db.live_files().ok()?;
-        let file = files.into_iter().find(|file| file.name.contains(number))?;
+        let file =
+            files.into_iter().find(|file| file.name.trim_start_matches('/') == format!("{number}.sst"))?;
         FAMILIES.into_iter().find(|family| settings::name(*family) == file.column_family_name)
     }
+}
+
+/// Reads every record's block.
+fn check_records(db: &Db) -> Result<(), String> {
+    let records = db.cf_handle(settings::name(Family::Records)).expect("open() named every family");
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    let mut iterator = db.raw_iterator_cf_opt(records, options);
+    iterator.seek_to_first();
+    while iterator.valid() {
+        iterator.next();
+    }
+    iterator
+        .status()
+        .map_err(|error| format!("{error}, and what follows from the records is spoiled too; {REPLACE}"))
 }
 
 fn open_database(dir: &Path) -> Result<Db, OpenError> {

@@ -2,7 +2,7 @@
 //!
 //! RocksDB reads around nothing: a scan ends at such a block, and the first compaction that comes to it ends all writing, at
 //! every start again. What is derived from the records (leaves, dead, due) can be made anew, so those families are dropped as a
-//! whole at the next open, and `boot` writes them from the records. A text file, because the database may be what is broken.
+//! whole at the next open, if all records can be read, and the start writes them from these. A text file, because the database may be what is broken.
 
 #![expect(clippy::disallowed_methods, reason = "this is the disk of the real world")]
 
@@ -22,9 +22,9 @@ pub(super) fn is_derived(family: Family) -> bool {
 
 /// The families that the last process has found spoiled.
 pub(super) fn read(dir: &Path) -> io::Result<Vec<Family>> {
-    let text = match fs::read_to_string(dir.join(NAME)) {
+    let text = match fs::read(dir.join(NAME)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text?,
+        text => String::from_utf8_lossy(&text?).into_owned(),
     };
     let names = |family: &Family| text.lines().any(|line| line == settings::name(*family));
     Ok(FAMILIES.into_iter().filter(|family| is_derived(*family) && names(family)).collect())

@@ -1,7 +1,8 @@
 //! Writes anew what follows from the records, where the disk has spoiled it: leaves, and the lists of the dead and of what is due.
 //!
-//! Before anything relies on them: a tree over leaves that are not there would have this node fetch everything from the others,
-//! and hand on nothing.
+//! At the start, before anything relies on them: a tree over leaves that are not there would have this node fetch everything from
+//! the others, and hand on nothing. But after the start has noted what it found (`boot/identity.rs`): what is written here would
+//! hide that the log had lost its end.
 
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use bytes::Bytes;
@@ -16,12 +17,20 @@ const PAGE_BYTES: usize = 4 << 20;
 const UNREADABLE: Digest = Digest(0);
 
 /// Goes through all records, if the store lacks anything that follows from them.
-pub(super) fn derive<S: Store>(store: &S) -> Result<(), StoreError> {
+pub fn derive<S: Store>(store: &S) -> Result<(), StoreError> {
     let families = store.lacks();
     if families.is_empty() {
         return Ok(());
     }
     tracing::warn!(?families, "what the disk has spoiled is written anew from the records");
+    let records = write_anew(store, &families)?;
+    store.lacks_nothing()?;
+    tracing::warn!(records, "it is whole again");
+    Ok(())
+}
+
+/// Goes through all records. How many there are.
+fn write_anew<S: Store>(store: &S, families: &[Family]) -> Result<usize, StoreError> {
     let (mut from, mut count) = (Vec::new(), 0);
     loop {
         let rows = store.scan(Family::Records, &from, None, PAGE_ROWS, PAGE_BYTES)?;
@@ -35,9 +44,7 @@ pub(super) fn derive<S: Store>(store: &S) -> Result<(), StoreError> {
         store.write(batch, false)?;
     }
     store.write(Batch::default(), true)?;
-    store.lacks_nothing()?;
-    tracing::warn!(records = count, "it is whole again");
-    Ok(())
+    Ok(count)
 }
 
 /// What follows from one record.
@@ -54,4 +61,9 @@ fn rows_of(key: &Bytes, bytes: &Bytes, batch: &mut Batch) {
     for at in record.expiries() {
         batch.put(Family::Due, keys::due_key(at, partition, &id), Bytes::new());
     }
+}
+
+#[cfg(test)]
+pub(super) fn write_all_anew<S: Store>(store: &S) {
+    write_anew(store, &[Family::Leaves, Family::Dead, Family::Due]).expect("the disk is whole");
 }
