@@ -2,8 +2,9 @@
 //!
 //! | the target | then |
 //! | --- | --- |
-//! | owns the key, or is about to | the record goes there |
+//! | owns the key, and nobody is about to | the record goes there |
 //! | owns it no more (it left, was replaced, or the key moved) | the record goes to **every** owner of the key |
+//! | owns it, and others take it over | to every owner, those to come too: they may have fetched from the target already |
 //! | can't be reached, and this node leaves | the hint goes to the next node that stands in |
 //! | can't be reached | it waits, unless it is too old and nobody relies on it |
 //!
@@ -15,10 +16,11 @@
 //! What can't be delivered yet stands in nobody's way: a hint that waits for an owner that is away, or whose record the disk has
 //! spoiled, is passed over, and the ones behind it go.
 
+use super::readdress;
 use crate::lane::{HintRow, Job};
 use crate::limits::{
     HINT_BACKOFF_MAX, HINT_BACKOFF_MIN, HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_SCAN_BYTES, HINT_SCAN_ROWS,
-    HINT_TARGETS_AT_ONCE, HINT_TIMEOUT, HINTS_EVERY, HINTS_IN_FLIGHT,
+    HINT_TARGETS_AT_ONCE, HINT_TIMEOUT, HINTS_EVERY,
 };
 use crate::node::Node;
 use crate::node::hints::{Delivery, State};
@@ -159,7 +161,7 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
         let snapshot = node.cluster.snapshot();
         let concerned = |id: &ObjectId| {
             let plan = node.cluster.plan(&snapshot, id);
-            way == Way::There && (plan.owners.contains(&target) || plan.pending.contains(&target))
+            way == Way::There && plan.pending.is_empty() && plan.owners.contains(&target)
         };
         let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);
         let (there, elsewhere): (Vec<_>, Vec<_>) = ids.partition(concerned);
@@ -169,6 +171,9 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
     }
 }
 
+/// Deliveries in a row of which nothing could be stored: one record may be at odds with what is there, so many are the node.
+const REFUSED_MAX: usize = 3;
+
 /// What was passed over.
 #[derive(Default)]
 struct Left {
@@ -176,12 +181,15 @@ struct Left {
     damaged: usize,
     /// Somebody who is to have them is away or could not take them.
     refused: usize,
+    /// Owners that could not take their part in this round.
+    unable: BTreeSet<NodeId>,
 }
 
 impl Left {
     fn in_words(&self) -> Option<String> {
         let damaged = (self.damaged > 0).then(|| format!("{} records can't be read", self.damaged));
-        let refused = (self.refused > 0).then(|| format!("{} wait for an owner that is away", self.refused));
+        let refused = (self.refused > 0)
+            .then(|| format!("{} wait for an owner that is away or can't take them", self.refused));
         let both: Vec<String> = damaged.into_iter().chain(refused).collect();
         (!both.is_empty()).then(|| both.join("; "))
     }
@@ -236,7 +244,7 @@ async fn send_there<W: World>(
     credit: &mut usize,
     left: &mut Left,
 ) -> Result<(), String> {
-    let mut ids = ids.into_iter();
+    let (mut ids, mut refused) = (ids.into_iter(), 0);
     while to.stands(node) {
         let _work = node.begin_work();
         let records = next_records(node, &mut ids, *credit, &mut left.damaged);
@@ -260,10 +268,11 @@ async fn send_there<W: World>(
         let failed: BTreeSet<usize> = failed.into_iter().map(usize::from).collect();
         let mut at = 0..;
         sent.retain(|_| at.next().is_none_or(|at| !failed.contains(&at)));
-        if sent.is_empty() {
-            return Err("the node could not store any of it".to_owned());
-        }
         left.refused += failed.len();
+        refused = if sent.is_empty() { refused + 1 } else { 0 };
+        if refused == REFUSED_MAX {
+            return Err("the node can't store anything".to_owned());
+        }
         drop_hints(node, to, sent).await?;
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -298,69 +307,19 @@ async fn send_elsewhere<W: World>(
         if records.is_empty() {
             break;
         }
-        let mut done = stream::iter(records)
-            .map(|(id, record)| async move {
-                let stored = match &record {
-                    None => true,
-                    Some(record) if to.way == Way::ToAnother => hand_on(node, to.target, &id, record).await,
-                    Some(record) => to_owners(node, &id, record).await,
-                };
-                (stored, (id, record.as_deref().map(digest)))
-            })
-            .buffer_unordered(HINTS_IN_FLIGHT);
-        let mut stored = Vec::new();
-        while let Some((durable, sent)) = done.next().await {
-            if durable {
-                stored.push(sent);
-            } else {
-                left.refused += 1;
-            }
-        }
+        let (records, bare): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.is_some());
+        let records: Vec<_> = records.into_iter().filter_map(|(id, record)| Some((id, record?))).collect();
+        let count = records.len();
+        let done = match to.way {
+            Way::ToAnother => readdress::to_another(node, to.target, records).await,
+            _ => readdress::to_owners(node, records, &mut left.unable).await,
+        };
+        left.refused += count - done.len();
+        let stored = done.into_iter().map(|(id, record)| (id, Some(digest(&record))));
+        let stored = stored.chain(bare.into_iter().map(|(id, _)| (id, None))).collect();
         drop_hints(node, to, stored).await?;
     }
     Ok(())
-}
-
-/// Every owner takes it, of now and of the change under way. Those that were given up are not asked: the change that takes them out
-/// may be waiting for just this hint. And who leaves does not wait for an owner that is away, but lets another keep it for him;
-/// anybody else sends nothing until all are there, or every try would send it to the others again.
-async fn to_owners<W: World>(node: &Node<W>, id: &ObjectId, record: &Bytes) -> bool {
-    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
-    let plan = node.cluster.plan(&snapshot, id);
-    let counts = |owner: &&NodeId| **owner != node.id() && !snapshot.view.is_given_up(**owner, &doubted);
-    let owners = || plan.owners.iter().chain(&plan.pending).filter(counts);
-    if !snapshot.leaves(node.id()) && owners().any(|owner| doubted.contains(owner)) {
-        return false;
-    }
-    let mut stored = plan.owners.contains(&node.id());
-    for owner in owners() {
-        let away = doubted.contains(owner) && snapshot.leaves(node.id());
-        stored |= match away {
-            true if !hand_on(node, *owner, id, record).await => return false,
-            true => false,
-            false if node.store_at(*owner, id.clone(), record.clone(), HINT_TIMEOUT).await != Ok(true) => {
-                return false;
-            }
-            false => true,
-        };
-    }
-    stored
-}
-
-/// Finds another node to keep a hint. The first that takes it is enough: it says so once the hint is durable.
-async fn hand_on<W: World>(node: &Node<W>, target: NodeId, id: &ObjectId, record: &Bytes) -> bool {
-    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
-    let plan = node.cluster.plan(&snapshot, id);
-    let others = plan.fallbacks.iter().chain(&plan.owners).chain(&plan.pending);
-    for other in others.filter(|other| **other != node.id() && **other != target && !doubted.contains(other))
-    {
-        let head = Ask::Store { id: id.clone(), hint_for: Some(target), sync: true };
-        let kept = node.ask(*other, Message { head, body: record.clone() }, HINT_TIMEOUT).await;
-        if matches!(kept, Ok(Message { head: Answer::Stored { durable: true }, .. })) {
-            return true;
-        }
-    }
-    false
 }
 
 async fn drop_hints<W: World>(node: &Node<W>, to: Route, delivered: Vec<Sent>) -> Result<(), String> {

@@ -9,6 +9,7 @@ pub mod hints;
 pub mod join;
 mod parting;
 pub mod past;
+mod readdress;
 pub mod reap;
 pub mod scrub;
 pub mod shape;

@@ -108,27 +108,11 @@ async fn hand_to<W: World>(
     regime: u64,
     records: Vec<(ObjectId, Bytes)>,
 ) -> Result<(), Refusal> {
-    let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
-    let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
     let asked = if planted::is(Bug::SurplusDropped) { &[] } else { owners };
     for owner in asked {
-        let ask = Message { head: Ask::Lacks, body: body.clone() };
-        let lacking = match node.ask(*owner, ask, LACKS_TIMEOUT).await {
-            Ok(Message { head: Answer::Lacking(lacking), .. }) => lacking,
-            Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal),
-            _ => return Err(Refusal::Unavailable(format!("{owner} does not answer"))),
-        };
-        let sent: Vec<(ObjectId, Bytes)> =
-            lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned()).collect();
-        let mut sent = stream::iter(sent)
-            .map(|(id, record)| node.store_at(*owner, id, record, LACKS_TIMEOUT))
-            .buffer_unordered(PULL_MERGES);
-        while let Some(stored) = sent.next().await {
-            if stored != Ok(true) {
-                return Err(Refusal::Unavailable(format!("{owner} did not take a record")));
-            }
-        }
+        give(node, *owner, &records).await?;
     }
+    let leaves = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect::<Vec<Leaf>>();
     let dropped = leaves.into_iter().map(|(id, held)| async move {
         if !node.cluster.snapshot().is_removed(node.id()) {
             return node.lane.run(|reply| Job::DropCopy { id, held, regime, reply }).await;
@@ -141,6 +125,34 @@ async fn hand_to<W: World>(
     let mut dropped = stream::iter(dropped).buffer_unordered(PULL_MERGES);
     while let Some(gone) = dropped.next().await {
         gone?;
+    }
+    Ok(())
+}
+
+/// Lets another node have what it lacks of these records, durably; what it has is not sent.
+pub(super) async fn give<W: World>(
+    node: &Node<W>,
+    to: NodeId,
+    records: &[(ObjectId, Bytes)],
+) -> Result<(), Refusal> {
+    for records in records.chunks(LACKS_ROWS_MAX) {
+        let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
+        let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
+        let lacking = match node.ask(to, Message { head: Ask::Lacks, body }, LACKS_TIMEOUT).await {
+            Ok(Message { head: Answer::Lacking(lacking), .. }) => lacking,
+            Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal),
+            _ => return Err(Refusal::Unavailable(format!("{to} does not answer"))),
+        };
+        let sent: Vec<(ObjectId, Bytes)> =
+            lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned()).collect();
+        let mut sent = stream::iter(sent)
+            .map(|(id, record)| node.store_at(to, id, record, LACKS_TIMEOUT))
+            .buffer_unordered(PULL_MERGES);
+        while let Some(stored) = sent.next().await {
+            if stored != Ok(true) {
+                return Err(Refusal::Unavailable(format!("{to} did not take a record")));
+            }
+        }
     }
     Ok(())
 }

@@ -118,7 +118,11 @@ impl<W: World> Node<W> {
             Ask::Sizes => self.sizes().map_or_else(refused, |sizes| Message::of(Answer::Sizes(sizes))),
             Ask::Transfers => Message::of(Answer::Transfers(self.transfers_here())),
             Ask::StoreMany if self.is_behind(table) => refused(Refusal::StaleTables),
-            Ask::StoreMany => self.answer_store_many(&message.body).await.unwrap_or_else(refused),
+            Ask::StoreMany => match self.answer_store_many(&message.body).await {
+                // Whoever takes over may have fetched meanwhile, and the sender drops nothing that is refused.
+                Ok(_) if self.is_behind(table) => refused(Refusal::StaleTables),
+                answer => answer.unwrap_or_else(refused),
+            },
             Ask::Lacks => self.answer_lacks(&message.body).await.unwrap_or_else(refused),
             Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
             Ask::Repair { partition, bucket, key } => {

@@ -1,0 +1,94 @@
+//! Hints that go to others than the node for which they were kept: to every owner of a key that has moved, or, from a node that
+//! leaves, to another that stands in.
+//!
+//! Owners are asked what they lack before anything is sent. So while one of them is away the others get what they lack once, and
+//! each further try costs them a comparison of digests.
+
+use super::surplus::give;
+use crate::limits::{HINT_TIMEOUT, HINTS_IN_FLIGHT};
+use crate::node::Node;
+use crate::world::World;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ring::ids::{NodeId, ObjectId};
+use ring::wire::peer::{Answer, Ask, Message};
+use std::collections::{BTreeMap, BTreeSet};
+
+type Records = Vec<(ObjectId, Bytes)>;
+
+/// Gives every owner, of now and of the change under way, what it lacks; the records that all of them have now. Those that were
+/// given up are not asked: the change that takes them out may be waiting for just this hint. Who could not take its part is added
+/// to `unable`, and not asked again in this round.
+pub(super) async fn to_owners<W: World>(
+    node: &Node<W>,
+    records: Records,
+    unable: &mut BTreeSet<NodeId>,
+) -> Records {
+    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+    let mut groups: BTreeMap<(bool, Vec<NodeId>), Records> = BTreeMap::new();
+    for (id, record) in records {
+        let plan = node.cluster.plan(&snapshot, &id);
+        let counts = |owner: &NodeId| *owner != node.id() && !snapshot.view.is_given_up(*owner, &doubted);
+        let others = plan.owners.iter().chain(&plan.pending).copied().filter(counts).collect();
+        groups.entry((plan.owners.contains(&node.id()), others)).or_default().push((id, record));
+    }
+    let mut stored = Vec::new();
+    for ((owns, others), records) in groups {
+        if have_all(node, owns, &others, &records, unable).await {
+            stored.extend(records);
+        }
+    }
+    stored
+}
+
+/// Whether all of these owners have the records now. A node that leaves does not wait for one that is away, but lets another keep
+/// them for it.
+async fn have_all<W: World>(
+    node: &Node<W>,
+    owns: bool,
+    others: &[NodeId],
+    records: &Records,
+    unable: &mut BTreeSet<NodeId>,
+) -> bool {
+    let (leaves, doubted) = (node.cluster.snapshot().leaves(node.id()), node.cluster.doubted());
+    let (mut some, mut all) = (owns, true);
+    for owner in others {
+        if doubted.contains(owner) && leaves {
+            all &= to_another(node, *owner, records.clone()).await.len() == records.len();
+        } else if doubted.contains(owner) || unable.contains(owner) {
+            all = false;
+        } else if let Err(refusal) = give(node, *owner, records).await {
+            tracing::debug!(%owner, %refusal, "an owner can't have what was kept for another");
+            unable.insert(*owner);
+            all = false;
+        } else {
+            some = true;
+        }
+    }
+    some && all
+}
+
+/// Lets other nodes keep hints for the target; the records for which one does.
+pub(super) async fn to_another<W: World>(node: &Node<W>, target: NodeId, records: Records) -> Records {
+    let kept = stream::iter(records).map(|(id, record)| async move {
+        let kept = hand_on(node, target, &id, &record).await;
+        kept.then_some((id, record))
+    });
+    kept.buffer_unordered(HINTS_IN_FLIGHT).filter_map(std::future::ready).collect().await
+}
+
+/// Finds another node to keep a hint. The first that takes it is enough: it says so once the hint is durable.
+async fn hand_on<W: World>(node: &Node<W>, target: NodeId, id: &ObjectId, record: &Bytes) -> bool {
+    let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+    let plan = node.cluster.plan(&snapshot, id);
+    let others = plan.fallbacks.iter().chain(&plan.owners).chain(&plan.pending);
+    for other in others.filter(|other| **other != node.id() && **other != target && !doubted.contains(other))
+    {
+        let head = Ask::Store { id: id.clone(), hint_for: Some(target), sync: true };
+        let kept = node.ask(*other, Message { head, body: record.clone() }, HINT_TIMEOUT).await;
+        if matches!(kept, Ok(Message { head: Answer::Stored { durable: true }, .. })) {
+            return true;
+        }
+    }
+    false
+}
