@@ -13,7 +13,7 @@
 use crate::lane::{Job, leaf_row};
 use crate::limits::{AAE_TIMEOUT, GAPS_AT_ONCE, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST};
 use crate::node::Node;
-use crate::store::{Family, Store, keys};
+use crate::store::{Batch, Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
 use ring::ids::{NodeId, ObjectId, Partition};
@@ -31,6 +31,11 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             biased;
             _ = shutdown.changed() => return,
             _ = tick.tick() => {}
+        }
+        if node.store.is_fenced() {
+            // Somebody has met a spoiled block that can't be read around. A node that nobody writes to would go on half blind: this
+            // write is refused, and ends it.
+            let _ = node.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await;
         }
         if node.now() >= rests_until {
             tokio::select! {
@@ -110,7 +115,9 @@ async fn mend_gaps<W: World>(node: &Node<W>, after: Option<ObjectId>) -> Option<
 
 /// Puts the other owners' copies in the place of a spoiled one, or merges them with what has taken it. Only when all of them have
 /// answered does the copy count again. If each says that it has none, what can't be read is of no use to anybody and goes, for it
-/// would refuse this key for ever; as long as one of them is silent it stays as it is, and is looked at again.
+/// would refuse this key for ever; as long as one of them is silent it stays as it is, and is looked at again. The settled owners are
+/// those to ask, during a change of the tables too: they have everything that was acknowledged, and a change waits for this copy
+/// if it can't be handed on.
 async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let plan = node.cluster.plan(&snapshot, &id);
@@ -129,7 +136,8 @@ async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
         answered += 1;
     }
     let has_gap = node.gaps.has(&id);
-    if answered < owners.len() || !snapshot.regime.is_settled() || (owners.is_empty() && !has_gap) {
+    let same_tables = node.cluster.snapshot().regime.name() == snapshot.regime.name();
+    if answered < owners.len() || !same_tables || (owners.is_empty() && !has_gap) {
         return;
     }
     node.lock_aae().healed += u64::from(stored > 0);

@@ -53,6 +53,7 @@ async fn carry_out(client: &Client<SimTransport>, order: &Order, tries: u32) -> 
         let member = cluster.members.iter().find(|member| member.id == id);
         member.map(|member| (member.status.as_str(), member.reachable))
     };
+    let is_gone = |id: &NodeId| matches!(status(id), Some(("removed" | "leaving", _)));
     let (Order::Leave(goes) | Order::Replace { old: goes, .. }) = order;
     let change = match (status(goes), order) {
         // Somebody else had let the old one go: the new one just comes in.
@@ -62,6 +63,11 @@ async fn carry_out(client: &Client<SimTransport>, order: &Order, tries: u32) -> 
             None => return false,
         },
         (Some(("removed", _)), Order::Leave(_)) => return true,
+        // Who was to take the place has left meanwhile, by another order: then the old one just goes.
+        (Some((_, true)), Order::Replace { new, .. }) if is_gone(new) => return true,
+        (Some(_), Order::Replace { old, new }) if is_gone(new) && status(old) != Some(("leaving", false)) => {
+            Change::Leave(old.to_string())
+        }
         (Some(("leaving", false)), Order::Replace { old, .. }) if tries % ROUND == 2 => {
             Change::LeaveByForce { leave: old.to_string(), force: true }
         }
