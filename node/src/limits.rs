@@ -188,11 +188,13 @@ pub const HINT_CREDIT_IDLE: u32 = 1 << 20;
 /// Bytes that it asks for while clients or other nodes wait for it: 64 records of 1 KiB, a few milliseconds of its lane.
 pub const HINT_CREDIT_BUSY: u32 = 64 << 10;
 
-/// How long it then wants to be left alone: 64 KiB in 10 ms and what they take are some 5 MiB in a second from each keeper.
-pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(10);
+/// How long it then wants to be left alone: 64 KiB in 20 ms and what they take are some 3 MiB in a second from each keeper, so
+/// 100,000 hints of 1 KiB from two take 20 s.
+pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(20);
 
-/// The same while clients wait longer than in calm times.
-pub const HINT_PAUSE_FELT: Duration = Duration::from_millis(20);
+/// The same while clients wait longer than in calm times: those 100,000 then take 28 s. With half of both pauses the slowest of a
+/// hundred requests took more than twice as long as before.
+pub const HINT_PAUSE_FELT: Duration = Duration::from_millis(34);
 
 /// How long after the last request a node counts as busy.
 pub const BUSY_FOR: Duration = Duration::from_secs(1);
