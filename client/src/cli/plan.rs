@@ -139,7 +139,9 @@ pub(crate) fn print(plan: &Plan, terminal: &mut Terminal<'_>) {
         terminal.line(&format!("staged: {}", Change::in_words(change)));
     }
     for node in &plan.unreachable {
-        terminal.line(&format!("{node} can't be reached: nobody waits for what only it has"));
+        terminal.line(&format!(
+            "{node} can't be reached: where half of the owners are heard, nobody waits for it"
+        ));
     }
     if plan.partitions_without_most_owners > 0 {
         terminal.line(&format!(

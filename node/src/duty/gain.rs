@@ -82,10 +82,11 @@ impl Wanted {
     /// Who is missing, in words.
     fn missing<W: World>(&self, node: &Node<W>) -> Option<String> {
         let group = self.sources.keys().find(|group| !self.is_heard(node, group))?;
-        let owner = self.sources[group]
-            .iter()
-            .find(|owner| self.heard.get(group).is_none_or(|heard| !heard.contains(owner)))?;
         let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
+        let unheard = |owner: &&NodeId| self.heard.get(group).is_none_or(|heard| !heard.contains(owner));
+        let given_up = |owner: &&NodeId| snapshot.view.is_given_up(**owner, &doubted);
+        // One that is given up as well would be excused if this one came back.
+        let owner = self.sources[group].iter().filter(unheard).min_by_key(given_up)?;
         if fill::lacks_most(&snapshot.view, &self.sources[group], &doubted) {
             return Some(format!(
                 "most owners of partition {} leave and can't be reached, and what only they have would be lost: bring one \
@@ -93,7 +94,11 @@ impl Wanted {
                 group.partition.0
             ));
         }
-        Some(format!("partition {} could not be fetched from {owner} yet", group.partition.0))
+        let help = match doubted.contains(owner) {
+            true => ": it can't be reached; bring it back, or let it leave",
+            false => " yet",
+        };
+        Some(format!("partition {} could not be fetched from {owner}{help}", group.partition.0))
     }
 
     fn hear<W: World>(&mut self, node: &Node<W>, owner: NodeId, group: Group) {

@@ -280,7 +280,8 @@ impl View {
             Change::Set { id, weight, zone } => {
                 let member = self.member(at, *id)?;
                 let weight = weight.unwrap_or(member.seat.weight);
-                let zone = zone.clone().unwrap_or_else(|| member.seat.zone.clone());
+                let wanted = zone.as_ref();
+                let zone = wanted.unwrap_or(&member.seat.zone).clone();
                 let unfit = |field, why| ChangeError::Unfit { at, field, why };
                 if !(1..=WEIGHT_MAX).contains(&weight) {
                     return Err(unfit("/set/weight", format!("a weight is 1 to {WEIGHT_MAX}, not {weight}")));
@@ -288,7 +289,7 @@ impl View {
                 if zone.0.len() > TEXT_BYTES_MAX {
                     return Err(unfit("/set/zone", format!("a zone has at most {TEXT_BYTES_MAX} bytes")));
                 }
-                if zone.0.chars().any(char::is_control) {
+                if wanted.is_some_and(|zone| zone.0.chars().any(char::is_control)) {
                     return Err(unfit("/set/zone", "a zone has no control characters".to_owned()));
                 }
                 if member.status > Status::Up {

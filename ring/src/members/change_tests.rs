@@ -66,6 +66,19 @@ fn a_hash_names_what_its_author_has_seen() {
 }
 
 #[test]
+fn whoever_looked_at_the_leave_of_a_living_node_has_not_looked_at_that_of_a_silent_one() {
+    let mut view = cluster(4);
+    stage(&mut view, &[Change::leave(NodeId(1)), Change::Join(NodeId(9))]).unwrap();
+    let (nobody, gone) = (BTreeSet::new(), BTreeSet::from([NodeId(1)]));
+    let seen = view.plan_hash(&nobody);
+    assert_eq!(view.plan_hash(&BTreeSet::from([NodeId(2)])), seen, "who stays makes no difference");
+    let now = view.plan_hash(&gone);
+    assert_eq!(view.clone().commit(NodeId(2), seen, N, &gone), Err(ChangeError::OtherPlan { now }));
+    assert_eq!(view.commit(NodeId(2), now, N, &gone), Ok(()));
+    assert_eq!(view.members[&NodeId(1)].status, Status::Lost);
+}
+
+#[test]
 fn too_few_are_never_left() {
     let mut view = cluster(3);
     assert_eq!(

@@ -222,7 +222,7 @@ async fn plan_json<W: World>(node: &Node<W>, view: &View) -> Value {
         "changes": changes,
         "hash": format!("{:016x}", view.plan_hash(&lost)),
         "unreachable": unreachable,
-        "partitions_without_most_owners": without_most_owners(view, after, snapshot.n_most(), &lost),
+        "partitions_without_most_owners": without_most_owners(view, after, &snapshot.ns.all(), &lost),
         "partitions_to_move": moves.partitions,
         "bytes_to_move": moves.bytes,
         "nodes": moves.nodes,
@@ -232,9 +232,11 @@ async fn plan_json<W: World>(node: &Node<W>, view: &View) -> Value {
 
 /// Of how many partitions most owners would go without being heard. What only these have would be lost, so without force the
 /// change waits for one of them.
-fn without_most_owners(before: &View, after: &View, n: usize, lost: &BTreeSet<NodeId>) -> usize {
+fn without_most_owners(before: &View, after: &View, ns: &BTreeSet<u8>, lost: &BTreeSet<NodeId>) -> usize {
     let table = Table::of(&before.settled.layout, 0);
-    let lacks = |partition: &Partition| fill::lacks_most(after, table.owners(*partition, n), lost);
+    let lacks = |partition: &Partition| {
+        ns.iter().any(|n| fill::lacks_most(after, table.owners(*partition, usize::from(*n)), lost))
+    };
     (0..before.settled.layout.partitions()).map(Partition).filter(lacks).count()
 }
 
