@@ -1,22 +1,24 @@
 //! Replicas become equal without a client's read, and nothing is repaired that is equal.
 //!
 //! Divergence that no hint knows of is made as it happens in life: a node is away for longer than the others have room for
-//! hints. (A directory that is put back from a copy would compare itself before it is ready.) Entries 32 and 33 of the
-//! catalogue of known failures; trees that are gone, entry 31, are in `damage`.
+//! hints. (A directory that is put back from a copy would compare itself before it is ready.) Entries 13 and 32 of the
+//! catalogue of known failures; how soon such a difference is found, entry 33, is in `found`, and trees that are gone, entry 31,
+//! are in `damage`.
 
 use crate::rollback::log_of;
-use crate::support::{eventually, put_blind, put_with};
+use crate::support::{eventually, put_blind};
 use anyhow::{Context, Result, ensure};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
-use tests::http::{self, bucket_url, key_url};
+use tests::http::{self, encode, key_url};
 
 pub(crate) const BUCKET: &str = "aae";
-const KEYS: usize = 120;
+pub(crate) const KEYS: usize = 120;
 pub(crate) const HEAL_TIME_MAX: Duration = Duration::from_secs(60);
-const SETTINGS_SPREAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Rounds of each node after which an idle cluster must have repaired nothing.
 pub(crate) const IDLE_ROUNDS: u64 = 4;
 
@@ -37,7 +39,7 @@ pub(crate) async fn all_counted(c: &Cluster, what: &str) -> Result<u64> {
 }
 
 /// A cluster that has no room for a single hint.
-async fn forgetful(count: usize) -> Result<Cluster> {
+pub(crate) async fn forgetful(count: usize) -> Result<Cluster> {
     let mut cluster = Cluster::prepare(count)?;
     cluster.set("CARTWHEEL_LIMITS_HINT_BYTES", "0");
     for index in 0..count {
@@ -47,10 +49,15 @@ async fn forgetful(count: usize) -> Result<Cluster> {
     Ok(cluster)
 }
 
+pub(crate) async fn explained(c: &Cluster, bucket: &str, key: &str) -> Result<Value> {
+    let through = c.running().next().context("no node runs")?;
+    let url = format!("{}/v1/explain?bucket={bucket}&key={}", c.url(through), encode(key));
+    http::get(url).send().await?.expect(200)?.json()
+}
+
 /// Every replica that owns the key holds the same record. `/v1/explain` looks and repairs nothing.
-async fn is_converged(c: &Cluster, bucket: &str, key: &str) -> Result<()> {
-    let url = format!("{}/v1/explain?bucket={bucket}&key={key}", c.url(0));
-    let told: Value = http::get(url).send().await?.expect(200)?.json()?;
+pub(crate) async fn is_converged(c: &Cluster, bucket: &str, key: &str) -> Result<()> {
+    let told = explained(c, bucket, key).await?;
     ensure!(told["verdict"] == "converged", "{told}");
     Ok(())
 }
@@ -64,8 +71,11 @@ pub(crate) async fn all_converged(c: &Cluster, bucket: &str, keys: usize) -> Res
 
 /// Each node has met the others so many times more.
 pub(crate) async fn rounds(c: &Cluster, more: u64) -> Result<()> {
+    let mut before = Vec::new();
     for node in 0..c.count() {
-        let before = counted(c, node, "exchanges").await?;
+        before.push(counted(c, node, "exchanges").await?);
+    }
+    for (node, before) in before.into_iter().enumerate() {
         eventually(HEAL_TIME_MAX, || async {
             let now = counted(c, node, "exchanges").await?;
             ensure!(now >= before + more, "node {node} has had {} rounds", now - before);
@@ -76,88 +86,10 @@ pub(crate) async fn rounds(c: &Cluster, more: u64) -> Result<()> {
     Ok(())
 }
 
-/// A third is written before the node goes, the rest while it is away; what was there is overwritten, or deleted.
-async fn write(c: &Cluster, bucket: &str, from: usize, to: usize) -> Result<()> {
+pub(crate) async fn write(c: &Cluster, bucket: &str, from: usize, to: usize) -> Result<()> {
     for number in from..to {
         put_blind(&key_url(&c.url(number % 2), bucket, format!("k{number}")), "first").await?;
     }
-    Ok(())
-}
-
-async fn change(c: &Cluster, bucket: &str, to: usize) -> Result<()> {
-    for number in 0..to {
-        let url = key_url(&c.url(number % 2), bucket, format!("k{number}"));
-        let context = http::get(&url).send().await?.expect(200)?.context()?;
-        if number % 3 == 0 {
-            http::delete(&url).context(&context).send().await?.expect(204)?;
-        } else {
-            put_with(&url, "second", &context).await?;
-        }
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn entry_33_what_no_hint_knows_of_is_repaired_without_a_read() -> Result<()> {
-    let mut cluster = forgetful(3).await?;
-    let settings = bucket_url(&cluster.url(0), "pair");
-    // One of two is enough: a fallback has no room to stand in for the other.
-    http::put(&settings)
-        .json(&json!({ "n": 2, "w": 1, "r": 1 }))
-        .send()
-        .await?
-        .expect_one_of(&[200, 201, 204])?;
-    eventually(SETTINGS_SPREAD_TIME_MAX, || async {
-        for node in 0..3 {
-            let told: Value =
-                http::get(bucket_url(&cluster.url(node), "pair")).send().await?.expect(200)?.json()?;
-            ensure!(told["n"] == 2, "{told}");
-        }
-        Ok(())
-    })
-    .await?;
-    for bucket in [BUCKET, "pair"] {
-        write(&cluster, bucket, 0, KEYS / 3).await?;
-    }
-    cluster.stop(2).await?;
-    for bucket in [BUCKET, "pair"] {
-        change(&cluster, bucket, KEYS / 3).await?;
-        write(&cluster, bucket, KEYS / 3, KEYS).await?;
-    }
-    cluster.restart(2).await?;
-    let c = &cluster;
-    let mut checks = Checks::new();
-    ensure!(is_converged(c, BUCKET, "k100").await.is_err(), "what it missed is not here yet");
-    for bucket in [BUCKET, "pair"] {
-        checks
-            .run(
-                &format!("all replicas of {bucket} become equal"),
-                eventually(HEAL_TIME_MAX, || all_converged(c, bucket, KEYS)),
-            )
-            .await;
-    }
-    let repaired = all_counted(c, "repairs").await?;
-    ensure!(repaired >= KEYS as u64, "only {repaired} repairs were counted");
-    checks.run("every node says how far it has come", says_what_it_knows(c)).await;
-    rounds(c, 1).await?;
-    checks.run("equal replicas repair nothing", repairs_nothing(c, rounds(c, IDLE_ROUNDS))).await;
-    checks.finish(&[&cluster])
-}
-
-async fn says_what_it_knows(c: &Cluster) -> Result<()> {
-    for node in 0..3 {
-        eventually(HEAL_TIME_MAX, || async {
-            let told = aae(c, node).await?;
-            ensure!(told["building"] == 0 && told["last_exchange"].is_string(), "{told}");
-            let age = told["oldest_unverified_ms"].as_u64().context("no age")?;
-            ensure!(age < 30_000, "{told}");
-            ensure!(told["peers"].as_array().map(Vec::len) == Some(2), "{told}");
-            Ok(())
-        })
-        .await?;
-    }
-    let metrics = http::get(format!("{}/metrics", c.url(1))).send().await?.expect(200)?.text();
-    ensure!(metrics.contains("cartwheel_aae_oldest_unverified_seconds"), "{metrics}");
     Ok(())
 }
 
@@ -169,29 +101,51 @@ pub(crate) async fn repairs_nothing(c: &Cluster, meanwhile: impl Future<Output =
     Ok(())
 }
 
-/// A write that has reached one replica and not yet the other is no difference.
+/// So many writes in a second, each to a new key, one after the other by the clock. How many there were.
+async fn steady_load(c: &Cluster, per_second: u32, until: impl Future<Output = Result<()>>) -> Result<u64> {
+    let (mut clock, mut running) =
+        (tokio::time::interval(Duration::from_secs(1) / per_second), FuturesUnordered::new());
+    let (mut until, mut written) = (std::pin::pin!(until), 0);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut until => {
+                ended?;
+                break;
+            }
+            Some(done) = running.next(), if !running.is_empty() => drop::<http::Reply>(done?),
+            _ = clock.tick() => {
+                let url = key_url(&c.url(written % 3), BUCKET, format!("k{written}"));
+                running.push(async move { put_blind(&url, "v").await });
+                written += 1;
+            }
+        }
+    }
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(written as u64)
+}
+
+/// A write that has reached one replica and not yet the other is no difference. Of a node that repaired what it sees differ once, 8
+/// of 4,800 writes were seen to be repaired; none are, unless a machine is so busy that writes time out.
 #[tokio::test]
 async fn entry_32_replication_under_load_is_not_repaired() -> Result<()> {
+    const WRITES_PER_SECOND: u32 = 400;
+    const ROUNDS_UNDER_LOAD: u64 = 12;
     let cluster = Cluster::start(3).await?;
     let c = &cluster;
     rounds(c, 1).await?;
-    let load = async {
-        for round in 0..12 {
-            let writes = (0..100).map(|number| async move {
-                let url = key_url(&c.url((number + round) % 3), BUCKET, format!("r{round}k{number}"));
-                put_blind(&url, "v").await
-            });
-            for written in futures_util::future::join_all(writes).await {
-                written?;
-            }
-            rounds(c, 0).await?;
-        }
-        rounds(c, 2).await
-    };
     let before = all_counted(c, "repairs").await?;
-    load.await?;
+    let began = Instant::now();
+    let written = steady_load(c, WRITES_PER_SECOND, rounds(c, ROUNDS_UNDER_LOAD)).await?;
+    let rate = written as f64 / began.elapsed().as_secs_f64();
+    ensure!(rate > f64::from(WRITES_PER_SECOND) / 2.0, "only {rate:.0} writes a second were sent");
     let repaired = all_counted(c, "repairs").await? - before;
-    ensure!(repaired <= 1, "{repaired} of 1,200 writes were taken for differences");
+    ensure!(repaired * 2000 < written, "{repaired} of {written} writes were taken for differences");
+    // Two cycles: each node meets each of the two others twice.
+    repairs_nothing(c, rounds(c, 2 * 2)).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
 

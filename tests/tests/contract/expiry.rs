@@ -3,9 +3,12 @@
 //! Entry 42 of the catalogue of known failures. A node's calendar is off by an hour or two, other than before after each
 //! start; what counts is how much time has passed.
 
+use crate::rollback::lose;
+use crate::steps::{newcomer, settled};
 use crate::support::{eventually, is_skewed, key_urls, metric, put_blind};
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use node::store::Family;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tests::cluster::Cluster;
 use tests::http::{self, bucket_url, key_url};
@@ -171,6 +174,56 @@ async fn entry_42_what_a_dead_node_still_holds_does_not_come_back_with_it() -> R
     for node in 0..3 {
         ensure!(look(&cluster, node, "long").await?.status == 200, "what was to live longer is gone");
     }
+    Ok(())
+}
+
+/// What every running node must show of these keys now.
+async fn all_show(c: &Cluster, keys: &[String], status: u16) -> Result<()> {
+    for key in keys {
+        for node in c.running() {
+            let seen = look(c, node, key).await?.status;
+            ensure!(seen == status, "{key} through node {node}: {seen}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn entry_42_a_lifetime_runs_on_over_a_kill_a_transfer_and_lost_trees() -> Result<()> {
+    const LONGER: Duration = Duration::from_secs(30);
+    let (mut cluster, _) = settled(3).await?;
+    let keys: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
+    let began = Instant::now();
+    for (number, key) in keys.iter().enumerate() {
+        put_for(&cluster, number % 3, key, LONGER).await?;
+    }
+    let written = Instant::now();
+    // Each of the three old ones has something else behind it in the end.
+    cluster.kill(1).await?;
+    cluster.spawn(1)?;
+    cluster.stop(2).await?;
+    ensure!(lose(cluster.data_dir(2), &[Family::Leaves])? >= keys.len(), "there was no tree to lose");
+    cluster.spawn(2)?;
+    cluster.await_ready().await?;
+    let (third, joined) = newcomer(&mut cluster).await?;
+    cluster.change(0, &json!([{ "join": joined }])).await?;
+    cluster.await_settled(&[0, 1, 2, third], &[(joined.as_str(), "up")]).await?;
+    let c = &cluster;
+    let share = c.member_of(0, &joined).await?["partitions"].as_u64();
+    ensure!(share.is_some_and(|share| share > 0), "the newcomer has taken over nothing");
+    all_show(c, &keys, 200).await?;
+    ensure!(began.elapsed() + SLACK < LONGER, "their time was over before they were looked at");
+    tokio::time::sleep((LONGER + SLACK).saturating_sub(written.elapsed())).await;
+    all_show(c, &keys, 404).await?;
+    for key in &keys {
+        is_dropped(c, third, key).await?;
+    }
+    // Another kill, and the trees are built anew from what is there.
+    cluster.kill_all().await?;
+    (0..4).try_for_each(|node| cluster.spawn(node))?;
+    cluster.await_ready().await?;
+    stays_gone(&cluster, &keys, Duration::from_secs(3)).await?;
+    ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! it in another, for ever.
 
 use crate::rollback::lose;
+use crate::steps::settled;
 use crate::support::{copy, eventually, expect_values, put_back, put_blind, put_with, versions};
 use anyhow::{Context, Result, ensure};
 use node::store::Family;
@@ -119,25 +120,15 @@ async fn entry_03b_a_directory_that_is_put_back_and_starts_alone_loses_nothing()
     checks.finish(&[&cluster])
 }
 
-/// The owners of a key and the others, by their numbers.
-async fn owners_and_others(c: &Cluster, nodes: usize, key: &str) -> Result<(Vec<usize>, Vec<usize>)> {
-    let told = explained(c, key).await?;
-    let replicas = told["replicas"].as_array().with_context(|| format!("no replicas in {told}"))?;
-    let (mut owners, mut others) = (Vec::new(), Vec::new());
-    for node in 0..nodes {
-        let id = c.id(node).await?;
-        let owns = replicas.iter().any(|one| one["node"] == id.as_str());
-        if owns { owners.push(node) } else { others.push(node) }
-    }
-    Ok((owners, others))
-}
-
 /// Who has lost its copy and is given the older one of a fallback does not count on from there: riak_kv's test
 /// `kv679_dataloss_fb`.
 #[tokio::test]
 async fn entry_02_the_old_copy_of_a_fallback_takes_no_clock_back() -> Result<()> {
-    let mut cluster = Cluster::start(5).await?;
-    let (owners, fallbacks) = owners_and_others(&cluster, 5, "clock").await?;
+    let (mut cluster, ids) = settled(5).await?;
+    let list = explained(&cluster, "clock").await?["preference_list"].clone();
+    let list = list.as_array().context("no owners")?;
+    let (owners, fallbacks): (Vec<usize>, Vec<usize>) =
+        (0..5).partition(|node| list.iter().any(|owner| owner == ids[*node].as_str()));
     ensure!(owners.len() == 3, "{owners:?}");
     let (writer, silent) = (owners[0], &owners[1..]);
     for &node in silent {

@@ -1,10 +1,12 @@
 //! Hinted handoff over real processes: entries 24 to 28 of the catalogue of known failures. How they are delivered, entry 29, is
 //! in `delivery`.
 
-use crate::support::{eventually, put_blind};
+use crate::steps::{is_down, newcomer, nothing_is_left_over, settled};
+use crate::support::{eventually, keep_one_copy, put_blind};
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
@@ -47,14 +49,18 @@ pub(crate) async fn write(
     stream::iter(0..keys).map(put).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Every key that the node owns is on it: one replica is asked, and a node asks itself first.
+/// Every key that the node owns is on it: one replica is asked, and a node asks itself first. Of others an owner is asked.
 async fn holds_all(c: &Cluster, node: usize, keys: usize) -> Result<()> {
+    holds(c, node, 0..keys).await
+}
+
+async fn holds(c: &Cluster, node: usize, keys: impl Iterator<Item = usize>) -> Result<()> {
     let get = |key: usize| async move {
         let url = key_url(&c.url(node), BUCKET, format!("k{key}"));
         http::get(format!("{url}?r=1&sloppy=false")).send().await?.expect(200)?;
         Ok::<(), anyhow::Error>(())
     };
-    stream::iter(0..keys).map(get).buffer_unordered(AT_ONCE).try_collect().await
+    stream::iter(keys).map(get).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 pub(crate) async fn drained(c: &Cluster) -> Result<()> {
@@ -96,6 +102,52 @@ async fn entry_26_what_is_too_much_for_hints_is_counted_and_compared_instead() -
     eventually(DRAIN_TIME_MAX, || holds_all(&c, 2, KEYS)).await?;
     let metrics = http::get(format!("{}/metrics", c.url(0))).send().await?.expect(200)?.text();
     ensure!(metrics.contains("cartwheel_hints_dropped_total"), "the metric is missing");
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+/// Writes that many keys, which either get a receipt or are told that they got too little. Of those that got one: which, and for how
+/// many a fallback's hint counted.
+async fn write_while_there_is_room(c: &Cluster, keys: usize) -> Result<(BTreeSet<usize>, usize)> {
+    let put = |key: usize| async move {
+        let url = key_url(&c.url(key % 3), BUCKET, format!("k{key}"));
+        let reply = http::put(format!("{url}?w=3")).text(&"x".repeat(100)).send().await?;
+        if reply.status == 204 {
+            return Ok(Some((key, reply.receipt()?["fallbacks"] as usize)));
+        }
+        reply.problem_code(503, "write_quorum_not_met")?;
+        Ok::<_, anyhow::Error>(None)
+    };
+    let taken: Vec<_> = stream::iter(0..keys).map(put).buffer_unordered(AT_ONCE).try_collect().await?;
+    let taken = taken.into_iter().flatten();
+    let (keys, counted): (BTreeSet<usize>, Vec<usize>) = taken.unzip();
+    Ok((keys, counted.into_iter().sum()))
+}
+
+#[tokio::test]
+async fn entry_26_a_hint_that_counts_is_refused_rather_than_forgotten() -> Result<()> {
+    const KEYS: usize = 1000;
+    let mut c = Cluster::prepare(4)?;
+    c.set("CARTWHEEL_LIMITS_HINT_BYTES", "20000");
+    (0..4).try_for_each(|node| c.spawn(node))?;
+    c.await_ready().await?;
+    c.kill(3).await?;
+    for node in 0..3 {
+        is_doubted(&c, node, 3).await?;
+    }
+    let (taken, counted) = write_while_there_is_room(&c, KEYS).await?;
+    let waiting = sum(&c, "waiting").await?;
+    ensure!(counted > 0, "no fallback stood in for the dead one");
+    ensure!(counted as u64 <= waiting, "{counted} hints counted, and {waiting} are kept");
+    // Keys that the dead one does not own need no hint: a quarter. Of the others there was room for some.
+    let refused = KEYS - taken.len();
+    ensure!(refused > KEYS / 4, "only {refused} of {KEYS} were refused");
+    ensure!(taken.len() > counted, "what needs no hint is taken as ever");
+    c.kill_all().await?;
+    (0..4).try_for_each(|node| c.spawn(node))?;
+    c.await_ready().await?;
+    drained(&c).await?;
+    holds(&c, 3, taken.into_iter()).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
@@ -150,47 +202,37 @@ async fn sum_of(c: &Cluster, nodes: &[usize], what: &str) -> Result<u64> {
     Ok(sum)
 }
 
-/// Stages changes and commits them through a node.
-async fn commit(c: &Cluster, through: usize, changes: &[Value]) -> Result<()> {
-    let url = c.url(through);
-    let body = json!({ "changes": changes });
-    let plan: Value =
-        http::post(format!("{url}/v1/cluster/plan")).json(&body).send().await?.expect(200)?.json()?;
-    let hash = json!({ "hash": plan["hash"] });
-    http::post(format!("{url}/v1/cluster/commit")).json(&hash).send().await?.expect(200)?;
-    Ok(())
-}
-
-/// Every running node has the change behind it.
-async fn settled(c: &Cluster) -> Result<()> {
-    eventually(CHANGE_TIME_MAX, || async {
-        for node in c.running() {
-            let all: Value =
-                http::get(format!("{}/v1/cluster", c.url(node))).send().await?.expect(200)?.json()?;
-            ensure!(all["ring"]["settled"] == true, "{}", all["transfers"]);
-        }
-        Ok(())
-    })
-    .await
+/// Writes that many keys, of which each has one owner. How many of them somebody keeps for an owner that is away, and nobody else
+/// has.
+async fn write_for_the_dead(c: &Cluster, through: &[usize], keys: usize) -> Result<BTreeSet<usize>> {
+    let put = |key: usize| async move {
+        let url = key_url(&c.url(through[key % through.len()]), BUCKET, format!("k{key}"));
+        let receipt = put_blind(&url, "v").await?.receipt()?;
+        Ok::<_, anyhow::Error>((receipt["fallbacks"] > 0).then_some(key))
+    };
+    let kept: Vec<_> = stream::iter(0..keys).map(put).buffer_unordered(AT_ONCE).try_collect().await?;
+    let kept: BTreeSet<usize> = kept.into_iter().flatten().collect();
+    ensure!(!kept.is_empty() && kept.len() < keys / 2, "{} of {keys} are kept for the dead", kept.len());
+    let waiting = sum(c, "waiting").await?;
+    ensure!(waiting == kept.len() as u64, "{waiting} hints of {} keys", kept.len());
+    Ok(kept)
 }
 
 #[tokio::test]
 async fn entry_24_the_holder_of_hints_hands_them_on_before_it_leaves() -> Result<()> {
     const KEYS: usize = 10_000;
-    let mut c = Cluster::start(5).await?;
+    let (mut c, ids) = settled(5).await?;
+    keep_one_copy(&c, BUCKET).await?;
     c.kill(4).await?;
-    is_doubted(&c, 0, 4).await?;
-    write(&c, &[0, 1, 2, 3], KEYS, "v", "?w=3&dw=3").await?;
-    let mut holder = 1;
+    is_down(&c, &[0, 1, 2, 3], &ids[4]).await?;
+    let kept = write_for_the_dead(&c, &[0, 1, 2, 3], KEYS).await?;
+    let mut most = (0, 0);
     for node in 1..4 {
-        if hints_of(&c, node, "waiting").await? > hints_of(&c, holder, "waiting").await? {
-            holder = node;
-        }
+        most = most.max((hints_of(&c, node, "waiting").await?, node));
     }
-    let held = hints_of(&c, holder, "waiting").await?;
+    let (held, holder) = most;
     ensure!(held > 0, "nobody but the first node keeps a hint");
-    let leaver = c.member(0, holder).await?["id"].clone();
-    commit(&c, 0, &[json!({ "leave": leaver })]).await?;
+    c.change(0, &json!([{ "leave": ids[holder] }])).await?;
     // Before the target is back: another one keeps them for it.
     eventually(CHANGE_TIME_MAX, || async {
         let left = hints_of(&c, holder, "waiting").await?;
@@ -198,36 +240,44 @@ async fn entry_24_the_holder_of_hints_hands_them_on_before_it_leaves() -> Result
         Ok(())
     })
     .await?;
-    ensure!(sum(&c, "waiting").await? > 0, "somebody else keeps them now");
-    // The dead node is to take over partitions, so the change ends only with it.
-    c.spawn(4)?;
-    settled(&c).await?;
-    ensure!(c.member(0, holder).await?["status"] == "removed");
+    // Now it can't help any more, and the one that was away gets everything from those who took it over.
     c.kill(holder).await?;
+    let waiting = sum(&c, "waiting").await?;
+    ensure!(waiting == kept.len() as u64, "{waiting} hints are left of {}", kept.len());
+    c.spawn(4)?;
     eventually(DRAIN_TIME_MAX, || async {
         ensure!(sum(&c, "waiting").await? == 0, "hints wait");
-        holds_all(&c, 4, KEYS).await
+        holds(&c, 4, kept.iter().copied()).await
     })
     .await?;
+    // What it owns itself is nowhere else, so nobody goes on without it.
+    c.spawn(holder)?;
+    let stay: Vec<usize> = (0..5).filter(|&node| node != holder).collect();
+    c.await_settled(&stay, &[(ids[holder].as_str(), "removed"), (ids[4].as_str(), "up")]).await?;
+    c.kill(holder).await?;
+    nothing_is_left_over(&c, &stay).await?;
+    holds_all(&c, 0, KEYS).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
 
 #[tokio::test]
 async fn entry_25_hints_for_a_replaced_node_go_to_who_owns_their_keys_now() -> Result<()> {
-    const KEYS: usize = 300;
-    let mut c = Cluster::start(4).await?;
-    let gone = c.member(0, 3).await?["id"].clone();
+    const KEYS: usize = 1000;
+    let (mut c, ids) = settled(4).await?;
+    keep_one_copy(&c, BUCKET).await?;
     c.kill(3).await?;
-    is_doubted(&c, 0, 3).await?;
-    write(&c, &[0, 1, 2], KEYS, "v", "?w=2").await?;
-    ensure!(sum(&c, "waiting").await? > 0, "nobody keeps a hint");
-    commit(&c, 0, &[json!({ "leave": gone })]).await?;
-    settled(&c).await?;
-    drained(&c).await?;
-    for node in 0..3 {
-        holds_all(&c, node, KEYS).await?;
-    }
+    is_down(&c, &[0, 1, 2], &ids[3]).await?;
+    write_for_the_dead(&c, &[0, 1, 2], KEYS).await?;
+    let (fourth, new) = newcomer(&mut c).await?;
+    // By force, since what it alone may have had is given up with it; and once more, because nobody is removed by that alone.
+    c.change(1, &json!([{ "replace": { "old": ids[3], "new": new }, "force": true }])).await?;
+    let all = [0, 1, 2, fourth];
+    c.await_settled(&all, &[(ids[3].as_str(), "leaving"), (new.as_str(), "up")]).await?;
+    c.change(0, &json!([{ "leave": ids[3] }])).await?;
+    c.await_settled(&all, &[(ids[3].as_str(), "removed")]).await?;
+    nothing_is_left_over(&c, &all).await?;
+    holds_all(&c, 0, KEYS).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }

@@ -23,6 +23,7 @@
 //! | `rollback` | a data directory that is older than its node, or runs twice |
 //! | `delivery` | hints go out in little memory, and clients hardly feel it |
 //! | `aae` | replicas become equal without a read, and nothing equal is repaired |
+//! | `found` | a difference that no hint knows of is found soon |
 //! | `damage` | files that somebody has damaged, or trees that are gone |
 //! | `calendars` | writes by a node whose calendar is wrong |
 //! | `expiry` | values that live for a time, whatever clocks, restarts and transfers do |
@@ -49,6 +50,7 @@ mod expiry;
 mod fallbacks;
 mod faults;
 mod forgotten;
+mod found;
 mod handover;
 mod hints;
 mod hostile;

@@ -3,17 +3,17 @@
 //! A context names exactly what its holder saw. Most checks here are the same little play in other places:
 //! somebody writes what another has not seen, and both must find their own again.
 
-use crate::support::{eventually, expect_values, key_urls, put_blind, put_with, versions};
+use crate::support::{configure, expect_values, key_urls, put_blind, put_with, versions};
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::json;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
-use tests::http::{self, VERSIONS, bucket_url, envelope_values, key_url};
+use tests::http::{self, VERSIONS, envelope_values, key_url};
 
 const BUCKET: &str = "siblings";
-const SETTINGS_SPREAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn siblings_keep_the_contract() -> Result<()> {
@@ -258,21 +258,6 @@ async fn a_late_delete_changes_nothing(c: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Configures a bucket through one node and waits until each node says the same.
-async fn configure(c: &Cluster, bucket: &str, settings: &Value) -> Result<()> {
-    http::put(bucket_url(&c.url(0), bucket)).json(settings).send().await?.expect_success()?;
-    for index in 0..c.count() {
-        eventually(SETTINGS_SPREAD_TIME_MAX, || async {
-            let found = http::get(bucket_url(&c.url(index), bucket)).send().await?.expect(200)?.json()?;
-            let same = settings.as_object().into_iter().flatten().all(|(name, value)| &found[name] == value);
-            ensure!(same, "node {index} says {found}");
-            Ok(())
-        })
-        .await?;
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn entry_08_at_the_limit_a_blind_write_is_refused_and_a_whole_context_collapses() -> Result<()> {
     let c = &Cluster::start(3).await?;
@@ -290,6 +275,59 @@ async fn entry_08_at_the_limit_a_blind_write_is_refused_and_a_whole_context_coll
     let reply = put_with(&url, "merged", &read.context()?).await?;
     ensure!(reply.siblings()? == 1, "{reply}");
     expect_values(&url, &["merged"]).await?.expect(200)?;
+    Ok(())
+}
+
+/// Nothing is configured here: this is what somebody meets who has never heard of contexts.
+#[tokio::test]
+async fn entry_08_a_thousand_blind_writes_to_one_key_meet_a_clear_end_and_stop_nobody_else() -> Result<()> {
+    const WRITES: usize = 1000;
+    const AT_ONCE: usize = 8;
+    /// The default.
+    const SIBLINGS_MAX: usize = 100;
+    /// Others don't feel it: far below any time-out, and enough for a machine that builds something else meanwhile.
+    const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+    let cluster = Cluster::start(3).await?;
+    let (c, urls) = (&cluster, key_urls(&cluster, BUCKET, "hot"));
+    let blind =
+        stream::iter(0..WRITES).map(|number| http::put(&urls[number % 3]).text(&number.to_string()).send());
+    let blind = async {
+        let (mut taken, mut refused, mut blind) = (0, 0, blind.buffered(AT_ONCE));
+        while let Some(reply) = blind.try_next().await? {
+            if reply.status == 204 {
+                taken += 1;
+                // A write that began before the last one was taken may have been counted by nobody yet.
+                ensure!(refused <= AT_ONCE, "{taken} were taken after {refused} had been refused");
+                continue;
+            }
+            ensure!(reply.problem_code(422, "sibling_limit")?["outcome"] == "not_applied", "{reply}");
+            refused += 1;
+        }
+        Ok((taken, refused))
+    };
+    let others = async {
+        let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+        for number in 0..100 {
+            let (url, began) = (key_url(&c.url(number), BUCKET, format!("other {number}")), Instant::now());
+            put_blind(&url, "v").await?;
+            expect_values(&url, &["v"]).await?.expect(200)?;
+            slowest = slowest.max(began.elapsed());
+        }
+        ensure!(slowest < ANSWER_TIME_MAX, "other keys took {slowest:?}, of {:?}", began.elapsed());
+        Ok(())
+    };
+    let ((taken, refused), ()) = futures_util::future::try_join(blind, others).await?;
+    ensure!((SIBLINGS_MAX..SIBLINGS_MAX + 3 * AT_ONCE).contains(&taken), "{taken} were taken");
+    ensure!(taken + refused == WRITES);
+    let read = versions(&format!("{}?r=all", urls[1])).await?.expect(200)?;
+    ensure!(read.values()?.len() == taken, "{} of {taken} are there", read.values()?.len());
+    let reply = put_with(&urls[2], "one", &read.context()?).await?;
+    ensure!(reply.siblings()? == 1, "{reply}");
+    for url in &urls {
+        expect_values(url, &["one"]).await?.expect(200)?;
+    }
+    put_blind(&urls[0], "two").await?;
+    ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Members changed on two sides that don't hear each other, and by those who are left after most are gone for ever: whatever
 //! is committed, no side goes its own way, nobody ends without owners, nothing acknowledged goes with them, and an operator can
-//! call off what went too far.
+//! call off what went too far. Entry 43 of the catalogue of known failures, with `membership`.
 //!
 //! A node that is stopped (`SIGSTOP`) is cut off from all others, so while one side is stopped the other is alone.
 
 use crate::cli::shell;
 use crate::steps::{
-    NOTICE_TIME_MAX, SPREAD_TIME_MAX, expect_all, explain, fill, is_down, newcomer, settled, up, url,
+    NOTICE_TIME_MAX, SPREAD_TIME_MAX, expect_all, explain, fill, is_down, newcomer, nothing_is_left_over,
+    settled, up, url,
 };
 use crate::support::{eventually, expect_values, put_blind};
 use anyhow::{Context, Result, ensure};
@@ -213,6 +214,38 @@ async fn two_leaves_that_together_leave_too_few_wait_until_one_is_called_off() -
             expect_all(c, &[0, 1, 3], KEYS).await
         })
         .await;
+    checks.finish(&[&cluster])
+}
+
+#[tokio::test]
+async fn entry_43_two_joins_and_a_leave_committed_by_nodes_that_do_not_hear_each_other_settle_on_one_ring()
+-> Result<()> {
+    let (mut cluster, ids) = settled(5).await?;
+    fill(&cluster, &[0, 1, 2, 3, 4], KEYS).await?;
+    let (fifth, one) = newcomer(&mut cluster).await?;
+    let (sixth, two) = newcomer(&mut cluster).await?;
+    let (c, everybody) = (&cluster, [0, 1, 2, 3, 4, fifth, sixth]);
+    // Each of three commits what it wants while all others are stopped, those about whom it is included.
+    let changes = [json!([{ "join": one }]), json!([{ "join": two }]), json!([{ "leave": ids[4] }])];
+    everybody.iter().try_for_each(|node| c.pause(*node))?;
+    let mut plans = Vec::new();
+    for (node, change) in changes.iter().enumerate() {
+        c.resume(node)?;
+        plans.push(c.change(node, change).await);
+        c.pause(node)?;
+    }
+    everybody.iter().try_for_each(|node| c.resume(*node))?;
+    for (plan, change) in plans.into_iter().zip(&changes) {
+        let plan = plan?;
+        ensure!(plan["changes"] == *change, "it has heard of another's: {plan}");
+    }
+    let stay = [0, 1, 2, 3, fifth, sixth];
+    let mut expected = up(&ids[..4]);
+    expected.extend([(ids[4].as_str(), "removed"), (one.as_str(), "up"), (two.as_str(), "up")]);
+    c.await_settled(&stay, &expected).await?;
+    let mut checks = Checks::new();
+    checks.run("nothing is lost", expect_all(c, &stay, KEYS)).await;
+    checks.run("nothing is left over", nothing_is_left_over(c, &stay)).await;
     checks.finish(&[&cluster])
 }
 

@@ -2,14 +2,17 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::cluster::Cluster;
-use tests::http::{self, Reply, VERSIONS};
+use tests::http::{self, Reply, VERSIONS, bucket_url};
 
+/// Gossip goes round twice a second; the rest is for a machine that does something else meanwhile.
+const SETTINGS_SPREAD_TIME_MAX: Duration = Duration::from_secs(10);
 const SKEW_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Puts a text without a context.
@@ -58,6 +61,28 @@ where
 {
     const AT_ONCE: usize = 16;
     stream::iter(numbers.map(act)).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// Configures a bucket through one node and waits until each that runs says the same.
+pub(crate) async fn configure(c: &Cluster, bucket: &str, settings: &Value) -> Result<()> {
+    let through = c.running().next().context("no node runs")?;
+    http::put(bucket_url(&c.url(through), bucket)).json(settings).send().await?.expect_success()?;
+    for index in c.running() {
+        eventually(SETTINGS_SPREAD_TIME_MAX, || async {
+            let found = http::get(bucket_url(&c.url(index), bucket)).send().await?.expect(200)?.json()?;
+            let same = settings.as_object().into_iter().flatten().all(|(name, value)| &found[name] == value);
+            ensure!(same, "node {index} says {found}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// One copy of each key, and that is enough: what another node takes for a dead owner is then on nobody else's disk, and nothing
+/// but its hint brings it home.
+pub(crate) async fn keep_one_copy(c: &Cluster, bucket: &str) -> Result<()> {
+    configure(c, bucket, &json!({ "n": 1, "w": 1, "r": 1 })).await
 }
 
 /// The URLs of one key through each of the nodes.
