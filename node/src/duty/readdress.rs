@@ -34,38 +34,48 @@ pub(super) async fn to_owners<W: World>(
     }
     let mut stored = Vec::new();
     for ((owns, others), records) in groups {
-        if have_all(node, owns, &others, &records, unable).await {
-            stored.extend(records);
-        }
+        let refused = refused_by_some(node, owns, &others, &records, unable).await;
+        stored.extend(records.into_iter().filter(|(id, _)| !refused.contains(id)));
     }
     stored
 }
 
-/// Whether all of these owners have the records now. A node that leaves does not wait for one that is away, but lets another keep
+/// Which of the records some owner does not have now. A node that leaves does not wait for one that is away, but lets another keep
 /// them for it.
-async fn have_all<W: World>(
+async fn refused_by_some<W: World>(
     node: &Node<W>,
     owns: bool,
     others: &[NodeId],
     records: &Records,
     unable: &mut BTreeSet<NodeId>,
-) -> bool {
+) -> BTreeSet<ObjectId> {
     let (leaves, doubted) = (node.cluster.snapshot().leaves(node.id()), node.cluster.doubted());
-    let (mut some, mut all) = (owns, true);
+    let all = || records.iter().map(|(id, _)| id.clone());
+    let (mut some, mut refused) = (owns, BTreeSet::new());
     for owner in others {
         if doubted.contains(owner) && leaves {
-            all &= to_another(node, *owner, records.clone()).await.len() == records.len();
-        } else if doubted.contains(owner) || unable.contains(owner) {
-            all = false;
-        } else if let Err(refusal) = give(node, *owner, records).await {
-            tracing::debug!(%owner, %refusal, "an owner can't have what was kept for another");
-            unable.insert(*owner);
-            all = false;
-        } else {
-            some = true;
+            let kept = to_another(node, *owner, records.clone()).await;
+            let kept: BTreeSet<ObjectId> = kept.into_iter().map(|(id, _)| id).collect();
+            refused.extend(all().filter(|id| !kept.contains(id)));
+            continue;
+        }
+        if doubted.contains(owner) || unable.contains(owner) {
+            refused.extend(all());
+            continue;
+        }
+        match give(node, *owner, records).await {
+            Ok(by_it) => {
+                refused.extend(by_it);
+                some = true;
+            }
+            Err(refusal) => {
+                tracing::debug!(%owner, %refusal, "an owner can't have what was kept for another");
+                unable.insert(*owner);
+                refused.extend(all());
+            }
         }
     }
-    some && all
+    if some { refused } else { all().collect() }
 }
 
 /// Lets other nodes keep hints for the target; the records for which one does.

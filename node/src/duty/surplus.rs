@@ -19,8 +19,8 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::planted::{self, Bug};
 use ring::tree::Leaf;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
-use ring::wire::record::digest;
-use std::collections::BTreeMap;
+use ring::wire::record::{digest, verify};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
 /// Runs until the shutdown.
@@ -110,7 +110,9 @@ async fn hand_to<W: World>(
 ) -> Result<(), Refusal> {
     let asked = if planted::is(Bug::SurplusDropped) { &[] } else { owners };
     for owner in asked {
-        give(node, *owner, &records).await?;
+        if !give(node, *owner, &records).await?.is_empty() {
+            return Err(Refusal::Unavailable(format!("{owner} did not take a record")));
+        }
     }
     let leaves = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect::<Vec<Leaf>>();
     let dropped = leaves.into_iter().map(|(id, held)| async move {
@@ -129,12 +131,14 @@ async fn hand_to<W: World>(
     Ok(())
 }
 
-/// Lets another node have what it lacks of these records, durably; what it has is not sent.
+/// Lets another node have what it lacks of these records, durably; what it has is not sent. The names of those that it could not
+/// take: each for itself, so that one stands in no other's way.
 pub(super) async fn give<W: World>(
     node: &Node<W>,
     to: NodeId,
     records: &[(ObjectId, Bytes)],
-) -> Result<(), Refusal> {
+) -> Result<BTreeSet<ObjectId>, Refusal> {
+    let mut refused = BTreeSet::new();
     for records in records.chunks(LACKS_ROWS_MAX) {
         let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
         let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
@@ -146,15 +150,18 @@ pub(super) async fn give<W: World>(
         let sent: Vec<(ObjectId, Bytes)> =
             lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned()).collect();
         let mut sent = stream::iter(sent)
-            .map(|(id, record)| node.store_at(to, id, record, LACKS_TIMEOUT))
+            .map(|(id, record)| async move {
+                let stored = node.store_at(to, id.clone(), record, LACKS_TIMEOUT).await;
+                (id, stored)
+            })
             .buffer_unordered(PULL_MERGES);
-        while let Some(stored) = sent.next().await {
+        while let Some((id, stored)) = sent.next().await {
             if stored != Ok(true) {
-                return Err(Refusal::Unavailable(format!("{to} did not take a record")));
+                refused.insert(id);
             }
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 impl<W: World> Node<W> {
@@ -169,7 +176,9 @@ impl<W: World> Node<W> {
         self.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await?;
         let mut lacking = Vec::new();
         for (at, (id, theirs)) in (0..).zip(&leaves) {
-            if self.local(id)?.map(|record| digest(&record)) != Some(*theirs) {
+            // What can't be read here is lacking: the copy that comes takes its place.
+            let ours = self.local(id).ok().flatten().filter(|record| verify(record).is_ok());
+            if ours.map(|record| digest(&record)) != Some(*theirs) {
                 lacking.push(at);
             }
         }

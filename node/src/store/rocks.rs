@@ -253,11 +253,13 @@ impl Inner {
 
     fn is_made_anew(&self, family: Family) -> String {
         let name = settings::name(family);
-        if !self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert(family) {
-            return format!("the family {name} is noted already");
-        }
-        match spoiled::note(&self.dir, family) {
-            Ok(()) => format!("the next start makes the family {name} anew"),
+        let mut noted = self.spoiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = if noted.contains(&family) { Ok(()) } else { spoiled::note(&self.dir, family) };
+        match note {
+            Ok(()) => {
+                noted.insert(family);
+                format!("the next start makes the family {name} anew")
+            }
             Err(error) => {
                 format!("and that the family {name} is to be made anew could not be noted: {error}")
             }
