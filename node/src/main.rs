@@ -9,6 +9,9 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::sync::watch;
 
+/// How long the end of the process waits for tasks that hang.
+const SHUTDOWN_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The whole process allocates through jemalloc, RocksDB's C++ included.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -74,7 +77,8 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(run(cli.command));
-    runtime.shutdown_background();
+    // Whatever still runs, after a disk has failed, must not meet the engine while the process takes it down.
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
     code
 }
 
