@@ -190,7 +190,8 @@ async fn all_show(c: &Cluster, keys: &[String], status: u16) -> Result<()> {
 
 #[tokio::test]
 async fn entry_42_a_lifetime_runs_on_over_a_kill_a_transfer_and_lost_trees() -> Result<()> {
-    const LONGER: Duration = Duration::from_secs(30);
+    /// What lies within it takes a third of that on a busy machine.
+    const LONGER: Duration = Duration::from_secs(60);
     let (mut cluster, _) = settled(3).await?;
     let keys: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
     let began = Instant::now();

@@ -123,9 +123,9 @@ async fn is_found(cluster: &mut Cluster, old: usize, new: usize) -> Result<()> {
     .await?;
     for (node, before) in [old, new].into_iter().zip(before) {
         let exchanges = counted(c, node, "exchanges").await? - before;
-        // The last one may have ended while it was looked.
+        // Some may have ended while it was looked: a look asks for each key, and they are a second apart.
         ensure!(
-            exchanges <= u64::from(exchanges_max) + 1,
+            exchanges <= u64::from(exchanges_max + 2 * peers),
             "node {node} needed {exchanges} exchanges with {peers} peers"
         );
     }

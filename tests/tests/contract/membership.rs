@@ -259,7 +259,7 @@ async fn entry_25_a_node_at_another_address_is_still_itself() -> Result<()> {
         .run("its hints find it, and nobody has to compare anything", async {
             eventually(HEAL_TIME_MAX, || async {
                 let delivered = hints_of(c, 0, "delivered").await? + hints_of(c, 2, "delivered").await?;
-                ensure!(delivered == AWAY_KEYS as u64, "{delivered} of {AWAY_KEYS} hints were delivered");
+                ensure!(delivered >= AWAY_KEYS as u64, "{delivered} of {AWAY_KEYS} hints were delivered");
                 Ok(())
             })
             .await?;
