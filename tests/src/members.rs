@@ -60,12 +60,21 @@ impl Cluster {
         http::post(url).json(&json!({ "hash": hash })).send().await
     }
 
-    /// Stages and commits through one node, and answers the plan that was committed.
+    /// Stages and commits through one node, and answers the plan that was committed. Who goes may fall silent between the two, or
+    /// be heard again; then the plan is another, and is looked at once more.
     pub async fn change(&self, index: usize, changes: &Value) -> Result<Value> {
-        let plan = self.stage(index, changes).await?;
-        let committed = self.commit(index, &plan["hash"]).await?.expect(200)?.json()?;
-        ensure!(committed["committed"] == true && committed["hash"] == plan["hash"], "{committed}");
-        Ok(plan)
+        let started = Instant::now();
+        let mut plan = self.stage(index, changes).await?;
+        loop {
+            let answer = self.commit(index, &plan["hash"]).await?.expect_one_of(&[200, 409])?;
+            if answer.status == 200 {
+                let committed: Value = answer.json()?;
+                ensure!(committed["committed"] == true && committed["hash"] == plan["hash"], "{committed}");
+                return Ok(plan);
+            }
+            ensure!(started.elapsed() < SETTLE_TIME_MAX, "the plan never stays the same: {plan}");
+            plan = self.plan(index).await?;
+        }
     }
 
     /// The same where others change the cluster at the same time: whoever is told that the plan has changed, or does not
