@@ -4,7 +4,8 @@
 //! trees are compared and what differs is fetched, which costs little where two owners agree. Only what has been compared
 //! with every owner that can be reached, and with most of them in any case, counts as here. An owner that is given up is not
 //! waited for where half of them or more were heard: whatever a majority has acknowledged is with one of these. Where most are
-//! given up, only an operator's word (`--force`) can say that what they have is to be lost. Meanwhile every write of these partitions is sent here as well, so nothing is chased.
+//! given up, only an operator's word (`--force`) can say that what they have is to be lost. Meanwhile every write of these
+//! partitions is sent here as well, so nothing is chased.
 
 use crate::limits::{
     AAE_ROOTS_MAX, AAE_SLOTS_MAX, GAIN_BYTES_PER_SECOND, GAINS_AT_ONCE, PULL_MERGES, PULL_TIMEOUT,
