@@ -23,6 +23,8 @@ stage_clippy() {
     cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
     # The node without C++, as simulations build it. Its library only: the binary stands on the real disk.
     cargo clippy -p cartwheel-node --lib --no-default-features --locked --quiet -- -D warnings
+    # What only a build with bugs in it has.
+    cargo clippy -p cartwheel-tests --bin planted --features planted --locked --quiet -- -D warnings
 }
 
 stage_deny() {

@@ -14,8 +14,8 @@
 use clap::Parser;
 use ring::planted::{self, Bug};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-use tests::sim::{log, seeds::Seeds};
+use std::time::Instant;
+use tests::sim::{log, seeds::SeedArgs};
 
 /// Switch off each rule that keeps data safe, and see how many seeds it takes until that is noticed.
 #[derive(Parser)]
@@ -23,24 +23,11 @@ struct Args {
     /// A rule to switch off; all of them, one after the other, if none is named.
     #[arg(long, value_parser = bug)]
     bug: Vec<Bug>,
-    /// One seed only.
-    #[arg(long)]
-    seed: Option<u64>,
     /// How many seeds at most for each.
     #[arg(long, default_value_t = 2000)]
     seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 1)]
-    seed_start: u64,
-    /// Simulated seconds of load and troubles in each.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// Print who said what, and when.
-    #[arg(long)]
-    trace: bool,
-    /// Runs at once; each takes one core.
-    #[arg(long, default_value_t = 2)]
-    jobs: usize,
+    #[command(flatten)]
+    of: SeedArgs,
 }
 
 fn bug(name: &str) -> Result<Bug, String> {
@@ -49,19 +36,10 @@ fn bug(name: &str) -> Result<Bug, String> {
     named.ok_or_else(|| format!("one of {}", names.join(", ")))
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it took is one of the columns")]
 fn main() -> ExitCode {
     let args = Args::parse();
     log::install();
-    let (first, count) = args.seed.map_or((args.seed_start, args.seeds), |seed| (seed, 1));
-    let seeds = Seeds {
-        first,
-        count,
-        load: Duration::from_secs(args.seconds),
-        keep_lines: args.trace,
-        fail_fast: true,
-        jobs: args.jobs,
-    };
+    let seeds = args.of.seeds(args.seeds, true);
     let bugs = if args.bug.is_empty() { Bug::ALL } else { &args.bug };
     println!("| switched off | seeds until it was noticed | seconds | as |\n| --- | --- | --- | --- |");
     let mut missed = 0;
@@ -70,16 +48,16 @@ fn main() -> ExitCode {
         let began = Instant::now();
         let total = seeds.run(|report| {
             report.trace.iter().for_each(|line| println!("{line}"));
-            if args.seed.is_some() {
+            if args.of.seed.is_some() {
                 println!("{report}");
             }
         });
-        let noticed = total.bad.first().map(|seed| (seed + 1 - first).to_string());
+        let noticed = total.bad.first().map(|seed| (seed + 1 - seeds.first).to_string());
         missed += u32::from(noticed.is_none());
         println!(
             "| `{}` | {} | {} | {} |",
             bug.name(),
-            noticed.unwrap_or_else(|| format!("not in {count}")),
+            noticed.unwrap_or_else(|| format!("not in {}", seeds.count)),
             began.elapsed().as_secs(),
             total.first.as_deref().unwrap_or("nothing")
         );

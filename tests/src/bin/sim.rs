@@ -11,50 +11,28 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use std::time::Duration;
-use tests::sim::{log, seeds::Seeds};
+use tests::sim::{log, seeds::SeedArgs};
 
 /// Run the cluster in simulated time under random troubles, each run repeatable by its seed.
 #[derive(Parser)]
 struct Args {
-    /// One seed only.
-    #[arg(long)]
-    seed: Option<u64>,
     /// How many seeds.
     #[arg(long, default_value_t = 300)]
     seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 1)]
-    seed_start: u64,
-    /// Simulated seconds of load and troubles in each.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// Print who said what, and when.
-    #[arg(long)]
-    trace: bool,
     /// End at the first bad seed.
     #[arg(long)]
     fail_fast: bool,
-    /// Runs at once; each takes one core.
-    #[arg(long, default_value_t = 2)]
-    jobs: usize,
+    #[command(flatten)]
+    of: SeedArgs,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     log::install();
-    let (first, count) = args.seed.map_or((args.seed_start, args.seeds), |seed| (seed, 1));
-    let seeds = Seeds {
-        first,
-        count,
-        load: Duration::from_secs(args.seconds),
-        keep_lines: args.trace,
-        fail_fast: args.fail_fast,
-        jobs: args.jobs,
-    };
+    let seeds = args.of.seeds(args.seeds, args.fail_fast);
     let total = seeds.run(|report| {
         report.trace.iter().for_each(|line| println!("{line}"));
-        if args.seed.is_some() || !report.violations.is_empty() {
+        if args.of.seed.is_some() || !report.violations.is_empty() {
             println!("{report}");
         }
     });

@@ -6,6 +6,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+/// What both command lines take.
+#[derive(clap::Args, Debug)]
+pub struct SeedArgs {
+    /// One seed only.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The first of several.
+    #[arg(long, default_value_t = 1)]
+    seed_start: u64,
+    /// Simulated seconds of load and troubles in each.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Print who said what, and when.
+    #[arg(long)]
+    trace: bool,
+    /// Runs at once; each takes one core.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+impl SeedArgs {
+    /// The one seed, or so many.
+    pub fn seeds(&self, count: u64, fail_fast: bool) -> Seeds {
+        let (first, count) = self.seed.map_or((self.seed_start, count), |seed| (seed, 1));
+        let load = Duration::from_secs(self.seconds);
+        Seeds { first, count, load, keep_lines: self.trace, fail_fast, jobs: self.jobs }
+    }
+}
+
 /// Which seeds are to be run, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Seeds {
