@@ -242,7 +242,7 @@ impl Config {
             seeds: from.host_ports("seeds")?,
             node_id: from.parsed("node_id", "32 hexadecimal digits", |text| text.parse().ok())?,
             partitions: from.partitions("partitions")?,
-            zone: Zone(from.text("zone")?.unwrap_or_default()),
+            zone: from.zone()?,
             weight: u32::try_from(from.number("weight", 1, 64)?).expect("at most 64"),
             cluster_secret: from.secret("cluster_secret", "cluster_secret_file")?,
             join: from.word("join", &[("auto", Join::Auto), ("manual", Join::Manual)])?,

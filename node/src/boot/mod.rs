@@ -134,13 +134,17 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(expiry::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
-    front.serve(&node, &config, shutdown, failure).await?;
+    let served = front.serve(&node, &config, shutdown, failure).await;
     let _ = stop.send(true);
-    for task in tasks {
-        let _ = task.await;
+    let ended = tokio::time::timeout(DRAIN_MAX, futures_util::future::join_all(tasks)).await;
+    if ended.is_err() {
+        tracing::warn!("some duties did not end in time");
     }
     drop((peers, pool, node));
-    stop_clean(store, lane_done).await
+    // After a disk has failed, too: the lane must not be in the engine while the process takes it down.
+    let _ = tokio::time::timeout(DRAIN_MAX, lane_done).await;
+    served?;
+    stop_clean(store)
 }
 
 /// Says what this node is. A newcomer asks for its share at once, unless that is to be an operator's word. One that was
@@ -271,6 +275,7 @@ fn start<W: World>(
         pace: Pace::default(),
         stray,
         gaps,
+        suspects: crate::node::suspects::Suspects::default(),
         keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
         sifting: Sifting::default(),
@@ -280,8 +285,7 @@ fn start<W: World>(
 }
 
 /// Flushes everything; after this nothing can have been lost, whatever durability a bucket had.
-async fn stop_clean<S: Store>(store: S, lane_done: oneshot::Receiver<()>) -> Result<(), BootError> {
-    let _ = tokio::time::timeout(DRAIN_MAX, lane_done).await;
+fn stop_clean<S: Store>(store: S) -> Result<(), BootError> {
     store.flush()?;
     let mut batch = Batch::default();
     batch.delete(Family::Meta, keys::UNSYNCED);

@@ -2,6 +2,7 @@
 
 use super::keys::KEYS;
 use super::{ConfigError, NodeArgs, Secret};
+use ring::ids::Zone;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -155,6 +156,14 @@ impl Reader {
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
         let allowed = format!("a text of 1 to {TEXT_BYTES_MAX} bytes");
         self.parsed(key, &allowed, |text| fits(text).then(|| text.to_owned()))
+    }
+
+    /// Some zone, or the one of all that name none.
+    pub(super) fn zone(&mut self) -> Result<Zone, ConfigError> {
+        let allowed = format!("a text of 1 to {TEXT_BYTES_MAX} bytes without control characters");
+        let plain = |text: &str| fits(text) && !text.chars().any(char::is_control);
+        let given = self.parsed("zone", &allowed, |text| plain(text).then(|| Zone(text.to_owned())))?;
+        Ok(given.unwrap_or_default())
     }
 
     pub(super) fn addr(&mut self, key: &str) -> Result<SocketAddr, ConfigError> {

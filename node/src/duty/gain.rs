@@ -30,13 +30,15 @@ struct Wanted {
     /// Each tree with its settled owners.
     sources: BTreeMap<Group, Vec<NodeId>>,
     heard: BTreeMap<Group, BTreeSet<NodeId>>,
+    /// Why the last fetch from an owner failed, where that is known.
+    failed: BTreeMap<(NodeId, Partition), String>,
 }
 
 /// Fetches everything. Whether all of it is here; if not, the reason stands in the node's `gain`.
 pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
     let snapshot = node.cluster.snapshot();
     let name = snapshot.regime.name().digest;
-    let mut wanted = Wanted { sources: BTreeMap::new(), heard: BTreeMap::new() };
+    let mut wanted = Wanted { sources: BTreeMap::new(), heard: BTreeMap::new(), failed: BTreeMap::new() };
     for n in snapshot.ns.all() {
         for partition in snapshot.regime.gained_by(node.id(), usize::from(n)) {
             let owners = snapshot.table.owners(partition, usize::from(n)).to_vec();
@@ -95,9 +97,10 @@ impl Wanted {
                 group.partition.0
             ));
         }
-        let help = match doubted.contains(owner) {
-            true => ": it can't be reached; bring it back, or let it leave",
-            false => " yet",
+        let help = match (doubted.contains(owner), self.failed.get(&(*owner, group.partition))) {
+            (true, _) => ": it can't be reached; bring it back, or let it leave".to_owned(),
+            (false, Some(why)) => format!(" yet: {why}"),
+            (false, None) => " yet".to_owned(),
         };
         Some(format!("partition {} could not be fetched from {owner}{help}", group.partition.0))
     }
@@ -142,37 +145,52 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
         let Some((group, came)) = fetching.next().await else { break };
         match came {
             Ok(()) => wanted.hear(node, owner, group),
-            Err(Silent) => {
-                tracing::debug!(%owner, partition = group.partition.0, "a partition was not fetched")
+            Err(why) => {
+                tracing::debug!(%owner, partition = group.partition.0, why, "a partition was not fetched");
+                wanted.failed.insert((owner, group.partition), why);
             }
         }
     }
 }
 
-async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), Silent> {
+async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), String> {
     let _work = node.begin_work();
-    if node.lock_trees().root(group) == Some(0) {
-        pull(node, owner, group.partition).await?;
+    if node.lock_trees().root(group) == Some(0)
+        && let Err(why) = pull(node, owner, group.partition).await
+    {
+        // One record that can't be read there ends the pages. Key by key the others can be had.
+        tracing::debug!(%owner, partition = group.partition.0, why, "a partition was not fetched in whole pages");
     }
+    let silent = |Silent| format!("{owner} does not answer questions about its trees");
     let mut exchange = Exchange::new(node, owner);
-    let slots: Vec<Slot> = exchange.differing_slots(group).await?.into_iter().collect();
+    let slots: Vec<Slot> = exchange.differing_slots(group).await.map_err(silent)?.into_iter().collect();
+    let mut unlike = 0;
     for some in slots.chunks(AAE_SLOTS_MAX) {
-        let came = exchange.reconcile(group, some, &Only::default()).await?;
-        if came.repairs < came.differences {
-            return Err(Silent);
-        }
+        let came = exchange.reconcile(group, some, &Only::default()).await.map_err(silent)?;
+        unlike += came.differences - came.repairs;
     }
-    Ok(())
+    if unlike == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{unlike} of its keys could not be had, the last one {}",
+        exchange.refusal.unwrap_or_default()
+    ))
 }
 
 /// A whole partition, page by page.
-async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> Result<(), Silent> {
+async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> Result<(), String> {
     let mut after = None;
     loop {
         let ask = Ask::Pull { partition, after: after.clone() };
-        let answer = node.ask(owner, Message::of(ask), PULL_TIMEOUT).await.map_err(|_| Silent)?;
-        let Message { head: Answer::Rows { more }, body } = answer else { return Err(Silent) };
-        let page: Rows = postcard::from_bytes(&body).map_err(|_| Silent)?;
+        let answer =
+            node.ask(owner, Message::of(ask), PULL_TIMEOUT).await.map_err(|error| error.to_string())?;
+        let (more, body) = match answer {
+            Message { head: Answer::Rows { more }, body } => (more, body),
+            Message { head: Answer::Refused(refusal), .. } => return Err(refusal.to_string()),
+            _ => return Err("an answer that does not fit".to_owned()),
+        };
+        let page: Rows = postcard::from_bytes(&body).map_err(|error| error.to_string())?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         merge_page(node, page).await?;
@@ -187,13 +205,13 @@ async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> 
 }
 
 /// Many rows share a sync.
-async fn merge_page<W: World>(node: &Node<W>, page: Vec<(ObjectId, Vec<u8>)>) -> Result<(), Silent> {
+async fn merge_page<W: World>(node: &Node<W>, page: Vec<(ObjectId, Vec<u8>)>) -> Result<(), String> {
     let merges = page.into_iter().map(|(id, record)| node.merge_here(id, Bytes::from(record), None, true));
     let mut merged = stream::iter(merges).buffer_unordered(PULL_MERGES);
     while let Some(row) = merged.next().await {
         if let Err(refusal) = row {
             tracing::warn!(%refusal, "a row could not be merged");
-            return Err(Silent);
+            return Err(refusal.to_string());
         }
     }
     Ok(())

@@ -4,14 +4,16 @@
 //! side nothing new of ours. Nodes that are believed to be dead are asked as well, or a long partition would never heal;
 //! a node that hears nobody goes back to its seeds.
 
-use crate::limits::{GOSSIP_EVERY, GOSSIP_FANOUT, GOSSIP_TIMEOUT};
+use crate::limits::{GOSSIP_EVERY, GOSSIP_FANOUT, GOSSIP_ROUNDS_MAX, GOSSIP_TIMEOUT};
 use crate::node::Node;
 use crate::world::World;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rand::seq::IndexedRandom;
 use ring::ids::NodeId;
 use ring::members::{Status, View};
 use ring::wire::peer::{Answer, Ask, Message};
+use std::collections::BTreeSet;
 use tokio::sync::watch;
 
 /// Runs until the shutdown.
@@ -21,10 +23,16 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
     let mut tick = tokio::time::interval(GOSSIP_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut persisted = 0;
+    // One that is slow to answer delays nobody else's news.
+    let (mut running, mut asked) = (FuturesUnordered::new(), BTreeSet::<NodeId>::new());
     loop {
         let told = tokio::select! {
             biased;
             _ = shutdown.changed() => return,
+            Some(to) = running.next(), if !asked.is_empty() => {
+                asked.remove(&to);
+                continue;
+            }
             Ok(()) = changes.changed() => others(&node),
             _ = tick.tick() => others(&node).choose(&mut rng).copied().into_iter().collect(),
         };
@@ -32,7 +40,10 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
         super::past::keep_asked(&node).await;
         introduce(&node);
         persisted = persist(&node, persisted).await;
-        join_all(told.iter().take(GOSSIP_FANOUT).map(|to| exchange(&node, *to))).await;
+        let room = GOSSIP_FANOUT - asked.len();
+        let told: Vec<NodeId> = told.into_iter().filter(|to| !asked.contains(to)).take(room).collect();
+        asked.extend(&told);
+        running.extend(told.into_iter().map(|to| meet(&node, to)));
         if node.heard.load().is_empty() {
             ask_seeds(&node, &seeds).await;
         }
@@ -94,6 +105,17 @@ async fn ask_seeds<W: World>(node: &Node<W>, seeds: &[String]) {
             node.take_view(&theirs);
         }
     }
+}
+
+async fn meet<W: World>(node: &Node<W>, to: NodeId) -> NodeId {
+    // What changes meanwhile is told in the same breath.
+    for _ in 0..GOSSIP_ROUNDS_MAX {
+        let known = node.cluster.snapshot().view.digest();
+        if !exchange(node, to).await || known == node.cluster.snapshot().view.digest() {
+            break;
+        }
+    }
+    to
 }
 
 /// One round with one node. Answers whether both know the same now.

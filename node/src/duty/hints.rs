@@ -6,6 +6,7 @@
 //! | owns it no more (it left, was replaced, or the key moved) | the record goes to **every** owner of the key |
 //! | owns it, and others take it over | to every owner, those to come too: they may have fetched from the target already |
 //! | can't be reached, and this node leaves | the hint goes to the next node that stands in |
+//! | can't be reached, and the key has moved from it to others | to every owner |
 //! | can't be reached | it waits, unless it is too old and nobody relies on it |
 //!
 //! A hint is a row that names a key; the record is this node's own copy at the time of delivery. The row goes away only after
@@ -17,14 +18,15 @@
 //! spoiled, is passed over, and the ones behind it go.
 
 use super::readdress;
+use crate::cluster::Snapshot;
 use crate::lane::{HintRow, Job};
 use crate::limits::{
     HINT_BACKOFF_MAX, HINT_BACKOFF_MIN, HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_SCAN_BYTES, HINT_SCAN_ROWS,
     HINT_TARGETS_AT_ONCE, HINT_TIMEOUT, HINTS_EVERY,
 };
 use crate::node::Node;
-use crate::node::hints::{Delivery, State};
-use crate::store::{Family, Store, keys};
+use crate::node::hints::{Delivery, State, Stored, pack};
+use crate::store::{Family, Row, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
@@ -34,11 +36,9 @@ use ring::ids::{NodeId, ObjectId};
 use ring::members::Status;
 use ring::planted::{self, Bug};
 use ring::time::Time;
-use ring::wire::peer::{Answer, Ask, Message};
 use ring::wire::record::{Digest, digest};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// A hint that was delivered, with the version of the record that was sent.
@@ -49,7 +49,7 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut changes = node.cluster.changes();
     let mut tick = tokio::time::interval(HINTS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut doubted = node.cluster.doubted();
+    let (mut doubted, mut regime) = (node.cluster.doubted(), node.table_tag().digest);
     let (mut running, mut under_way) = (FuturesUnordered::new(), BTreeSet::new());
     loop {
         tokio::select! {
@@ -59,12 +59,13 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             Ok(()) = changes.changed() => {}
             _ = tick.tick() => {}
         }
-        let now = node.cluster.doubted();
-        // Who was doubted and is no longer is tried at once, and so is whatever may have waited for it as an owner.
-        if doubted.difference(&now).next().is_some() {
+        let (now, by) = (node.cluster.doubted(), node.table_tag().digest);
+        // Who was doubted and is no longer is tried at once, and so is whatever may have waited for it as an owner. Other tables
+        // are other owners.
+        if doubted.difference(&now).next().is_some() || regime != by {
             node.lock_deliveries().retain(|target, _| under_way.contains(target));
         }
-        doubted = now;
+        (doubted, regime) = (now, by);
         // One that takes long holds up nobody who comes back meanwhile, as long as there is room for both.
         let room = if may_deliver(&node) { HINT_TARGETS_AT_ONCE - under_way.len() } else { 0 };
         for target in due(&node, &under_way).into_iter().take(room) {
@@ -152,22 +153,47 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
         }
         start = keys::after(last);
         let way = way(node, target);
-        if way == Way::Wait {
-            give_up_old(node, target, &rows).await;
-            waits = true;
-            continue;
-        }
-        node.lock_deliveries().entry(target).or_default().state = State::Delivering;
         let snapshot = node.cluster.snapshot();
-        let concerned = |id: &ObjectId| {
-            let plan = node.cluster.plan(&snapshot, id);
-            way == Way::There && plan.pending.is_empty() && plan.owners.contains(&target)
-        };
-        let ids = rows.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok()).map(|(_, _, id)| id);
-        let (there, elsewhere): (Vec<_>, Vec<_>) = ids.partition(concerned);
         let to = Route { target, way, regime: snapshot.regime.name().digest };
-        send_there(node, to, there, &mut credit, &mut left).await?;
-        send_elsewhere(node, to, elsewhere, &mut left).await?;
+        let sorted = Sorted::of(node, &snapshot, to, &rows);
+        drop(snapshot);
+        if !sorted.wait.is_empty() {
+            give_up_old(node, target, sorted.wait).await;
+            waits = true;
+        }
+        if !(sorted.there.is_empty() && sorted.elsewhere.is_empty()) {
+            node.lock_deliveries().entry(target).or_default().state = State::Delivering;
+        }
+        send_there(node, to, sorted.there, &mut credit, &mut left).await?;
+        send_elsewhere(node, to, sorted.elsewhere, &mut left).await?;
+    }
+}
+
+/// A page of hints, by where they go.
+#[derive(Default)]
+struct Sorted {
+    there: Vec<ObjectId>,
+    elsewhere: Vec<ObjectId>,
+    wait: Vec<(ObjectId, HintRow)>,
+}
+
+impl Sorted {
+    fn of<W: World>(node: &Node<W>, snapshot: &Snapshot, to: Route, rows: &[Row]) -> Sorted {
+        let mut sorted = Sorted::default();
+        for (key, row) in rows {
+            let Ok((_, _, id)) = keys::decode_hint_key(key) else { continue };
+            let plan = node.cluster.plan(snapshot, &id);
+            let owns = plan.owners.contains(&to.target);
+            match to.way {
+                Way::There if owns && plan.pending.is_empty() => sorted.there.push(id),
+                // The key has moved meanwhile: nobody waits for this node any more.
+                Way::Wait if owns || plan.pending.contains(&to.target) => {
+                    sorted.wait.push((id, HintRow::decode(row)));
+                }
+                _ => sorted.elsewhere.push(id),
+            }
+        }
+        sorted
     }
 }
 
@@ -222,7 +248,7 @@ fn next_records<W: World>(
     while bytes < bytes_max
         && let Some(id) = ids.next()
     {
-        match node.local(&id) {
+        match node.whole(&id) {
             Ok(record) => {
                 bytes += record.as_ref().map_or(0, Bytes::len);
                 records.push((id, record));
@@ -255,17 +281,10 @@ async fn send_there<W: World>(
         if planted::is(Bug::HintForgotten) {
             drop_hints(node, to, sent.clone()).await?;
         }
-        let answer = node.ask(to.target, Message { head: Ask::StoreMany, body }, HINT_TIMEOUT).await;
-        let (failed, pause) = match answer {
-            Ok(Message { head: Answer::StoredMany { failed, credit: next, pause_ms }, .. }) => {
-                *credit = next.clamp(1, HINT_CREDIT_IDLE) as usize;
-                (failed, Duration::from_millis(u64::from(pause_ms)))
-            }
-            Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal.to_string()),
-            Ok(_) => return Err("an answer that does not fit".to_owned()),
-            Err(error) => return Err(error.to_string()),
-        };
-        let failed: BTreeSet<usize> = failed.into_iter().map(usize::from).collect();
+        let came =
+            node.store_many(to.target, body, HINT_TIMEOUT).await.map_err(|refusal| refusal.to_string())?;
+        let Stored { failed, pause, .. } = came;
+        *credit = came.credit;
         let mut at = 0..;
         sent.retain(|_| at.next().is_none_or(|at| !failed.contains(&at)));
         left.refused += failed.len();
@@ -286,9 +305,7 @@ fn packed(records: Vec<(ObjectId, Option<Bytes>)>) -> (Vec<Sent>, Bytes) {
     let (rows, bare): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.is_some());
     let rows: Vec<(ObjectId, Bytes)> =
         rows.into_iter().filter_map(|(id, record)| Some((id, record?))).collect();
-    let bytes = rows.iter().map(|(id, record)| id.bucket().len() + id.key().len() + record.len() + 16);
-    let room = Vec::with_capacity(bytes.sum());
-    let body = Bytes::from(postcard::to_extend(&rows, room).expect("rows are bytes"));
+    let body = pack(&rows);
     let sent = rows.into_iter().map(|(id, record)| (id, Some(digest(&record))));
     (sent.chain(bare.into_iter().map(|(id, _)| (id, None))).collect(), body)
 }
@@ -312,7 +329,15 @@ async fn send_elsewhere<W: World>(
         let count = records.len();
         let done = match to.way {
             Way::ToAnother => readdress::to_another(node, to.target, records).await,
-            _ => readdress::to_owners(node, records, &mut left.unable).await,
+            way => {
+                readdress::to_owners(
+                    node,
+                    (way == Way::There).then_some(to.target),
+                    records,
+                    &mut left.unable,
+                )
+                .await
+            }
         };
         left.refused += count - done.len();
         let stored = done.into_iter().map(|(id, record)| (id, Some(digest(&record))));
@@ -343,11 +368,9 @@ async fn drop_hints<W: World>(node: &Node<W>, to: Route, delivered: Vec<Sent>) -
 }
 
 /// Hints that have grown too old are given up, if no acknowledgement relies on them.
-async fn give_up_old<W: World>(node: &Node<W>, target: NodeId, rows: &[crate::store::Row]) {
+async fn give_up_old<W: World>(node: &Node<W>, target: NodeId, waiting: Vec<(ObjectId, HintRow)>) {
     let oldest = node.wall().0.saturating_sub(node.hint_age.as_millis() as u64);
-    for (key, value) in rows {
-        let row = HintRow::decode(value);
-        let Ok((_, _, id)) = keys::decode_hint_key(key) else { continue };
+    for (id, row) in waiting {
         if !row.counted && row.since.0 < oldest {
             let given_up = node.lane.run(|reply| Job::GiveUpHint { id, owner: target, reply }).await;
             if let Err(refusal) = given_up {

@@ -2,7 +2,7 @@
 //! leaves, to another that stands in.
 //!
 //! Owners are asked what they lack before anything is sent. So while one of them is away the others get what they lack once, and
-//! each further try costs them a comparison of digests.
+//! each further try costs them a comparison of digests; but for keys that are newer there, which are sent again.
 
 use super::surplus::give;
 use crate::limits::{HINT_TIMEOUT, HINTS_IN_FLIGHT};
@@ -16,11 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Records = Vec<(ObjectId, Bytes)>;
 
-/// Gives every owner, of now and of the change under way, what it lacks; the records that all of them have now. Those that were
+/// Gives every owner, of now and of the change under way, what it lacks; the records that all of them have now. Of a target that can
+/// be reached and owns them still, it and those to come are enough. Those that were
 /// given up are not asked: the change that takes them out may be waiting for just this hint. Who could not take its part is added
 /// to `unable`, and not asked again in this round.
 pub(super) async fn to_owners<W: World>(
     node: &Node<W>,
+    there: Option<NodeId>,
     records: Records,
     unable: &mut BTreeSet<NodeId>,
 ) -> Records {
@@ -28,7 +30,12 @@ pub(super) async fn to_owners<W: World>(
     let mut groups: BTreeMap<(bool, Vec<NodeId>), Records> = BTreeMap::new();
     for (id, record) in records {
         let plan = node.cluster.plan(&snapshot, &id);
-        let counts = |owner: &NodeId| *owner != node.id() && !snapshot.view.is_given_up(*owner, &doubted);
+        let there = there.filter(|target| plan.owners.contains(target));
+        let enough =
+            |owner: &NodeId| there.is_none_or(|there| *owner == there || plan.pending.contains(owner));
+        let counts = |owner: &NodeId| {
+            *owner != node.id() && !snapshot.view.is_given_up(*owner, &doubted) && enough(owner)
+        };
         let others = plan.owners.iter().chain(&plan.pending).copied().filter(counts).collect();
         groups.entry((plan.owners.contains(&node.id()), others)).or_default().push((id, record));
     }

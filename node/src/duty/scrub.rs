@@ -7,15 +7,20 @@
 //! partition's trees are built anew.
 //!
 //! It goes by the leaves, one page after the other, and not by a scan of the records: a scan ends at the first spoiled block.
-//! After each round it rests. Copies that are known to lack something are not kept waiting for that: until they are mended
-//! their keys are refused to whoever insists on this owner.
+//! After each round it rests. Copies that are known to lack something, and those that somebody could not read, are not kept
+//! waiting for that: until they are mended their keys are refused to whoever insists on this owner, hints of them wait, and so does
+//! a change that moves them.
 
 use crate::lane::{Job, leaf_row};
-use crate::limits::{AAE_TIMEOUT, GAPS_AT_ONCE, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST};
+use crate::limits::{
+    AAE_TIMEOUT, GAPS_AT_ONCE, MENDS_AT_ONCE, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST,
+};
 use crate::node::Node;
+use crate::node::hints::State;
 use crate::store::{Batch, Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::wire::peer::{Answer, Ask, Message};
 use ring::wire::record::{Digest, digest, verify};
@@ -25,18 +30,14 @@ use tokio::sync::watch;
 pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(SCRUB_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut from, mut last_gap, mut rests_until) = (Vec::new(), None, node.now());
+    let (mut from, mut last_gap, mut last_suspect, mut rests_until) = (Vec::new(), None, None, node.now());
     loop {
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
             _ = tick.tick() => {}
         }
-        if node.store.is_fenced() {
-            // Somebody has met a spoiled block that can't be read around. A node that nobody writes to would go on half blind: this
-            // write is refused, and ends it.
-            let _ = node.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await;
-        }
+        end_if_fenced(&node).await;
         if node.now() >= rests_until {
             tokio::select! {
                 biased;
@@ -48,11 +49,28 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
                 rests_until = node.now() + SCRUB_REST;
             }
         }
+        let some = node.gaps.some(last_gap.as_ref(), GAPS_AT_ONCE);
+        last_gap = some.last().cloned();
+        let suspects = node.suspects.some(last_suspect.as_ref(), GAPS_AT_ONCE);
+        last_suspect = suspects.last().cloned();
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            last = mend_gaps(&node, last_gap) => last_gap = last,
+            () = mend(&node, some) => {}
         }
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return,
+            () = mend(&node, suspects) => {}
+        }
+    }
+}
+
+/// Somebody may have met a spoiled block that can't be read around. A node that nobody writes to would go on half blind: this write
+/// is refused, and ends it.
+async fn end_if_fenced<W: World>(node: &Node<W>) {
+    if node.store.is_fenced() {
+        let _ = node.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await;
     }
 }
 
@@ -90,7 +108,7 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
     let whole = record.as_ref().is_ok_and(|record| record.as_ref().is_none_or(|r| verify(r).is_ok()));
     if !whole {
         tracing::warn!(key = ?id, "a record on this disk is damaged; it is fetched from the other owners");
-        heal(node, id).await;
+        node.suspects.add(&id);
         return 0;
     }
     let record = record.ok().flatten();
@@ -104,13 +122,24 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
     record.map_or(0, |record| record.len())
 }
 
-/// Asks the other owners about some of the keys whose copies lack something. Answers where to go on.
-async fn mend_gaps<W: World>(node: &Node<W>, after: Option<ObjectId>) -> Option<ObjectId> {
-    let some = node.gaps.some(after.as_ref(), GAPS_AT_ONCE);
-    for id in &some {
+/// Asks the other owners about keys whose copies lack something or could not be read.
+async fn mend<W: World>(node: &Node<W>, some: Vec<ObjectId>) {
+    let mut mended = stream::iter(some).map(|id| mend_one(node, id)).buffer_unordered(MENDS_AT_ONCE);
+    while mended.next().await.is_some() {
+        end_if_fenced(node).await;
+    }
+}
+
+async fn mend_one<W: World>(node: &Node<W>, id: ObjectId) {
+    if node.gaps.has(&id) || node.whole(&id).is_err() {
         heal(node, id.clone()).await;
     }
-    some.last().cloned()
+    if node.whole(&id).is_ok() && node.suspects.clear(&id) {
+        // Hints of it may have been put off for that.
+        for delivery in node.lock_deliveries().values_mut().filter(|d| d.state == State::BackingOff) {
+            delivery.not_before = node.now();
+        }
+    }
 }
 
 /// Puts the other owners' copies in the place of a spoiled one, or merges them with what has taken it. Only when all of them have

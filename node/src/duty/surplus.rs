@@ -9,8 +9,11 @@
 //! own: it waits until all owners know what is in it, and sets aside what none of them knows (`ring::sift::part`).
 
 use crate::lane::{Job, Sift};
-use crate::limits::{LACKS_ROWS_MAX, LACKS_TIMEOUT, PULL_BYTES_MAX, PULL_MERGES, SURPLUS_EVERY};
+use crate::limits::{
+    HINT_CREDIT_BUSY, LACKS_ROWS_MAX, LACKS_TIMEOUT, PULL_BYTES_MAX, PULL_MERGES, SURPLUS_EVERY,
+};
 use crate::node::Node;
+use crate::node::hints::pack;
 use crate::store::{Batch, Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
@@ -19,7 +22,7 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::planted::{self, Bug};
 use ring::tree::Leaf;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
-use ring::wire::record::{digest, verify};
+use ring::wire::record::digest;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
@@ -132,13 +135,13 @@ async fn hand_to<W: World>(
 }
 
 /// Lets another node have what it lacks of these records, durably; what it has is not sent. The names of those that it could not
-/// take: each for itself, so that one stands in no other's way.
+/// take: each for itself, so that one stands in no other's way. How much goes at once, and after which pause, the receiver says.
 pub(super) async fn give<W: World>(
     node: &Node<W>,
     to: NodeId,
     records: &[(ObjectId, Bytes)],
 ) -> Result<BTreeSet<ObjectId>, Refusal> {
-    let mut refused = BTreeSet::new();
+    let (mut refused, mut credit) = (BTreeSet::new(), HINT_CREDIT_BUSY as usize);
     for records in records.chunks(LACKS_ROWS_MAX) {
         let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
         let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
@@ -147,17 +150,23 @@ pub(super) async fn give<W: World>(
             Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal),
             _ => return Err(Refusal::Unavailable(format!("{to} does not answer"))),
         };
-        let sent: Vec<(ObjectId, Bytes)> =
-            lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned()).collect();
-        let mut sent = stream::iter(sent)
-            .map(|(id, record)| async move {
-                let stored = node.store_at(to, id.clone(), record, LACKS_TIMEOUT).await;
-                (id, stored)
-            })
-            .buffer_unordered(PULL_MERGES);
-        while let Some((id, stored)) = sent.next().await {
-            if stored != Ok(true) {
-                refused.insert(id);
+        let mut lacked = lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned());
+        loop {
+            let (mut sent, mut bytes) = (Vec::new(), 0);
+            while bytes < credit
+                && let Some((id, record)) = lacked.next()
+            {
+                bytes += record.len();
+                sent.push((id, record));
+            }
+            if sent.is_empty() {
+                break;
+            }
+            let came = node.store_many(to, pack(&sent), LACKS_TIMEOUT).await?;
+            credit = came.credit;
+            refused.extend(came.failed.iter().filter_map(|at| Some(sent.get(*at)?.0.clone())));
+            if !came.pause.is_zero() {
+                tokio::time::sleep(came.pause).await;
             }
         }
     }
@@ -172,16 +181,16 @@ impl<W: World> Node<W> {
         if leaves.len() > LACKS_ROWS_MAX {
             return Err(Refusal::Malformed("too many records at once".into()));
         }
-        // What is here may have been left to the system to sync, and who asks is about to let his copy go.
-        self.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await?;
         let mut lacking = Vec::new();
         for (at, (id, theirs)) in (0..).zip(&leaves) {
             // What can't be read here is lacking: the copy that comes takes its place.
-            let ours = self.local(id).ok().flatten().filter(|record| verify(record).is_ok());
+            let ours = self.whole(id).ok().flatten();
             if ours.map(|record| digest(&record)) != Some(*theirs) {
                 lacking.push(at);
             }
         }
+        // What was found may have been left to the system to sync, and who asks is about to let his copy go.
+        self.lane.run(|reply| Job::Raw { batch: Batch::default(), sync: true, reply }).await?;
         Ok(Message::of(Answer::Lacking(lacking)))
     }
 }

@@ -484,6 +484,11 @@ impl<S: Store> Core<S> {
         self.earliest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the disk has failed. Nothing is written after that.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
     pub(super) fn refusal(&self, error: StoreError) -> Refusal {
         match error {
             StoreError::Corrupt(why) => Refusal::Unavailable(why),

@@ -84,8 +84,12 @@ fn run_thread<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, finish
             waiting.push(job);
         }
         core.step(waiting.drain(..));
+        if core.has_failed() {
+            // What is still in the queue was not done, and its askers are told so by its end.
+            break;
+        }
     }
-    drop(core);
+    drop((core, jobs));
     let _ = finished.send(());
 }
 
@@ -98,8 +102,11 @@ async fn run_task<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, fi
             tokio::time::sleep(lag).await;
         }
         core.step(waiting.drain(..));
+        if core.has_failed() {
+            break;
+        }
     }
-    drop(core);
+    drop((core, jobs));
     let _ = finished.send(());
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId};
 use ring::tree::{FANOUT, Group, Leaf, Slot, Tree, Unlike, differing, slots_of, unlike};
-use ring::wire::peer::{Answer, Ask, Message, TreeAsk};
+use ring::wire::peer::{Answer, Ask, Message, Refusal, TreeAsk};
 use ring::wire::record::digest;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -50,11 +50,13 @@ pub(crate) struct Exchange<'a, W: World> {
     sifts: bool,
     /// Bytes that were moved since the last pause.
     moved: u64,
+    /// Why the last key that could not be brought together was not.
+    pub(crate) refusal: Option<String>,
 }
 
 impl<'a, W: World> Exchange<'a, W> {
     pub(crate) fn new(node: &'a Node<W>, peer: NodeId) -> Self {
-        Exchange { node, peer, sifts: false, moved: 0 }
+        Exchange { node, peer, sifts: false, moved: 0, refusal: None }
     }
 
     /// One that finds out what differs, and changes nothing anywhere.
@@ -127,7 +129,13 @@ impl<'a, W: World> Exchange<'a, W> {
         let at_once = node.room(AAE_REPAIRS_MAX);
         let mut repairs = stream::iter(unlike).map(|key| repair(node, peer, key)).buffer_unordered(at_once);
         while let Some(moved) = repairs.next().await {
-            let Some(moved) = moved else { continue };
+            let moved = match moved {
+                Ok(moved) => moved,
+                Err(refusal) => {
+                    self.refusal = Some(refusal);
+                    continue;
+                }
+            };
             done += 1;
             {
                 let mut aae = node.lock_aae();
@@ -182,34 +190,39 @@ impl<'a, W: World> Exchange<'a, W> {
     }
 }
 
-/// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved; `None` if it
-/// did not come to an end.
-async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Option<u64> {
+/// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved, or why it did
+/// not come to an end.
+async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u64, String> {
     let _work = node.begin_work();
     let mut moved = 0;
+    let here = |refusal: Refusal| format!("{:?}: {refusal}", key.id);
     if key.theirs.is_some()
         && let Some(theirs) = fetch(node, peer, &key.id).await?
     {
         moved += theirs.len() as u64;
-        node.merge_here(key.id.clone(), theirs, None, true).await.ok()?;
+        node.merge_here(key.id.clone(), theirs, None, true).await.map_err(here)?;
     }
-    let mine = node.local(&key.id).ok()??;
+    let Some(mine) = node.whole(&key.id).map_err(here)? else {
+        return Err(format!("{:?} is here no more", key.id));
+    };
     if !node.may_spread() {
-        return None;
+        return Err("this node's disk may be behind what the others know".to_owned());
     }
     if key.theirs != Some(digest(&mine)) {
         moved += mine.len() as u64;
-        node.store_at(peer, key.id, mine, AAE_TIMEOUT).await.ok()?;
+        let stored = node.store_at(peer, key.id.clone(), mine, AAE_TIMEOUT).await;
+        stored.map_err(|()| format!("{peer} did not take {:?}", key.id))?;
     }
-    Some(moved)
+    Ok(moved)
 }
 
-/// The peer's record: `Some(None)` if it has none, `None` if it does not say.
-async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Option<Option<Bytes>> {
+/// The peer's record, if it has one; or that it does not say, and why.
+async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Result<Option<Bytes>, String> {
     let ask = Message::of(Ask::Read { id: id.clone(), record: true });
-    match node.ask(peer, ask, AAE_TIMEOUT).await.ok()? {
-        Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(Some(body)),
-        Message { head: Answer::Absent, .. } => Some(None),
-        _ => None,
+    match node.ask(peer, ask, AAE_TIMEOUT).await {
+        Ok(Message { head: Answer::Held(hash), body }) if digest(&body) == hash => Ok(Some(body)),
+        Ok(Message { head: Answer::Absent, .. }) => Ok(None),
+        Ok(Message { head: Answer::Refused(refusal), .. }) => Err(format!("{id:?} there: {refusal}")),
+        _ => Err(format!("{peer} does not answer")),
     }
 }

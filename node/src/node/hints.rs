@@ -9,10 +9,10 @@ use crate::limits::{
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use ring::ids::NodeId;
+use ring::ids::{NodeId, ObjectId};
 use ring::time::Time;
-use ring::wire::peer::{Answer, Message, Refusal};
-use std::collections::BTreeMap;
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,7 +55,42 @@ pub struct Delivery {
     pub error: Option<String>,
 }
 
+/// What came of sending many records at once.
+pub(crate) struct Stored {
+    /// Those that were not stored, by their place in the list.
+    pub(crate) failed: BTreeSet<usize>,
+    /// How many bytes the receiver asks for next, and after what pause.
+    pub(crate) credit: usize,
+    pub(crate) pause: Duration,
+}
+
+/// The body of such a message.
+pub(crate) fn pack(rows: &[(ObjectId, Bytes)]) -> Bytes {
+    let bytes = rows.iter().map(|(id, record)| id.bucket().len() + id.key().len() + record.len() + 16);
+    let room = Vec::with_capacity(bytes.sum());
+    Bytes::from(postcard::to_extend(rows, room).expect("rows are bytes"))
+}
+
 impl<W: World> Node<W> {
+    /// Lets another node store many records at once.
+    pub(crate) async fn store_many(
+        &self,
+        to: NodeId,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Stored, Refusal> {
+        match self.ask(to, Message { head: Ask::StoreMany, body }, timeout).await {
+            Ok(Message { head: Answer::StoredMany { failed, credit, pause_ms }, .. }) => Ok(Stored {
+                failed: failed.into_iter().map(usize::from).collect(),
+                credit: credit.clamp(1, HINT_CREDIT_IDLE) as usize,
+                pause: Duration::from_millis(u64::from(pause_ms)),
+            }),
+            Ok(Message { head: Answer::Refused(refusal), .. }) => Err(refusal),
+            Ok(_) => Err(Refusal::Malformed("an answer that does not fit".into())),
+            Err(error) => Err(Refusal::Unavailable(format!("{to} does not answer: {error}"))),
+        }
+    }
+
     pub(crate) fn lock_hints(&self) -> MutexGuard<'_, Ledger> {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }

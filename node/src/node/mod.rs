@@ -13,6 +13,7 @@ pub mod read;
 pub mod reap;
 pub mod repair;
 pub mod serve;
+pub mod suspects;
 pub mod trees;
 pub mod work;
 pub mod write;
@@ -104,6 +105,8 @@ pub struct Inner<W: World> {
     pub stray: Arc<AtomicU64>,
     /// The keys whose copies here lack something.
     pub gaps: Gaps,
+    /// The keys whose copies here could not be read.
+    pub suspects: suspects::Suspects,
     /// What clients' writes take here, by which background work goes.
     pub pace: pace::Pace,
     /// One at a time writes the view to the disk: an older one must not come after a newer.

@@ -164,12 +164,21 @@ impl<W: World> Node<W> {
             let why = "this node's copy was spoiled, and not every other owner has said yet what he has";
             return Err(Refusal::Unavailable(why.into()));
         }
+        let held = if record { self.held_whole(id) } else { self.held_digest(id) };
+        if held.is_err() {
+            self.suspects.add(id);
+        }
+        held
+    }
+
+    fn held_digest(&self, id: &ObjectId) -> Result<(Held, Bytes), Refusal> {
+        let Some(bytes) = self.whole(id)? else { return Ok((Held::Absent, Bytes::new())) };
+        Ok((Held::Digest(digest(&bytes)), bytes))
+    }
+
+    fn held_whole(&self, id: &ObjectId) -> Result<(Held, Bytes), Refusal> {
         let Some(bytes) = self.local(id)? else { return Ok((Held::Absent, Bytes::new())) };
         let hash = digest(&bytes);
-        if !record {
-            ring::wire::record::verify(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;
-            return Ok((Held::Digest(hash), bytes));
-        }
         let decoded = decode(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;
         Ok((Held::Record(hash, Arc::new(decoded)), bytes))
     }

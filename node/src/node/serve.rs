@@ -123,7 +123,11 @@ impl<W: World> Node<W> {
                 Ok(_) if self.is_behind(table) => refused(Refusal::StaleTables),
                 answer => answer.unwrap_or_else(refused),
             },
-            Ask::Lacks => self.answer_lacks(&message.body).await.unwrap_or_else(refused),
+            Ask::Lacks if self.is_behind(table) => refused(Refusal::StaleTables),
+            Ask::Lacks => match self.answer_lacks(&message.body).await {
+                Ok(_) if self.is_behind(table) => refused(Refusal::StaleTables),
+                answer => answer.unwrap_or_else(refused),
+            },
             Ask::Tree { table, ns, what } => self.answer_tree(table, ns, what).unwrap_or_else(refused),
             Ask::Repair { partition, bucket, key } => {
                 self.answer_repair(partition, bucket, key).await.unwrap_or_else(refused)
@@ -134,12 +138,12 @@ impl<W: World> Node<W> {
                 .may_be_sifted_with()
                 .and_then(|()| self.answer_tree(table, ns, what))
                 .unwrap_or_else(refused),
-            Ask::SiftRead { id } => copy(self.may_be_sifted_with().and_then(|()| self.copy_of(&id))),
+            Ask::SiftRead { id } => copy(self.may_be_sifted_with().and_then(|()| self.whole(&id))),
             Ask::Mend { id } if self.lacks(&id) => {
                 refused(Refusal::Unavailable("this node is being filled".into()))
             }
             // With a gap of its own it answers all the same: two that were spoiled would wait for each other.
-            Ask::Mend { id } => copy(self.copy_of(&id)),
+            Ask::Mend { id } => copy(self.whole(&id)),
             Ask::Clock => {
                 let said = self.lock_clock().say(self.world.wall(), self.now());
                 Message::of(Answer::Clock(said))
@@ -152,15 +156,6 @@ impl<W: World> Node<W> {
     fn may_be_sifted_with(&self) -> Result<(), Refusal> {
         let undecided = || Refusal::Unavailable("this node has just started".into());
         self.past.may_be_sifted_with().then_some(()).ok_or_else(undecided)
-    }
-
-    /// The own copy, if its bytes are whole.
-    fn copy_of(&self, id: &ObjectId) -> Result<Option<Bytes>, Refusal> {
-        let bytes = self.local(id)?;
-        if let Some(bytes) = &bytes {
-            verify(bytes).map_err(|error| Refusal::Unavailable(error.to_string()))?;
-        }
-        Ok(bytes)
     }
 
     /// Merges a record into the own copy; answers whether it is durable.
@@ -296,6 +291,11 @@ impl<W: World> Node<W> {
         let mut out: Rows = Vec::with_capacity(rows.len());
         for (key, value) in &rows {
             let (_, id) = keys::decode_record_key(key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
+            if verify(value).is_err() {
+                // Whoever fetches goes on key by key, and gets the others.
+                self.suspects.add(&id);
+                return Err(Refusal::Unavailable(format!("its record of {id:?} is damaged")));
+            }
             out.push((id, value.to_vec()));
         }
         let body = postcard::to_stdvec(&out).expect("rows are bytes");

@@ -120,10 +120,11 @@ impl Member {
 
     pub(super) fn validate(&self, id: NodeId) -> Result<(), ViewError> {
         let Description { http, peer, zone, weight, .. } = &self.description;
+        let fits = |zone: &Zone| zone.0.len() <= TEXT_BYTES_MAX && !zone.0.chars().any(char::is_control);
         let checks = [
             ("http address", http.len() <= TEXT_BYTES_MAX),
             ("peer address", peer.len() <= TEXT_BYTES_MAX),
-            ("zone", zone.0.len() <= TEXT_BYTES_MAX && self.seat.zone.0.len() <= TEXT_BYTES_MAX),
+            ("zone", fits(zone) && fits(&self.seat.zone)),
             ("weight", [*weight, self.seat.weight].iter().all(|w| (1..=WEIGHT_MAX).contains(w))),
             ("incarnation", self.incarnation <= VERSION_MAX),
             ("status version", self.status_version <= VERSION_MAX),

@@ -120,7 +120,7 @@ pub enum ViewError {
         /// What it should have become.
         to: Status,
     },
-    /// An address or zone is too long, a weight or version out of range.
+    /// An address or zone is too long, a zone has control characters, a weight or version out of range.
     #[error("the description of member {id} has a bad {what}")]
     Description {
         /// Whose.

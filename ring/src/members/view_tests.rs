@@ -258,6 +258,7 @@ fn bad_descriptions_are_refused() {
         ("weight", Description { weight: 0, ..described(1) }),
         ("weight", Description { weight: u32::MAX, ..described(1) }),
         ("zone", Description { zone: Zone(long.clone()), ..described(1) }),
+        ("zone", Description { zone: Zone("a\nb".to_owned()), ..described(1) }),
         ("peer address", Description { peer: long.clone(), ..described(1) }),
         ("http address", Description { http: long.clone(), ..described(1) }),
     ] {

@@ -99,6 +99,10 @@ fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId
         if disk.corrupted() > 0 {
             return Some(format!("{host} has {} records that can't be read", disk.corrupted()));
         }
+        let is_gap = |(key, _): &(Bytes, Bytes)| keys::decode_gap_key(key).is_ok();
+        if disk.rows(Family::Meta).iter().any(is_gap) {
+            return Some(format!("{host} has a copy that lacks something"));
+        }
         for (key, value) in disk.rows(Family::Records) {
             copies.entry(key).or_default().insert(host, digest(&value));
         }

@@ -7,10 +7,11 @@ use super::watch::Watch;
 use super::wires::Host;
 use bytes::Bytes;
 use node::store::mem::{Fault, MemDisk, MemStore};
-use node::store::{Batch, Family, OpenError, Row, Store, StoreError};
+use node::store::{Batch, Family, OpenError, Row, Store, StoreError, keys};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,10 +79,17 @@ impl Disk {
         self.rows.crash_keeping(usize::MAX);
     }
 
-    /// Spoils a few records, at random. How many.
-    pub fn rot(&self) -> usize {
+    /// Spoils a few records, at random; or of those only of which hints are kept here. How many.
+    pub fn rot(&self, hinted: bool) -> usize {
         const RECORDS_MAX: usize = 8;
-        let records = self.rows.rows(Family::Records);
+        let mut records = self.rows.rows(Family::Records);
+        if hinted {
+            let hints = self.rows.rows(Family::Hints);
+            let hints = hints.iter().filter_map(|(key, _)| keys::decode_hint_key(key).ok());
+            let hinted: BTreeSet<Vec<u8>> =
+                hints.map(|(_, partition, id)| keys::record_key(partition, &id)).collect();
+            records.retain(|(key, _)| hinted.contains(key.as_ref()));
+        }
         let mut bad = self.lock();
         let some: Vec<_> = records.sample(&mut bad.chance, RECORDS_MAX).collect();
         some.iter().for_each(|(key, _)| self.rows.corrupt(Family::Records, key));

@@ -183,8 +183,8 @@ impl Fleet {
     }
 
     /// Spoils records on a machine's disk.
-    pub fn rot(&self, host: Host) {
-        let records = self.machine(host).disk().rot();
+    pub fn rot(&self, host: Host, hinted: bool) {
+        let records = self.machine(host).disk().rot(hinted);
         self.trace.event(&format!("{host}  {records} records can't be read any more"));
     }
 

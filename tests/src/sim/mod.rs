@@ -142,11 +142,26 @@ pub(crate) enum Stage {
 
 /// Runs one seed from beginning to end.
 pub fn run(options: Options) -> Report {
-    let trace = Trace::new(options.keep_lines);
-    log::belongs_to(&trace);
     let mut chance = StdRng::seed_from_u64(options.seed);
     let shape = plagues::shape(&mut chance);
-    let mut run = Run::new(options, shape, chance, trace);
+    run_by(options, shape, chance, |chance| Schedule::draw(chance, shape, Duration::ZERO, options.load))
+}
+
+/// Runs a script instead of troubles that the seed draws; the rest is the seed's.
+pub fn run_script(options: Options, shape: Shape, deeds: Vec<(Duration, Deed)>) -> Report {
+    let chance = StdRng::seed_from_u64(options.seed);
+    run_by(options, shape, chance, |chance| Schedule::script(chance, shape, deeds))
+}
+
+fn run_by(
+    options: Options,
+    shape: Shape,
+    chance: StdRng,
+    schedule: impl FnOnce(StdRng) -> Schedule,
+) -> Report {
+    let trace = Trace::new(options.keep_lines);
+    log::belongs_to(&trace);
+    let mut run = Run::new(options, shape, chance, trace, schedule);
     // An assertion that does not hold is a finding like any other, and the seed repeats it.
     let result = catch_unwind(AssertUnwindSafe(|| run.go()));
     match result {
@@ -180,7 +195,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(options: Options, shape: Shape, mut chance: StdRng, trace: Trace) -> Run<'a> {
+    fn new(
+        options: Options,
+        shape: Shape,
+        mut chance: StdRng,
+        trace: Trace,
+        schedule: impl FnOnce(StdRng) -> Schedule,
+    ) -> Run<'a> {
         let mut sim = turmoil::Builder::new()
             .rng_seed(chance.random())
             .tick_duration(TICK)
@@ -196,9 +217,7 @@ impl<'a> Run<'a> {
             .build();
         let mut fleet = Fleet::new(chance.random(), shape, trace.clone());
         (1..=shape.nodes).for_each(|n| fleet.add(&mut sim, Host(n), false));
-        let schedule_chance = StdRng::seed_from_u64(chance.random());
-        let until = options.load;
-        let schedule = Schedule::draw(schedule_chance, shape, Duration::ZERO, until);
+        let schedule = schedule(StdRng::seed_from_u64(chance.random()));
         let (stage, stages) = channel::channel(Stage::ComeUp);
         let (orders, inbox) = mpsc::unbounded_channel();
         let (done, carried_out) = channel::channel(0);
@@ -379,7 +398,8 @@ impl<'a> Run<'a> {
             Deed::Down(..) | Deed::Up(_) | Deed::Again(_) => {}
             Deed::Calendar(host, off_ms) => self.fleet.set_calendar(host, off_ms),
             Deed::Wear(host, wear) => self.fleet.set_wear(host, wear),
-            Deed::Rot(host) => self.fleet.rot(host),
+            Deed::Rot(host) => self.fleet.rot(host, false),
+            Deed::RotHinted(host) => self.fleet.rot(host, true),
             Deed::Asleep(host, asleep) => self.fleet.set_asleep(host, asleep, self.sim.elapsed()),
             Deed::Wipe(host) => {
                 if let Some(id) = self.id_on(host)

@@ -83,6 +83,8 @@ pub enum Deed {
     Calendar(Host, i64),
     Wear(Host, Wear),
     Rot(Host),
+    /// Of the records of which hints are kept there; nobody else may ever meet the others before the scrub does.
+    RotHinted(Host),
     Asleep(Host, bool),
     /// Of a machine that is down; what starts there next is another node.
     Wipe(Host),
@@ -144,8 +146,31 @@ impl Schedule {
         let first = losses.into_iter().find(|loss| plagues.contains(loss));
         plagues.retain(|plague| !losses.contains(plague) || Some(*plague) == first);
         plagues.sort_unstable();
-        let mut schedule = Schedule {
-            plagues: plagues.clone(),
+        let mut schedule = Schedule { plagues: plagues.clone(), ..Schedule::of(chance, shape, until) };
+        for plague in plagues {
+            let at = from + schedule.millis(0, 5_000);
+            schedule.at(at, Deed::Again(plague));
+        }
+        schedule
+    }
+
+    /// Just these deeds at their times.
+    pub fn script(
+        chance: StdRng,
+        shape: Shape,
+        deeds: impl IntoIterator<Item = (Duration, Deed)>,
+    ) -> Schedule {
+        let mut schedule = Schedule::of(chance, shape, Duration::ZERO);
+        for (at, deed) in deeds {
+            schedule.at(at, deed);
+        }
+        schedule
+    }
+
+    /// One without any deeds yet.
+    fn of(chance: StdRng, shape: Shape, until: Duration) -> Schedule {
+        Schedule {
+            plagues: Vec::new(),
             due: BTreeMap::new(),
             numbered: 0,
             chance,
@@ -154,12 +179,7 @@ impl Schedule {
             rotten: None,
             newcomers: 0,
             added: 0,
-        };
-        for plague in plagues {
-            let at = from + schedule.millis(0, 5_000);
-            schedule.at(at, Deed::Again(plague));
         }
-        schedule
     }
 
     /// What is to be done by now.

@@ -58,6 +58,7 @@ mod keys;
 mod membership;
 mod moving;
 mod objects;
+mod passing;
 mod plans;
 mod process;
 mod reaping;

@@ -6,6 +6,8 @@ use crate::http::path::Route;
 use crate::http::problem::{Code, Outcome, Problem, Retry};
 use crate::node::repair::{Progress, Scope};
 use crate::world::World;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderValue, Request, StatusCode};
@@ -14,7 +16,7 @@ use ring::ids::{ObjectId, Partition, check_bucket};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// A bucket and a key, escaped as JSON escapes control characters: six times as long.
+/// A bucket and a key, escaped as JSON escapes control characters: six times as long, and longer than base64.
 const BODY_BYTES_MAX: u64 = 16 << 10;
 
 /// What the body says; a field that is misspelt is refused.
@@ -22,7 +24,9 @@ const BODY_BYTES_MAX: u64 = 16 << 10;
 #[serde(deny_unknown_fields, default)]
 struct Asked {
     bucket: Option<String>,
+    bucket_base64: Option<String>,
     key: Option<String>,
+    key_base64: Option<String>,
     partition: Option<u16>,
 }
 
@@ -59,26 +63,38 @@ fn scope(body: &[u8], partitions: u16) -> Result<Scope, Problem> {
         let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|e| invalid(e.to_string()))?;
         Asked::deserialize(Value::Object(fields)).map_err(|e| invalid(e.to_string()))?
     };
-    if asked.key.is_some() && asked.bucket.is_none() {
+    let bucket = name("bucket", asked.bucket, asked.bucket_base64)?;
+    let key = name("key", asked.key, asked.key_base64)?;
+    if key.is_some() && bucket.is_none() {
         return Err(invalid("/key: a key is one of a bucket, which is missing"));
     }
-    if asked.partition.is_some() && asked.key.is_some() {
+    if asked.partition.is_some() && key.is_some() {
         return Err(invalid("/partition: a key has a partition of its own"));
     }
     if let Some(partition) = asked.partition.filter(|partition| *partition >= partitions) {
         return Err(invalid(format!("/partition: there are {partitions}, from 0, and no {partition}")));
     }
-    if let Some(bucket) = &asked.bucket {
-        check_bucket(bucket.as_bytes()).map_err(|wrong| invalid(format!("/bucket: {wrong}")))?;
+    if let Some(bucket) = &bucket {
+        check_bucket(bucket).map_err(|wrong| invalid(format!("/bucket: {wrong}")))?;
     }
-    if let (Some(bucket), Some(key)) = (&asked.bucket, &asked.key) {
+    if let (Some(bucket), Some(key)) = (&bucket, &key) {
         ObjectId::new(bucket.clone(), key.clone()).map_err(|wrong| invalid(format!("/key: {wrong}")))?;
     }
-    Ok(Scope {
-        bucket: asked.bucket.map(Bytes::from),
-        key: asked.key.map(Bytes::from),
-        partition: asked.partition.map(Partition),
-    })
+    Ok(Scope { bucket, key, partition: asked.partition.map(Partition) })
+}
+
+/// A name is text, or octets in base64.
+fn name(field: &str, text: Option<String>, encoded: Option<String>) -> Result<Option<Bytes>, Problem> {
+    match (text, encoded) {
+        (Some(_), Some(_)) => Err(invalid(format!("/{field}_base64: the {field} is given twice"))),
+        (text, None) => Ok(text.map(Bytes::from)),
+        (None, Some(encoded)) => {
+            let octets = STANDARD.decode(encoded);
+            octets
+                .map(|octets| Some(octets.into()))
+                .map_err(|_| invalid(format!("/{field}_base64: this is no base64")))
+        }
+    }
 }
 
 fn show<W: World>(api: &Api<W>, id: &[u8]) -> Answer {
@@ -119,8 +135,14 @@ mod tests {
         assert_eq!(scope(b"{\"partition\":7}", 8).unwrap().partition, Some(Partition(7)));
         let key = scope(br#"{"bucket":"b","key":"k"}"#, 8).unwrap();
         assert_eq!((key.bucket, key.key), (Some(Bytes::from("b")), Some(Bytes::from("k"))));
+        let octets = scope(br#"{"bucket_base64":"/w==","key_base64":"AP8="}"#, 8).unwrap();
+        assert_eq!(octets.bucket, Some(Bytes::from_static(b"\xff")));
+        assert_eq!(octets.key, Some(Bytes::from_static(b"\0\xff")));
         for wrong in [
             "[]",
+            "{\"bucket_base64\":\"?\"}",
+            "{\"bucket\":\"b\",\"bucket_base64\":\"Yg==\"}",
+            "{\"key_base64\":\"Yg==\"}",
             "{\"partition\":8}",
             "{\"partition\":-1}",
             "{\"key\":\"k\"}",
