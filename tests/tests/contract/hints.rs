@@ -25,7 +25,7 @@ pub(crate) async fn hints_of(c: &Cluster, node: usize, what: &str) -> Result<u64
 }
 
 /// What all running nodes say together.
-async fn sum(c: &Cluster, what: &str) -> Result<u64> {
+pub(crate) async fn sum(c: &Cluster, what: &str) -> Result<u64> {
     let mut sum = 0;
     for node in c.running() {
         sum += hints_of(c, node, what).await?;
