@@ -1,0 +1,121 @@
+//! Hints, and copies that are handed on: neither goes before somebody else has what is in it.
+
+use super::{Bench, ME, OTHER, PARTITIONS, id};
+use crate::lane::Job;
+use crate::store::mem::MemDisk;
+use crate::store::{Family, Store, keys};
+use ring::place::{partition, position};
+use ring::time::Wall;
+use ring::wire::peer::Refusal;
+use ring::wire::record::{digest, encode};
+
+#[tokio::test]
+async fn a_copy_goes_only_as_it_was_handed_on() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    let held = digest(&bench.bytes(&key).unwrap());
+    bench.put(&key, "w", None, true).await.unwrap();
+    let regime = bench.regime();
+    let drop = |held| bench.lane.run(move |reply| Job::DropCopy { id: id("k"), held, regime, reply });
+    assert_eq!(drop(held).await, Ok(false));
+    assert!(bench.bytes(&key).is_some());
+    let held = digest(&bench.bytes(&key).unwrap());
+    assert_eq!(drop(held).await, Ok(true));
+    assert_eq!(bench.bytes(&key), None);
+    let mark = bench.store.get(Family::Meta, keys::UNSYNCED).unwrap();
+    assert_eq!(mark, None, "what is not synced is taken for lost if the process dies, and costs an epoch");
+}
+
+/// Whoever held everything by the tables of before may be no owner now, and this node one.
+#[tokio::test]
+async fn nothing_goes_that_was_decided_by_other_tables() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    assert!(bench.hint(&key).await);
+    let (held, regime) = (digest(&bench.bytes(&key).unwrap()), bench.regime());
+    bench.leaves(OTHER);
+    assert_ne!(bench.regime(), regime);
+    let drop_hint = |regime| {
+        let (id, owner, delivered, drop_copy_unless) = (id("k"), OTHER, Some(held), Some(vec![ME, OTHER]));
+        bench.lane.run(move |reply| Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply })
+    };
+    let drop_copy = |regime| bench.lane.run(move |reply| Job::DropCopy { id: id("k"), held, regime, reply });
+    assert_eq!(drop_copy(regime).await, Ok(false), "the copy stays");
+    assert_eq!(drop_hint(regime).await, Ok(false), "the hint stays");
+    assert!(bench.bytes(&key).is_some() && !bench.hints.lock().unwrap().is_empty());
+    assert_eq!(drop_hint(bench.regime()).await, Ok(true));
+    assert!(bench.bytes(&key).is_none() && bench.hints.lock().unwrap().is_empty());
+}
+
+/// Its own check, by the view of that moment: one that a request made earlier would let a hint in after it has said that it
+/// keeps none.
+#[tokio::test]
+async fn who_leaves_takes_nothing_more_for_others() {
+    let bench = Bench::on(MemDisk::new());
+    let (key, other) = (id("k"), id("other"));
+    let taken = bench.put(&other, "v", None, true).await.unwrap();
+    let record = encode(&taken.record);
+    let store = |hint_for| {
+        let (id, record) = (key.clone(), record.clone());
+        bench.lane.run(move |reply| Job::Merge { id, record, hint_for, sync: true, now: Wall(1), reply })
+    };
+    bench.leaves(ME);
+    assert!(matches!(store(Some(OTHER)).await, Err(Refusal::Unavailable(_))));
+    assert_eq!(bench.bytes(&key), None, "nothing was stored");
+    assert!(bench.hints.lock().unwrap().is_empty());
+    assert_eq!(store(None).await, Ok(true), "what it owns it still takes");
+}
+
+#[tokio::test]
+async fn a_hint_goes_only_for_what_was_delivered() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "old", None, true).await.unwrap();
+    assert!(bench.hint(&key).await, "a hint is durable");
+    let delivered = bench.bytes(&key).map(|b| digest(&b));
+    bench.put(&key, "new", None, true).await.unwrap();
+    assert!(!bench.drop_hint(&key, delivered).await, "the copy has changed since");
+    assert!(bench.has_hint(&key));
+    let delivered = bench.bytes(&key).map(|b| digest(&b));
+    assert!(bench.drop_hint(&key, delivered).await);
+    assert!(!bench.has_hint(&key));
+    assert_eq!(bench.bytes(&key), None, "a fallback's copy goes with its last hint");
+}
+
+#[tokio::test]
+async fn a_hint_that_counts_is_refused_where_there_is_no_room_and_another_is_given_up() {
+    let bench = Bench::on(MemDisk::new());
+    let big = bench.put(&id("big"), &"x".repeat(800), None, true).await.unwrap();
+    assert!(bench.hint(&id("big")).await);
+    bench.put(&id("k"), &"y".repeat(300), None, true).await.unwrap();
+    assert!(!bench.hint(&id("k")).await, "there is no room for it");
+    assert!(!bench.has_hint(&id("k")));
+    let record = encode(&big.record);
+    let stand_in = |key: &str| {
+        let (id, record) = (id(key), record.clone());
+        bench.lane.run(|reply| Job::Merge {
+            id,
+            record,
+            hint_for: Some(OTHER),
+            sync: true,
+            now: Wall(2),
+            reply,
+        })
+    };
+    assert_eq!(stand_in("other").await, Err(Refusal::HintsFull));
+    assert_eq!(bench.bytes(&id("other")), None, "nothing was done");
+    assert_eq!(stand_in("big").await, Ok(true), "what is kept already has its room");
+    let place = partition(position(&id("k")), PARTITIONS);
+    {
+        let ledger = bench.hints.lock().unwrap();
+        assert_eq!((ledger.dropped, ledger.urgent.contains_key(&place)), (1, true));
+        assert_eq!(ledger.of_target(OTHER).counted, 1, "it counts now");
+    }
+    let give_up = bench.lane.run(|reply| Job::GiveUpHint { id: id("big"), owner: OTHER, reply }).await;
+    assert_eq!(give_up, Ok(false), "what counted is never given up");
+    bench.disk.crash();
+    let again = Bench::on(bench.disk);
+    assert_eq!(again.hints.lock().unwrap().of_target(OTHER).rows, 1, "the sum is made anew");
+}
