@@ -4,7 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "how long a layout takes is one of its columns")]
 
 use ring::ids::{NodeId, Partition, Zone};
-use ring::place::{Claimant, Layout, SHARE_UNIT, Table};
+use ring::place::{Claimant, Layout, SHARE_UNIT, Table, movement};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -40,17 +40,9 @@ fn fullest(layout: &Layout, n: usize) -> f64 {
     loads(layout, n).into_iter().map(over).fold(0.0, f64::max)
 }
 
-/// The copies that move at n = 3, over the least that could: what those lack of their share (rounded down) who hold less, or
-/// what those have above it (rounded up) who hold more, whichever is more.
+/// The copies that move at n = 3, over the least that could.
 fn moves(before: &Layout, after: &Layout) -> f64 {
-    let news = |(old, new): (BTreeSet<NodeId>, BTreeSet<NodeId>)| new.difference(&old).count() as u64;
-    let moved: u64 = owners(before, 3).into_iter().zip(owners(after, 3)).map(news).sum();
-    let (had, shares) = (loads(before, 3), after.fair_shares(3));
-    let load = |id: &NodeId| had.get(id).copied().unwrap_or(0);
-    let gain: u64 = shares.iter().map(|(id, share)| (share / SHARE_UNIT).saturating_sub(load(id))).sum();
-    let most = |id: &NodeId| shares.get(id).map_or(0, |share| share.div_ceil(SHARE_UNIT));
-    let lose: u64 = had.iter().map(|(id, load)| load.saturating_sub(most(id))).sum();
-    let least = if after.members().len() < 3 { gain } else { gain.max(lose) };
+    let (moved, least) = movement(before, after);
     if moved == least { 1.0 } else { moved as f64 / least as f64 }
 }
 
@@ -61,7 +53,8 @@ fn main() {
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let sizes = [(3, 256), (4, 256), (5, 256), (10, 256), (30, 256), (100, 1024), (300, 4096), (1000, 4096)];
     for (count, partitions) in sizes {
-        for (zones, unequal) in [1, 2, 3, 5].into_iter().flat_map(|zones| [(zones, false), (zones, true)]) {
+        for (zones, unequal) in [1, 2, 3, 4, 5].into_iter().flat_map(|zones| [(zones, false), (zones, true)])
+        {
             if count >= zones {
                 line(count, partitions, zones, unequal);
             }

@@ -28,14 +28,15 @@ fn play(seed: u64, shape: Shape, deeds: &[(u64, Deed)], soon: Duration) -> Resul
     let report = run_script(options, shape, deeds);
     let healed = report.healed_after.unwrap_or(Duration::MAX);
     ensure!(report.violations.is_empty() && healed < soon, "{report}");
+    ensure!(report.rotted > 0, "nothing was spoiled: {report}");
     Ok(())
 }
 
 const THREE: Shape = Shape { nodes: 3, partitions: 8, reap_grace_ms: 11_000 };
 
-/// Records rot on the node that keeps hints for one that is down, after the scrub has looked at them and while it rests. The delivery
-/// meets them, and they are healed at once: not when the scrub comes to them again, and the hints not when they are tried again after a
-/// pause that has grown meanwhile.
+/// Records rot on the node that keeps hints for one that is down, after the scrub has looked at them and while it rests. The
+/// delivery meets them, and they are healed at once: not when the scrub comes to them again, and the hints not when they are tried
+/// again after a pause that has grown meanwhile.
 #[test]
 fn a_hint_whose_record_has_rotted_does_not_wait_for_the_scrub() -> Result<()> {
     for seed in 1..=SEEDS {
@@ -49,8 +50,8 @@ fn a_hint_whose_record_has_rotted_does_not_wait_for_the_scrub() -> Result<()> {
     Ok(())
 }
 
-/// What takes a spoiled copy's place is less than that copy until all other owners have answered. One of them is down for long, and as soon as
-/// it is back it is asked: not when the scrub begins its next round.
+/// What takes a spoiled copy's place is less than that copy until all other owners have answered. One of them is down for long,
+/// and as soon as it is back it is asked: not when the scrub begins its next round.
 #[test]
 fn a_copy_that_lacks_something_is_mended_while_the_scrub_rests() -> Result<()> {
     for seed in 1..=SEEDS {

@@ -81,7 +81,7 @@ impl<W: World> Front<W> {
         tokio::select! {
             biased;
             failed = failure.wait_for(Option::is_some) => {
-                // Nobody knows what the failed sync left behind: no more answers, no flush.
+                // Nobody knows what the failed sync left behind: the lane takes nothing more, and there is no flush.
                 let why = failed.ok().and_then(|why| why.clone());
                 return Err(BootError::Failed(why.unwrap_or_default()));
             }

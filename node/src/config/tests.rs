@@ -137,7 +137,7 @@ fn a_bad_value_is_named_with_what_was_found_and_what_is_allowed() {
         ("join = 'maybe'", "join", "maybe", "auto or manual"),
         ("insecure = 'yes'", "insecure", "yes", "true or false"),
         ("zone = ''", "zone", "\"\"", "1 to"),
-        ("zone = \"a\\nb\"", "zone", "a\\nb", "control characters"),
+        ("zone = \"a\\tb\"", "zone", "a\\tb", "control characters"),
         ("node_id = '12'", "node_id", "12", "32 hexadecimal"),
         ("[limits]\nvalue_bytes = 67108865", "limits.value_bytes", "67108865", "67108864"),
         ("[timeouts]\nrequest_ms = 0", "timeouts.request_ms", "0", "1 to"),

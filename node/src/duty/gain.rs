@@ -31,7 +31,7 @@ struct Wanted {
     sources: BTreeMap<Group, Vec<NodeId>>,
     heard: BTreeMap<Group, BTreeSet<NodeId>>,
     /// Why the last fetch from an owner failed, where that is known.
-    failed: BTreeMap<(NodeId, Partition), String>,
+    failed: BTreeMap<(NodeId, Group), String>,
 }
 
 /// Fetches everything. Whether all of it is here; if not, the reason stands in the node's `gain`.
@@ -97,7 +97,7 @@ impl Wanted {
                 group.partition.0
             ));
         }
-        let help = match (doubted.contains(owner), self.failed.get(&(*owner, group.partition))) {
+        let help = match (doubted.contains(owner), self.failed.get(&(*owner, *group))) {
             (true, _) => ": it can't be reached; bring it back, or let it leave".to_owned(),
             (false, Some(why)) => format!(" yet: {why}"),
             (false, None) => " yet".to_owned(),
@@ -107,6 +107,7 @@ impl Wanted {
 
     fn hear<W: World>(&mut self, node: &Node<W>, owner: NodeId, group: Group) {
         self.heard.entry(group).or_default().insert(owner);
+        self.failed.remove(&(owner, group));
         let whole = self.sources.keys().filter(|other| other.partition == group.partition);
         if whole.into_iter().all(|other| self.is_heard(node, other)) {
             node.lock_gain().complete.insert(group.partition);
@@ -147,7 +148,7 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
             Ok(()) => wanted.hear(node, owner, group),
             Err(why) => {
                 tracing::debug!(%owner, partition = group.partition.0, why, "a partition was not fetched");
-                wanted.failed.insert((owner, group.partition), why);
+                wanted.failed.insert((owner, group), why);
             }
         }
     }
@@ -155,11 +156,15 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
 
 async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), String> {
     let _work = node.begin_work();
-    if node.lock_trees().root(group) == Some(0)
-        && let Err(why) = pull(node, owner, group.partition).await
-    {
-        // One record that can't be read there ends the pages. Key by key the others can be had.
-        tracing::debug!(%owner, partition = group.partition.0, why, "a partition was not fetched in whole pages");
+    if node.lock_trees().root(group) == Some(0) {
+        match pull(node, owner, group.partition).await {
+            Ok(()) => {}
+            // One record that can't be read there ends the pages. Key by key the others can be had.
+            Err(Halt::There(why)) => {
+                tracing::debug!(%owner, partition = group.partition.0, why, "no further whole pages can be had");
+            }
+            Err(Halt::Here(why)) => return Err(why),
+        }
     }
     let silent = |Silent| format!("{owner} does not answer questions about its trees");
     let mut exchange = Exchange::new(node, owner);
@@ -168,32 +173,39 @@ async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> R
     for some in slots.chunks(AAE_SLOTS_MAX) {
         let came = exchange.reconcile(group, some, &Only::default()).await.map_err(silent)?;
         unlike += came.differences - came.repairs;
+        if exchange.failed.as_ref().is_some_and(|failed| failed.here) {
+            break;
+        }
     }
     if unlike == 0 {
         return Ok(());
     }
-    Err(format!(
-        "{unlike} of its keys could not be had, the last one {}",
-        exchange.refusal.unwrap_or_default()
-    ))
+    let why = exchange.failed.map_or(String::new(), |failed| failed.why);
+    Err(format!("{unlike} of its keys could not be had, the last one {why}"))
+}
+
+/// What ended the pages: something there, or that nothing can be taken here or from there at all.
+enum Halt {
+    There(String),
+    Here(String),
 }
 
 /// A whole partition, page by page.
-async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> Result<(), String> {
+async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> Result<(), Halt> {
     let mut after = None;
     loop {
         let ask = Ask::Pull { partition, after: after.clone() };
-        let answer =
-            node.ask(owner, Message::of(ask), PULL_TIMEOUT).await.map_err(|error| error.to_string())?;
+        let answer = node.ask(owner, Message::of(ask), PULL_TIMEOUT).await;
+        let answer = answer.map_err(|error| Halt::Here(error.to_string()))?;
         let (more, body) = match answer {
             Message { head: Answer::Rows { more }, body } => (more, body),
-            Message { head: Answer::Refused(refusal), .. } => return Err(refusal.to_string()),
-            _ => return Err("an answer that does not fit".to_owned()),
+            Message { head: Answer::Refused(refusal), .. } => return Err(Halt::There(refusal.to_string())),
+            _ => return Err(Halt::Here("an answer that does not fit".to_owned())),
         };
-        let page: Rows = postcard::from_bytes(&body).map_err(|error| error.to_string())?;
+        let page: Rows = postcard::from_bytes(&body).map_err(|error| Halt::Here(error.to_string()))?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
-        merge_page(node, page).await?;
+        merge_page(node, page).await.map_err(Halt::Here)?;
         let bytes = body.len() as u64;
         node.lock_gain().bytes += bytes;
         if !more {

@@ -40,7 +40,8 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
         super::past::keep_asked(&node).await;
         introduce(&node);
         persisted = persist(&node, persisted).await;
-        let room = GOSSIP_FANOUT - asked.len();
+        // However many hang, one more is asked: each for so long as one question may take.
+        let room = GOSSIP_FANOUT.saturating_sub(asked.len()).max(1);
         let told: Vec<NodeId> = told.into_iter().filter(|to| !asked.contains(to)).take(room).collect();
         asked.extend(&told);
         running.extend(told.into_iter().map(|to| meet(&node, to)));
@@ -111,33 +112,36 @@ async fn meet<W: World>(node: &Node<W>, to: NodeId) -> NodeId {
     // What changes meanwhile is told in the same breath.
     for _ in 0..GOSSIP_ROUNDS_MAX {
         let known = node.cluster.snapshot().view.digest();
-        if !exchange(node, to).await || known == node.cluster.snapshot().view.digest() {
-            break;
+        match exchange(node, to).await {
+            Some(true) if known == node.cluster.snapshot().view.digest() => break,
+            Some(_) => {}
+            None => break,
         }
     }
     to
 }
 
-/// One round with one node. Answers whether both know the same now.
-pub async fn exchange<W: World>(node: &Node<W>, to: NodeId) -> bool {
+/// One round with one node. Whether both know the same now; nothing if it does not answer.
+pub async fn exchange<W: World>(node: &Node<W>, to: NodeId) -> Option<bool> {
     let mine = node.cluster.snapshot().view.digest();
     let answer = node.ask(to, Message::of(Ask::Gossip { digest: mine }), GOSSIP_TIMEOUT).await;
     let theirs = match answer {
         Ok(Message { head: Answer::Same, .. }) => {
             node.past.meet();
-            return true;
+            return Some(true);
         }
         Ok(Message { head: Answer::View, body }) => match View::decode(&body) {
             Ok(view) => view,
-            Err(_) => return false,
+            Err(_) => return None,
         },
-        _ => return false,
+        _ => return None,
     };
     node.take_view(&theirs);
     let view = node.cluster.snapshot();
     if view.view == theirs {
-        return true;
+        return Some(true);
     }
     let push = Message { head: Ask::Gossip { digest: view.view.digest() }, body: view.view.encode() };
-    matches!(node.ask(to, push, GOSSIP_TIMEOUT).await, Ok(Message { head: Answer::Same, .. }))
+    let answer = node.ask(to, push, GOSSIP_TIMEOUT).await.ok()?;
+    Some(matches!(answer, Message { head: Answer::Same, .. }))
 }

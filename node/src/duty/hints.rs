@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | owns the key, and nobody is about to | the record goes there |
 //! | owns it no more (it left, was replaced, or the key moved) | the record goes to **every** owner of the key |
-//! | owns it, and others take it over | to every owner, those to come too: they may have fetched from the target already |
+//! | owns it, and others take it over | there, and to those to come: they may have fetched from the target already |
 //! | can't be reached, and this node leaves | the hint goes to the next node that stands in |
 //! | can't be reached, and the key has moved from it to others | to every owner |
 //! | can't be reached | it waits, unless it is too old and nobody relies on it |
@@ -97,6 +97,7 @@ fn due<W: World>(node: &Node<W>, under_way: &BTreeSet<NodeId>) -> Vec<NodeId> {
 
 /// Goes once through everything that is kept for one node.
 async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
+    let healed = node.suspects.healed();
     let outcome = pages(node, target).await;
     let mut deliveries = node.lock_deliveries();
     let before = deliveries.get(&target).map_or(0, |delivery| delivery.failures);
@@ -105,7 +106,9 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
         Ok(true) => again(State::Waiting),
         Ok(false) => again(State::Idle),
         Err(error) => {
-            let pause = HINT_BACKOFF_MIN.saturating_mul(1 << before.min(16)).min(HINT_BACKOFF_MAX);
+            // What it met may have been healed behind its back.
+            let longest = if healed == node.suspects.healed() { HINT_BACKOFF_MAX } else { HINT_BACKOFF_MIN };
+            let pause = HINT_BACKOFF_MIN.saturating_mul(1 << before.min(16)).min(longest);
             let chance =
                 node.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner).random_range(0.5..1.0);
             let not_before = node.now() + pause.mul_f64(chance);

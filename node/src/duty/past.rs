@@ -55,7 +55,7 @@ async fn ask_all<W: World>(node: &Node<W>) -> Vec<NodeId> {
         let mut answered = BTreeSet::new();
         let _: Result<(), _> = tokio::time::timeout(until - node.now(), async {
             while let Some((to, same)) = asked.next().await {
-                if same {
+                if same == Some(true) {
                     answered.insert(to);
                 }
             }

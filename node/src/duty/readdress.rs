@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Records = Vec<(ObjectId, Bytes)>;
 
-/// Gives every owner, of now and of the change under way, what it lacks; the records that all of them have now. Of a target that can
-/// be reached and owns them still, it and those to come are enough. Those that were
-/// given up are not asked: the change that takes them out may be waiting for just this hint. Who could not take its part is added
-/// to `unable`, and not asked again in this round.
+/// Gives every owner, of now and of the change under way, what it lacks; the records that all of them have now. Of a target that
+/// can be reached and owns them still, it and those to come are enough. Those that were given up are not asked: the change that
+/// takes them out may be waiting for just this hint. Who could not take its part is added to `unable`, and not asked again in this
+/// round.
 pub(super) async fn to_owners<W: World>(
     node: &Node<W>,
     there: Option<NodeId>,

@@ -76,7 +76,8 @@ async fn round<W: World>(
             if !snapshot.regime.is_settled() || snapshot.regime.name().digest != table {
                 waiting.moving += rows.len() as u64;
             } else if tour.takes(&first.to_vec(), rows.len()) {
-                let page = page(node, partition, rows.iter().map(|(key, _)| key))?;
+                let (page, unreadable) = page(node, partition, rows.iter().map(|(key, _)| key))?;
+                waiting.differing += unreadable;
                 add(&mut waiting, go_through(node, reaper, page).await);
             } else {
                 waiting.young += rows.len() as u64;
@@ -114,24 +115,27 @@ fn leads<W: World>(node: &Node<W>, partition: Partition) -> bool {
     node.cluster.snapshot().table.owners(partition, 1).first() == Some(&node.id())
 }
 
-/// The dead records under these keys, as they are now.
+/// The dead records under these keys, as they are now; and how many can't be read.
 fn page<'a, W: World>(
     node: &Node<W>,
     partition: Partition,
     keys: impl Iterator<Item = &'a Bytes>,
-) -> Result<Vec<Dead>, Refusal> {
+) -> Result<(Vec<Dead>, u64), Refusal> {
     let snapshot = node.cluster.snapshot();
-    let mut page = Vec::new();
+    let (mut page, mut unreadable) = (Vec::new(), 0);
     for key in keys {
         let (_, id) = keys::decode_record_key(key).map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let n = usize::from(snapshot.settings(id.bucket()).n);
         let owners = snapshot.table.owners(partition, n).to_vec();
         // A record that went in the meantime is no longer in the index either.
-        if let Some(record) = node.local(&id)? {
-            page.push(Dead { id, digest: digest(&record), owners });
+        match node.whole(&id) {
+            Ok(Some(record)) => page.push(Dead { id, digest: digest(&record), owners }),
+            Ok(None) => {}
+            // It is healed first, and keeps no other waiting.
+            Err(_) => unreadable += 1,
         }
     }
-    Ok(page)
+    Ok((page, unreadable))
 }
 
 async fn go_through<W: World>(node: &Node<W>, reaper: &mut Reaper, page: Vec<Dead>) -> Waiting {

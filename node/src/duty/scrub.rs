@@ -49,19 +49,14 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
                 rests_until = node.now() + SCRUB_REST;
             }
         }
-        let some = node.gaps.some(last_gap.as_ref(), GAPS_AT_ONCE);
-        last_gap = some.last().cloned();
-        let suspects = node.suspects.some(last_suspect.as_ref(), GAPS_AT_ONCE);
-        last_suspect = suspects.last().cloned();
+        let gaps = node.gaps.some(last_gap.as_ref(), GAPS_AT_ONCE);
+        last_gap = gaps.last().cloned();
+        let suspects = node.suspects.take(last_suspect.as_ref(), GAPS_AT_ONCE);
+        last_suspect = suspects.last().cloned().or(last_suspect);
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            () = mend(&node, some) => {}
-        }
-        tokio::select! {
-            biased;
-            _ = shutdown.changed() => return,
-            () = mend(&node, suspects) => {}
+            () = mend(&node, suspects.into_iter().chain(gaps)) => {}
         }
     }
 }
@@ -108,7 +103,9 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
     let whole = record.as_ref().is_ok_and(|record| record.as_ref().is_none_or(|r| verify(r).is_ok()));
     if !whole {
         tracing::warn!(key = ?id, "a record on this disk is damaged; it is fetched from the other owners");
-        node.suspects.add(&id);
+        if !node.suspects.add(&id) {
+            mend_one(node, id).await;
+        }
         return 0;
     }
     let record = record.ok().flatten();
@@ -123,7 +120,7 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
 }
 
 /// Asks the other owners about keys whose copies lack something or could not be read.
-async fn mend<W: World>(node: &Node<W>, some: Vec<ObjectId>) {
+async fn mend<W: World>(node: &Node<W>, some: impl Iterator<Item = ObjectId>) {
     let mut mended = stream::iter(some).map(|id| mend_one(node, id)).buffer_unordered(MENDS_AT_ONCE);
     while mended.next().await.is_some() {
         end_if_fenced(node).await;
@@ -131,12 +128,18 @@ async fn mend<W: World>(node: &Node<W>, some: Vec<ObjectId>) {
 }
 
 async fn mend_one<W: World>(node: &Node<W>, id: ObjectId) {
-    if node.gaps.has(&id) || node.whole(&id).is_err() {
+    let spoiled = node.look_at(&id).is_err();
+    if spoiled || node.gaps.has(&id) {
         heal(node, id.clone()).await;
     }
-    if node.whole(&id).is_ok() && node.suspects.clear(&id) {
-        // Hints of it may have been put off for that.
-        for delivery in node.lock_deliveries().values_mut().filter(|d| d.state == State::BackingOff) {
+    if !spoiled || node.look_at(&id).is_err() {
+        return;
+    }
+    node.suspects.count_healed();
+    // Hints of it may have been put off for that.
+    let targets = node.hints_of(&id).unwrap_or_default();
+    for (target, delivery) in node.lock_deliveries().iter_mut() {
+        if delivery.state == State::BackingOff && targets.contains(target) {
             delivery.not_before = node.now();
         }
     }
@@ -153,7 +156,8 @@ async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
     let counts = |owner: &NodeId| *owner != node.id() && !snapshot.view.is_given_up(*owner, &doubted);
     let owners: Vec<NodeId> = plan.owners.iter().copied().filter(counts).collect();
     let (mut answered, mut stored) = (0, 0);
-    for owner in &owners {
+    // Of those that are away nothing is to be had, and others wait meanwhile.
+    for owner in owners.iter().filter(|owner| !doubted.contains(owner)) {
         let Some(record) = fetch(node, *owner, &id).await else { continue };
         if let Some(record) = record {
             if let Err(refusal) = node.merge_here(id.clone(), record, None, true).await {

@@ -22,7 +22,7 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::planted::{self, Bug};
 use ring::tree::Leaf;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
-use ring::wire::record::digest;
+use ring::wire::record::{digest, verify};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
@@ -73,12 +73,13 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
     let _work = node.begin_work();
     let (mut start, end) = keys::records_of_partition(partition);
     let unreadable = |why: &dyn std::fmt::Display| Refusal::Unavailable(why.to_string());
+    let mut spoiled = 0;
     loop {
         let rows = node
             .store
             .scan(Family::Records, &start, end.as_deref(), LACKS_ROWS_MAX, PULL_BYTES_MAX)
             .map_err(|error| unreadable(&error))?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
+        let Some((last, _)) = rows.last() else { break };
         start = keys::after(last);
         let mut page: BTreeMap<Vec<NodeId>, Vec<(ObjectId, Bytes)>> = BTreeMap::new();
         let snapshot = node.cluster.snapshot();
@@ -87,6 +88,11 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
         }
         for (key, record) in rows {
             let (_, id) = keys::decode_record_key(&key).map_err(|error| unreadable(&error))?;
+            if verify(&record).is_err() {
+                node.suspects.add(&id);
+                spoiled += 1;
+                continue;
+            }
             let n = usize::from(snapshot.settings(id.bucket()).n);
             let owners = snapshot.table.owners(partition, n);
             let removed = snapshot.is_removed(node.id());
@@ -101,6 +107,10 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
                 hand_to(node, &owners, regime, records).await?;
             }
         }
+    }
+    match spoiled {
+        0 => Ok(()),
+        count => Err(Refusal::Unavailable(format!("{count} records can't be read"))),
     }
 }
 
@@ -141,7 +151,7 @@ pub(super) async fn give<W: World>(
     to: NodeId,
     records: &[(ObjectId, Bytes)],
 ) -> Result<BTreeSet<ObjectId>, Refusal> {
-    let (mut refused, mut credit) = (BTreeSet::new(), HINT_CREDIT_BUSY as usize);
+    let (mut refused, mut credit, mut failed) = (BTreeSet::new(), HINT_CREDIT_BUSY as usize, false);
     for records in records.chunks(LACKS_ROWS_MAX) {
         let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
         let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
@@ -162,8 +172,17 @@ pub(super) async fn give<W: World>(
             if sent.is_empty() {
                 break;
             }
-            let came = node.store_many(to, pack(&sent), LACKS_TIMEOUT).await?;
-            credit = came.credit;
+            let came = match node.store_many(to, pack(&sent), LACKS_TIMEOUT).await {
+                Ok(came) => came,
+                // A large one that takes too long; two in a row are the node.
+                Err(_) if !failed => {
+                    failed = true;
+                    refused.extend(sent.into_iter().map(|(id, _)| id));
+                    continue;
+                }
+                Err(refusal) => return Err(refusal),
+            };
+            (credit, failed) = (came.credit, false);
             refused.extend(came.failed.iter().filter_map(|at| Some(sent.get(*at)?.0.clone())));
             if !came.pause.is_zero() {
                 tokio::time::sleep(came.pause).await;

@@ -51,12 +51,28 @@ pub(crate) struct Exchange<'a, W: World> {
     /// Bytes that were moved since the last pause.
     moved: u64,
     /// Why the last key that could not be brought together was not.
-    pub(crate) refusal: Option<String>,
+    pub(crate) failed: Option<Failed>,
+}
+
+/// Why a key could not be brought together.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    pub(crate) why: String,
+    /// Whether this node can take nothing at this moment: then the others need not be tried.
+    pub(crate) here: bool,
+    /// Bytes of records that were moved for nothing.
+    moved: u64,
+}
+
+impl Failed {
+    fn there(why: String) -> Failed {
+        Failed { why, here: false, moved: 0 }
+    }
 }
 
 impl<'a, W: World> Exchange<'a, W> {
     pub(crate) fn new(node: &'a Node<W>, peer: NodeId) -> Self {
-        Exchange { node, peer, sifts: false, moved: 0, refusal: None }
+        Exchange { node, peer, sifts: false, moved: 0, failed: None }
     }
 
     /// One that finds out what differs, and changes nothing anywhere.
@@ -129,20 +145,24 @@ impl<'a, W: World> Exchange<'a, W> {
         let at_once = node.room(AAE_REPAIRS_MAX);
         let mut repairs = stream::iter(unlike).map(|key| repair(node, peer, key)).buffer_unordered(at_once);
         while let Some(moved) = repairs.next().await {
-            let moved = match moved {
-                Ok(moved) => moved,
-                Err(refusal) => {
-                    self.refusal = Some(refusal);
-                    continue;
-                }
+            let bytes = match &moved {
+                Ok(bytes) => *bytes,
+                Err(failed) => failed.moved,
             };
-            done += 1;
+            done += u64::from(moved.is_ok());
             {
                 let mut aae = node.lock_aae();
-                aae.repairs += 1;
-                aae.bytes += moved;
+                aae.repairs += u64::from(moved.is_ok());
+                aae.bytes += bytes;
             }
-            self.moved += moved;
+            self.moved += bytes;
+            if let Err(failed) = moved {
+                let here = failed.here;
+                self.failed = Some(failed);
+                if here {
+                    break;
+                }
+            }
             if self.moved >= AAE_BYTES_PER_SECOND / 16 {
                 let pause = Duration::from_secs(1) * u32::try_from(self.moved).unwrap_or(u32::MAX);
                 tokio::time::sleep(pause / AAE_BYTES_PER_SECOND as u32).await;
@@ -192,37 +212,46 @@ impl<'a, W: World> Exchange<'a, W> {
 
 /// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved, or why it did
 /// not come to an end.
-async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u64, String> {
+async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u64, Failed> {
     let _work = node.begin_work();
     let mut moved = 0;
-    let here = |refusal: Refusal| format!("{:?}: {refusal}", key.id);
+    let refused = |refusal: Refusal, moved| Failed {
+        why: format!("{:?}: {refusal}", key.id),
+        here: !matches!(refusal, Refusal::Unavailable(_)),
+        moved,
+    };
     if key.theirs.is_some()
         && let Some(theirs) = fetch(node, peer, &key.id).await?
     {
         moved += theirs.len() as u64;
-        node.merge_here(key.id.clone(), theirs, None, true).await.map_err(here)?;
+        node.merge_here(key.id.clone(), theirs, None, true)
+            .await
+            .map_err(|refusal| refused(refusal, moved))?;
     }
-    let Some(mine) = node.whole(&key.id).map_err(here)? else {
-        return Err(format!("{:?} is here no more", key.id));
+    let Some(mine) = node.whole(&key.id).map_err(|refusal| refused(refusal, moved))? else {
+        return Err(Failed::there(format!("{:?} is here no more", key.id)));
     };
     if !node.may_spread() {
-        return Err("this node's disk may be behind what the others know".to_owned());
+        return Err(Failed::there("this node's disk may be behind what the others know".to_owned()));
     }
     if key.theirs != Some(digest(&mine)) {
         moved += mine.len() as u64;
         let stored = node.store_at(peer, key.id.clone(), mine, AAE_TIMEOUT).await;
-        stored.map_err(|()| format!("{peer} did not take {:?}", key.id))?;
+        stored
+            .map_err(|()| Failed { moved, ..Failed::there(format!("{peer} did not take {:?}", key.id)) })?;
     }
     Ok(moved)
 }
 
 /// The peer's record, if it has one; or that it does not say, and why.
-async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Result<Option<Bytes>, String> {
+async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Result<Option<Bytes>, Failed> {
     let ask = Message::of(Ask::Read { id: id.clone(), record: true });
     match node.ask(peer, ask, AAE_TIMEOUT).await {
         Ok(Message { head: Answer::Held(hash), body }) if digest(&body) == hash => Ok(Some(body)),
         Ok(Message { head: Answer::Absent, .. }) => Ok(None),
-        Ok(Message { head: Answer::Refused(refusal), .. }) => Err(format!("{id:?} there: {refusal}")),
-        _ => Err(format!("{peer} does not answer")),
+        Ok(Message { head: Answer::Refused(refusal), .. }) => {
+            Err(Failed::there(format!("{id:?} there: {refusal}")))
+        }
+        _ => Err(Failed::there(format!("{peer} does not answer"))),
     }
 }

@@ -138,7 +138,7 @@ impl<W: World> Node<W> {
                 .get(Family::Meta, &keys::aside_key(partition, id))
                 .is_ok_and(|row| row.is_some()),
         };
-        let Some(bytes) = self.local(id)? else { return Ok(explanation) };
+        let Some(bytes) = self.whole(id)? else { return Ok(explanation) };
         let record = decode(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;
         explanation.present = true;
         explanation.digest = Some(digest(&bytes));

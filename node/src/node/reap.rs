@@ -52,8 +52,10 @@ impl<W: World> Node<W> {
         let snapshot = self.cluster.snapshot();
         let mut said = Said::default();
         for (at, (id, theirs)) in (0..).zip(leaves) {
-            let held = self.local(id)?.map(|record| digest(&record));
-            let fits = if self.owns_by(&snapshot, id) { held == Some(*theirs) } else { held.is_none() };
+            // What can't be read is not what somebody else has.
+            let held = self.whole(id).map(|record| record.map(|record| digest(&record)));
+            let expected = self.owns_by(&snapshot, id).then_some(*theirs);
+            let fits = held == Ok(expected);
             if !fits {
                 said.unlike.insert(at);
             }

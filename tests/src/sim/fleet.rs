@@ -60,6 +60,8 @@ pub struct Fleet {
     images: BTreeMap<Host, Disk>,
     /// Since when somebody has left by itself.
     gone: BTreeMap<Host, Duration>,
+    /// Records that were spoiled, on all disks.
+    pub rotted: usize,
 }
 
 impl Fleet {
@@ -76,6 +78,7 @@ impl Fleet {
             down: BTreeMap::new(),
             images: BTreeMap::new(),
             gone: BTreeMap::new(),
+            rotted: 0,
         }
     }
 
@@ -183,8 +186,9 @@ impl Fleet {
     }
 
     /// Spoils records on a machine's disk.
-    pub fn rot(&self, host: Host, hinted: bool) {
+    pub fn rot(&mut self, host: Host, hinted: bool) {
         let records = self.machine(host).disk().rot(hinted);
+        self.rotted += records;
         self.trace.event(&format!("{host}  {records} records can't be read any more"));
     }
 

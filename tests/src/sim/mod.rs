@@ -93,6 +93,8 @@ pub struct Report {
     pub simulated: Duration,
     /// How long after the last trouble all replicas were identical.
     pub healed_after: Option<Duration>,
+    /// Records that were spoiled.
+    pub rotted: usize,
     /// What clients did.
     pub counts: Counts,
     /// The digest of the trace.
@@ -456,6 +458,7 @@ impl<'a> Run<'a> {
             violations: self.fleet.watch.violations().into_iter().chain(judged).collect(),
             simulated,
             healed_after: self.healed_after,
+            rotted: self.fleet.rotted,
             counts,
             digest: self.trace.digest(),
             lines: self.trace.lines(),

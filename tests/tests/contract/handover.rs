@@ -9,6 +9,7 @@ use crate::steps::{
 use crate::support::{each, eventually, expect_values, put_blind};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tests::checks::Checks;
@@ -193,6 +194,24 @@ async fn caught_moving(c: &Cluster, viewer: usize, id: &str) -> Result<bool> {
     .await
 }
 
+/// What it has fetched grows while it fetches, and there is an estimate of what is left.
+async fn grows(c: &Cluster, viewer: usize, id: &str) -> Result<()> {
+    let before = Cell::new(None);
+    eventually(CATCH_TIME_MAX, || async {
+        let transfers = c.transfers(viewer).await?;
+        let items = transfers["items"].as_array().context("no items")?;
+        let item = items.iter().find(|item| item["node"] == id).context("it is not named")?;
+        let number = |what: &str| item[what].as_u64().with_context(|| format!("no number {what}: {item}"));
+        let (moved, of) = (number("bytes_moved")?, number("bytes_to_move")?);
+        ensure!(moved <= of, "{item}");
+        let seen = before.replace(Some(moved));
+        ensure!(seen.is_some_and(|seen| moved > seen), "it does not grow: {item}");
+        ensure!(number("estimate_ms").is_ok() && number("bytes_per_second")? > 0, "{item}");
+        Ok(())
+    })
+    .await
+}
+
 /// Values of some kilobytes, so that moving them takes a moment.
 fn large(number: usize) -> String {
     format!("{number} ").repeat(1024)
@@ -213,12 +232,13 @@ async fn read_large(c: &Cluster, nodes: &[usize], keys: usize) -> Result<()> {
 
 #[tokio::test]
 async fn a_transfer_goes_on_after_the_gaining_node_and_a_source_were_killed_in_its_midst() -> Result<()> {
-    const LARGE_KEYS: usize = 1500;
+    const LARGE_KEYS: usize = 4000;
     let (mut cluster, ids) = settled(4).await?;
     fill_large(&cluster, LARGE_KEYS).await?;
     let (fifth, new) = newcomer(&mut cluster).await?;
     cluster.change(0, &json!([{ "join": new }])).await?;
     ensure!(caught_moving(&cluster, 0, &new).await?, "it was over before it was seen: use more data");
+    grows(&cluster, 0, &new).await?;
     cluster.kill(fifth).await?;
     let c = &cluster;
     let mut checks = Checks::new();

@@ -69,4 +69,5 @@ mod siblings;
 mod sides;
 mod steps;
 mod support;
+mod unreadable;
 mod workloads;

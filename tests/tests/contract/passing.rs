@@ -1,7 +1,7 @@
 //! Hints that can't be delivered yet stand in no other's way.
 
 use crate::hints::{drained, sum};
-use crate::steps::{NOTICE_TIME_MAX, explain, is_down, newcomer, settled, url};
+use crate::steps::{NOTICE_TIME_MAX, converge, explain, is_down, newcomer, settled, url};
 use crate::support::{each, eventually, put_blind};
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,6 +14,8 @@ use tests::cluster::Cluster;
 const KEYS: usize = 16_000;
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 16;
+/// Twice what passes between two rounds of deliveries.
+const STAYS_FOR: Duration = Duration::from_secs(2);
 
 /// How many hints wait for a key that somebody is about to take over.
 async fn waits(c: &Cluster, through: usize, number: usize) -> Result<u64> {
@@ -63,10 +65,14 @@ async fn hints_that_wait_for_a_newcomer_that_is_away_keep_no_others_back() -> Re
         Ok(())
     })
     .await?;
+    // Not only on the way to less than that.
+    tokio::time::sleep(STAYS_FOR).await;
+    ensure!(sum(c, "waiting").await? == moving, "hints went that the newcomer lacks");
     cluster.spawn(fifth)?;
     let c = &cluster;
     c.await_settled(&[0, 1, 2, 3, fifth], &[(new.as_str(), "up")]).await?;
     drained(c).await?;
+    converge(c, 0, KEYS).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }

@@ -75,10 +75,10 @@ fn scope(body: &[u8], partitions: u16) -> Result<Scope, Problem> {
         return Err(invalid(format!("/partition: there are {partitions}, from 0, and no {partition}")));
     }
     if let Some(bucket) = &bucket {
-        check_bucket(bucket).map_err(|wrong| invalid(format!("/bucket: {wrong}")))?;
+        check_bucket(bucket).map_err(|wrong| invalid(format!("the bucket: {wrong}")))?;
     }
     if let (Some(bucket), Some(key)) = (&bucket, &key) {
-        ObjectId::new(bucket.clone(), key.clone()).map_err(|wrong| invalid(format!("/key: {wrong}")))?;
+        ObjectId::new(bucket.clone(), key.clone()).map_err(|wrong| invalid(format!("the key: {wrong}")))?;
     }
     Ok(Scope { bucket, key, partition: asked.partition.map(Partition) })
 }
