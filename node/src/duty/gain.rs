@@ -11,7 +11,7 @@ use crate::limits::{
     AAE_ROOTS_MAX, AAE_SLOTS_MAX, GAIN_BYTES_PER_SECOND, GAINS_AT_ONCE, PULL_MERGES, PULL_TIMEOUT,
 };
 use crate::node::Node;
-use crate::node::exchange::{Exchange, Only, Silent};
+use crate::node::exchange::{Exchange, Only, Silent, takes_nothing};
 use crate::node::serve::Rows;
 use crate::world::World;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::fill;
 use ring::planted::{self, Bug};
 use ring::tree::{Group, Slot};
-use ring::wire::peer::{Answer, Ask, Message};
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -32,13 +32,16 @@ struct Wanted {
     heard: BTreeMap<Group, BTreeSet<NodeId>>,
     /// Why the last fetch from an owner failed, where that is known.
     failed: BTreeMap<(NodeId, Group), String>,
+    /// Whether this node can take nothing at this moment: then nothing more is fetched in this round.
+    full: bool,
 }
 
 /// Fetches everything. Whether all of it is here; if not, the reason stands in the node's `gain`.
 pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
     let snapshot = node.cluster.snapshot();
     let name = snapshot.regime.name().digest;
-    let mut wanted = Wanted { sources: BTreeMap::new(), heard: BTreeMap::new(), failed: BTreeMap::new() };
+    let mut wanted =
+        Wanted { sources: BTreeMap::new(), heard: BTreeMap::new(), failed: BTreeMap::new(), full: false };
     for n in snapshot.ns.all() {
         for partition in snapshot.regime.gained_by(node.id(), usize::from(n)) {
             let owners = snapshot.table.owners(partition, usize::from(n)).to_vec();
@@ -58,6 +61,9 @@ pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
         }
         if !snapshot.view.is_given_up(owner, &node.cluster.doubted()) {
             fetch_from(node, owner, &mut wanted).await;
+        }
+        if wanted.full {
+            break;
         }
     }
     let missing = wanted.missing(node);
@@ -139,6 +145,7 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
         // Asked anew for each: a fetch takes long, and clients come and go meanwhile.
         let room = node.room(GAINS_AT_ONCE);
         while fetching.len() < room
+            && !wanted.full
             && let Some(group) = differing.pop()
         {
             fetching.push(async move { (group, fetch_group(node, owner, group).await) });
@@ -146,48 +153,62 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
         let Some((group, came)) = fetching.next().await else { break };
         match came {
             Ok(()) => wanted.hear(node, owner, group),
-            Err(why) => {
+            Err(Halt { why, here }) => {
                 tracing::debug!(%owner, partition = group.partition.0, why, "a partition was not fetched");
                 wanted.failed.insert((owner, group), why);
+                wanted.full |= here;
             }
+        }
+        if wanted.full {
+            differing.clear();
         }
     }
 }
 
-async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), String> {
+async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> Result<(), Halt> {
     let _work = node.begin_work();
     if node.lock_trees().root(group) == Some(0) {
         match pull(node, owner, group.partition).await {
             Ok(()) => {}
-            // One record that can't be read there ends the pages. Key by key the others can be had.
-            Err(Halt::There(why)) => {
+            Err(halt) if halt.here => return Err(halt),
+            // One record that can't be read there, or a page that is too large for this link, ends the pages. Key by key the
+            // others can be had.
+            Err(Halt { why, .. }) => {
                 tracing::debug!(%owner, partition = group.partition.0, why, "no further whole pages can be had");
             }
-            Err(Halt::Here(why)) => return Err(why),
         }
     }
-    let silent = |Silent| format!("{owner} does not answer questions about its trees");
+    let silent = |Silent| Halt::there(format!("{owner} does not answer questions about its trees"));
     let mut exchange = Exchange::new(node, owner);
     let slots: Vec<Slot> = exchange.differing_slots(group).await.map_err(silent)?.into_iter().collect();
     let mut unlike = 0;
     for some in slots.chunks(AAE_SLOTS_MAX) {
-        let came = exchange.reconcile(group, some, &Only::default()).await.map_err(silent)?;
-        unlike += came.differences - came.repairs;
-        if exchange.failed.as_ref().is_some_and(|failed| failed.here) {
-            break;
+        match (exchange.reconcile(group, some, &Only::default()).await, &exchange.failed) {
+            (Ok(came), _) => unlike += came.differences - came.repairs,
+            (Err(Silent), Some(failed)) if failed.here => {
+                return Err(Halt { why: failed.why.clone(), here: true });
+            }
+            (Err(Silent), _) => return Err(silent(Silent)),
         }
     }
     if unlike == 0 {
         return Ok(());
     }
     let why = exchange.failed.map_or(String::new(), |failed| failed.why);
-    Err(format!("{unlike} of its keys could not be had, the last one {why}"))
+    Err(Halt::there(format!("{unlike} of its keys could not be had, the last one {why}")))
 }
 
-/// What ended the pages: something there, or that nothing can be taken here or from there at all.
-enum Halt {
-    There(String),
-    Here(String),
+/// What kept a partition from being fetched.
+struct Halt {
+    why: String,
+    /// Whether this node can take nothing at this moment, whatever it is.
+    here: bool,
+}
+
+impl Halt {
+    fn there(why: String) -> Halt {
+        Halt { why, here: false }
+    }
 }
 
 /// A whole partition, page by page.
@@ -196,34 +217,39 @@ async fn pull<W: World>(node: &Node<W>, owner: NodeId, partition: Partition) -> 
     loop {
         let ask = Ask::Pull { partition, after: after.clone() };
         let answer = node.ask(owner, Message::of(ask), PULL_TIMEOUT).await;
-        let answer = answer.map_err(|error| Halt::Here(error.to_string()))?;
         let (more, body) = match answer {
-            Message { head: Answer::Rows { more }, body } => (more, body),
-            Message { head: Answer::Refused(refusal), .. } => return Err(Halt::There(refusal.to_string())),
-            _ => return Err(Halt::Here("an answer that does not fit".to_owned())),
+            Ok(Message { head: Answer::Rows { more }, body }) => (more, body),
+            Ok(Message { head: Answer::Refused(refusal), .. }) => {
+                return Err(Halt::there(refusal.to_string()));
+            }
+            Ok(_) => return Err(Halt::there("an answer that does not fit".to_owned())),
+            Err(error) => return Err(Halt::there(error.to_string())),
         };
-        let page: Rows = postcard::from_bytes(&body).map_err(|error| Halt::Here(error.to_string()))?;
+        let page: Rows = postcard::from_bytes(&body).map_err(|error| Halt::there(error.to_string()))?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
-        merge_page(node, page).await.map_err(Halt::Here)?;
+        let merged = merge_page(node, page).await;
         let bytes = body.len() as u64;
         node.lock_gain().bytes += bytes;
+        if more || merged.is_err() {
+            let pause = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX);
+            tokio::time::sleep(pause / (GAIN_BYTES_PER_SECOND / GAINS_AT_ONCE as u64) as u32).await;
+        }
+        merged.map_err(|refusal| Halt { why: refusal.to_string(), here: takes_nothing(&refusal) })?;
         if !more {
             return Ok(());
         }
-        let pause = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX);
-        tokio::time::sleep(pause / (GAIN_BYTES_PER_SECOND / GAINS_AT_ONCE as u64) as u32).await;
     }
 }
 
 /// Many rows share a sync.
-async fn merge_page<W: World>(node: &Node<W>, page: Vec<(ObjectId, Vec<u8>)>) -> Result<(), String> {
+async fn merge_page<W: World>(node: &Node<W>, page: Vec<(ObjectId, Vec<u8>)>) -> Result<(), Refusal> {
     let merges = page.into_iter().map(|(id, record)| node.merge_here(id, Bytes::from(record), None, true));
     let mut merged = stream::iter(merges).buffer_unordered(PULL_MERGES);
     while let Some(row) = merged.next().await {
         if let Err(refusal) = row {
             tracing::warn!(%refusal, "a row could not be merged");
-            return Err(refusal.to_string());
+            return Err(refusal);
         }
     }
     Ok(())

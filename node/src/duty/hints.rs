@@ -107,16 +107,30 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
         Ok(false) => again(State::Idle),
         Err(error) => {
             // What it met may have been healed behind its back.
-            let longest = if healed == node.suspects.healed() { HINT_BACKOFF_MAX } else { HINT_BACKOFF_MIN };
+            let mended = error.damaged && healed != node.suspects.healed();
+            let longest = if mended { HINT_BACKOFF_MIN } else { HINT_BACKOFF_MAX };
             let pause = HINT_BACKOFF_MIN.saturating_mul(1 << before.min(16)).min(longest);
             let chance =
                 node.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner).random_range(0.5..1.0);
             let not_before = node.now() + pause.mul_f64(chance);
-            Delivery { state: State::BackingOff, failures: before + 1, not_before, error: Some(error) }
+            Delivery { state: State::BackingOff, failures: before + 1, not_before, error: Some(error.why) }
         }
     };
     deliveries.insert(target, delivery);
     target
+}
+
+/// Why not everything that is kept for a node was delivered.
+struct Undelivered {
+    why: String,
+    /// Whether some of it can't be read.
+    damaged: bool,
+}
+
+impl From<String> for Undelivered {
+    fn from(why: String) -> Self {
+        Undelivered { why, damaged: false }
+    }
 }
 
 /// How to deliver what is kept for a node.
@@ -140,7 +154,7 @@ fn way<W: World>(node: &Node<W>, target: NodeId) -> Way {
 }
 
 /// Page by page; ends at the first page that fails. Whether some of it waits for the target.
-async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String> {
+async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, Undelivered> {
     let (mut start, end) = keys::hints_for(target);
     let (mut waits, mut left, mut credit) = (false, Left::default(), HINT_CREDIT_BUSY as usize);
     loop {
@@ -149,10 +163,11 @@ async fn pages<W: World>(node: &Node<W>, target: NodeId) -> Result<bool, String>
             .scan(Family::Hints, &start, end.as_deref(), HINT_SCAN_ROWS, HINT_SCAN_BYTES)
             .map_err(|error| error.to_string())?;
         let Some((last, _)) = rows.last() else {
-            return left.in_words().map_or(Ok(waits), Err);
+            let damaged = left.damaged > 0;
+            return left.in_words().map_or(Ok(waits), |why| Err(Undelivered { why, damaged }));
         };
         if !may_deliver(node) {
-            return Err("this node's disk may be behind what the others know".to_owned());
+            return Err("this node's disk may be behind what the others know".to_owned().into());
         }
         start = keys::after(last);
         let way = way(node, target);
@@ -284,8 +299,15 @@ async fn send_there<W: World>(
         if planted::is(Bug::HintForgotten) {
             drop_hints(node, to, sent.clone()).await?;
         }
-        let came =
-            node.store_many(to.target, body, HINT_TIMEOUT).await.map_err(|refusal| refusal.to_string())?;
+        let came = match node.store_many(to.target, body, HINT_TIMEOUT).await {
+            Ok(came) => came,
+            // A large one may take too long; the next ones go all the same.
+            Err(_) if refused == 0 => {
+                (refused, left.refused) = (1, left.refused + sent.len());
+                continue;
+            }
+            Err(refusal) => return Err(refusal.to_string()),
+        };
         let Stored { failed, pause, .. } = came;
         *credit = came.credit;
         let mut at = 0..;

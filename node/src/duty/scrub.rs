@@ -83,7 +83,9 @@ async fn page<W: World>(node: &Node<W>, from: &[u8]) -> Vec<u8> {
     for row in &rows {
         next = keys::after(&row.0);
         if let Some((partition, _, id, leaf)) = leaf_row(row) {
-            bytes += look(node, partition, id, leaf).await;
+            // Where too many wait to be healed it goes on with this one.
+            let Some(more) = look(node, partition, id, leaf).await else { return row.0.to_vec() };
+            bytes += more;
         }
         if bytes >= SCRUB_PAGE_BYTES {
             return next;
@@ -96,17 +98,14 @@ async fn page<W: World>(node: &Node<W>, from: &[u8]) -> Vec<u8> {
     Vec::new()
 }
 
-/// Looks at one record, and mends what is wrong. Answers how many bytes it has.
-async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf: Digest) -> usize {
+/// Looks at one record, and mends what is wrong. Answers how many bytes it has; nothing if it is to be looked at later.
+async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf: Digest) -> Option<usize> {
     node.lock_aae().scrubbed += 1;
     let record = node.store.get(Family::Records, &keys::record_key(partition, &id));
     let whole = record.as_ref().is_ok_and(|record| record.as_ref().is_none_or(|r| verify(r).is_ok()));
     if !whole {
         tracing::warn!(key = ?id, "a record on this disk is damaged; it is fetched from the other owners");
-        if !node.suspects.add(&id) {
-            mend_one(node, id).await;
-        }
-        return 0;
+        return node.suspects.add(&id).then_some(0);
     }
     let record = record.ok().flatten();
     if record.as_deref().map(digest) != Some(leaf) {
@@ -116,7 +115,7 @@ async fn look<W: World>(node: &Node<W>, partition: Partition, id: ObjectId, leaf
             node.lock_aae().mended += 1;
         }
     }
-    record.map_or(0, |record| record.len())
+    Some(record.map_or(0, |record| record.len()))
 }
 
 /// Asks the other owners about keys whose copies lack something or could not be read.
@@ -132,10 +131,12 @@ async fn mend_one<W: World>(node: &Node<W>, id: ObjectId) {
     if spoiled || node.gaps.has(&id) {
         heal(node, id.clone()).await;
     }
-    if !spoiled || node.look_at(&id).is_err() {
+    if node.look_at(&id).is_err() {
         return;
     }
-    node.suspects.count_healed();
+    if spoiled {
+        node.suspects.count_healed();
+    }
     // Hints of it may have been put off for that.
     let targets = node.hints_of(&id).unwrap_or_default();
     for (target, delivery) in node.lock_deliveries().iter_mut() {

@@ -73,7 +73,7 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
     let _work = node.begin_work();
     let (mut start, end) = keys::records_of_partition(partition);
     let unreadable = |why: &dyn std::fmt::Display| Refusal::Unavailable(why.to_string());
-    let mut spoiled = 0;
+    let mut kept = 0;
     loop {
         let rows = node
             .store
@@ -90,7 +90,7 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
             let (_, id) = keys::decode_record_key(&key).map_err(|error| unreadable(&error))?;
             if verify(&record).is_err() {
                 node.suspects.add(&id);
-                spoiled += 1;
+                kept += 1;
                 continue;
             }
             let n = usize::from(snapshot.settings(id.bucket()).n);
@@ -104,30 +104,30 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
             if snapshot.is_removed(node.id()) && owners.len() > 1 {
                 super::parting::part_with(node, &owners, records).await?;
             } else {
-                hand_to(node, &owners, regime, records).await?;
+                kept += hand_to(node, &owners, regime, records).await?;
             }
         }
     }
-    match spoiled {
+    match kept {
         0 => Ok(()),
-        count => Err(Refusal::Unavailable(format!("{count} records can't be read"))),
+        count => Err(Refusal::Unavailable(format!("{count} records can't be read or were not taken"))),
     }
 }
 
-/// Gives every owner by these tables what it lacks, and then lets the copies go.
+/// Gives every owner by these tables what it lacks, and then lets the copies go. How many somebody did not take, which stay.
 async fn hand_to<W: World>(
     node: &Node<W>,
     owners: &[NodeId],
     regime: u64,
     records: Vec<(ObjectId, Bytes)>,
-) -> Result<(), Refusal> {
+) -> Result<usize, Refusal> {
+    let mut refused = BTreeSet::new();
     let asked = if planted::is(Bug::SurplusDropped) { &[] } else { owners };
     for owner in asked {
-        if !give(node, *owner, &records).await?.is_empty() {
-            return Err(Refusal::Unavailable(format!("{owner} did not take a record")));
-        }
+        refused.extend(give(node, *owner, &records).await?);
     }
-    let leaves = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect::<Vec<Leaf>>();
+    let taken = records.iter().filter(|(id, _)| !refused.contains(id));
+    let leaves = taken.map(|(id, record)| (id.clone(), digest(record))).collect::<Vec<Leaf>>();
     let dropped = leaves.into_iter().map(|(id, held)| async move {
         if !node.cluster.snapshot().is_removed(node.id()) {
             return node.lane.run(|reply| Job::DropCopy { id, held, regime, reply }).await;
@@ -141,7 +141,7 @@ async fn hand_to<W: World>(
     while let Some(gone) = dropped.next().await {
         gone?;
     }
-    Ok(())
+    Ok(refused.len())
 }
 
 /// Lets another node have what it lacks of these records, durably; what it has is not sent. The names of those that it could not

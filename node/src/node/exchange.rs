@@ -15,6 +15,7 @@ use ring::tree::{FANOUT, Group, Leaf, Slot, Tree, Unlike, differing, slots_of, u
 use ring::wire::peer::{Answer, Ask, Message, Refusal, TreeAsk};
 use ring::wire::record::digest;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The other side does not answer, or not about the same table. A later round tries again.
@@ -109,7 +110,7 @@ impl<'a, W: World> Exchange<'a, W> {
         trees.tree(group).map(std::borrow::Cow::into_owned).ok_or(Silent)
     }
 
-    /// Compares the keys of these slots, and repairs those that differ.
+    /// Compares the keys of these slots, and repairs those that differ. It ends the round where this node can take nothing.
     pub(crate) async fn reconcile(
         &mut self,
         group: Group,
@@ -120,7 +121,11 @@ impl<'a, W: World> Exchange<'a, W> {
         unlike.retain(|key| only.means(&key.id));
         let differences = unlike.len() as u64;
         self.node.lock_aae().differences += differences;
-        Ok(Came { differences, repairs: self.repair_all(unlike).await })
+        let repairs = self.repair_all(unlike).await;
+        match &self.failed {
+            Some(failed) if failed.here => Err(Silent),
+            _ => Ok(Came { differences, repairs }),
+        }
     }
 
     /// The keys of these slots that differ.
@@ -143,7 +148,10 @@ impl<'a, W: World> Exchange<'a, W> {
         let mut done = 0;
         let (node, peer) = (self.node, self.peer);
         let at_once = node.room(AAE_REPAIRS_MAX);
-        let mut repairs = stream::iter(unlike).map(|key| repair(node, peer, key)).buffer_unordered(at_once);
+        // What is under way comes to its end, and nothing more begins.
+        let full = AtomicBool::new(false);
+        let further = stream::iter(unlike).take_while(|_| std::future::ready(!full.load(Ordering::Relaxed)));
+        let mut repairs = further.map(|key| repair(node, peer, key)).buffer_unordered(at_once);
         while let Some(moved) = repairs.next().await {
             let bytes = match &moved {
                 Ok(bytes) => *bytes,
@@ -157,10 +165,10 @@ impl<'a, W: World> Exchange<'a, W> {
             }
             self.moved += bytes;
             if let Err(failed) = moved {
-                let here = failed.here;
-                self.failed = Some(failed);
-                if here {
-                    break;
+                full.fetch_or(failed.here, Ordering::Relaxed);
+                let worse = |known: &Failed| !known.here || failed.here;
+                if self.failed.as_ref().is_none_or(worse) {
+                    self.failed = Some(failed);
                 }
             }
             if self.moved >= AAE_BYTES_PER_SECOND / 16 {
@@ -210,6 +218,11 @@ impl<'a, W: World> Exchange<'a, W> {
     }
 }
 
+/// Whether a node that says so takes no record at all, and not only not this one.
+pub(crate) fn takes_nothing(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::DiskFull | Refusal::Disk(_) | Refusal::Draining | Refusal::Overloaded)
+}
+
 /// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved, or why it did
 /// not come to an end.
 async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u64, Failed> {
@@ -217,7 +230,7 @@ async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u
     let mut moved = 0;
     let refused = |refusal: Refusal, moved| Failed {
         why: format!("{:?}: {refusal}", key.id),
-        here: !matches!(refusal, Refusal::Unavailable(_)),
+        here: takes_nothing(&refusal),
         moved,
     };
     if key.theirs.is_some()

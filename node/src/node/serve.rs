@@ -143,7 +143,8 @@ impl<W: World> Node<W> {
                 refused(Refusal::Unavailable("this node is being filled".into()))
             }
             // With a gap of its own it answers all the same: two that were spoiled would wait for each other.
-            Ask::Mend { id } => copy(self.whole(&id)),
+            // And it names it to nobody: two that can't help each other would name each other for ever.
+            Ask::Mend { id } => copy(self.look_at(&id)),
             Ask::Clock => {
                 let said = self.lock_clock().say(self.world.wall(), self.now());
                 Message::of(Answer::Clock(said))

@@ -9,12 +9,12 @@ use crate::steps::{
 use crate::support::{each, eventually, expect_values, put_blind};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
 use tests::http;
+use tokio::sync::oneshot;
 
 const KEYS: usize = 2000;
 /// Enough that some belong to any three of five.
@@ -194,22 +194,40 @@ async fn caught_moving(c: &Cluster, viewer: usize, id: &str) -> Result<bool> {
     .await
 }
 
-/// What it has fetched grows while it fetches, and there is an estimate of what is left.
-async fn grows(c: &Cluster, viewer: usize, id: &str) -> Result<()> {
-    let before = Cell::new(None);
-    eventually(CATCH_TIME_MAX, || async {
-        let transfers = c.transfers(viewer).await?;
-        let items = transfers["items"].as_array().context("no items")?;
-        let item = items.iter().find(|item| item["node"] == id).context("it is not named")?;
-        let number = |what: &str| item[what].as_u64().with_context(|| format!("no number {what}: {item}"));
-        let (moved, of) = (number("bytes_moved")?, number("bytes_to_move")?);
-        ensure!(moved <= of, "{item}");
-        let seen = before.replace(Some(moved));
-        ensure!(seen.is_some_and(|seen| moved > seen), "it does not grow: {item}");
-        ensure!(number("estimate_ms").is_ok() && number("bytes_per_second")? > 0, "{item}");
+/// What is told of one member's transfer, again and again until that ends.
+#[derive(Default)]
+struct Told {
+    /// Bytes that are here, and that are to be, in the order in which it was said.
+    bytes: Vec<(u64, u64)>,
+    /// How often there was an estimate of the time that is left, with a pace.
+    estimates: usize,
+}
+
+async fn listen(url: String, id: String, mut ended: oneshot::Receiver<()>) -> Told {
+    let mut told = Told::default();
+    while ended.try_recv().is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let Ok(reply) = http::get(format!("{url}/v1/transfers")).send().await else { continue };
+        let Ok(transfers) = reply.json() else { continue };
+        let Some(items) = transfers["items"].as_array() else { continue };
+        let item = items.iter().find(|item| item["node"] == id.as_str() && item["state"] == "moving");
+        let Some(item) = item else { continue };
+        if let (Some(moved), Some(of)) = (item["bytes_moved"].as_u64(), item["bytes_to_move"].as_u64()) {
+            told.bytes.push((moved, of));
+        }
+        let pace = item["bytes_per_second"].as_u64().unwrap_or(0);
+        told.estimates += usize::from(pace > 0 && item["estimate_ms"].is_u64());
+    }
+    told
+}
+
+impl Told {
+    fn expect_progress(&self) -> Result<()> {
+        ensure!(self.bytes.iter().all(|(moved, of)| moved <= of), "more than everything: {:?}", self.bytes);
+        let grows = self.bytes.windows(2).any(|pair| pair[1].0 > pair[0].0);
+        ensure!(grows && self.estimates > 0, "{} estimates, and bytes {:?}", self.estimates, self.bytes);
         Ok(())
-    })
-    .await
+    }
 }
 
 /// Values of some kilobytes, so that moving them takes a moment.
@@ -236,9 +254,10 @@ async fn a_transfer_goes_on_after_the_gaining_node_and_a_source_were_killed_in_i
     let (mut cluster, ids) = settled(4).await?;
     fill_large(&cluster, LARGE_KEYS).await?;
     let (fifth, new) = newcomer(&mut cluster).await?;
+    let (end, ended) = oneshot::channel();
+    let told = tokio::spawn(listen(cluster.url(0), new.clone(), ended));
     cluster.change(0, &json!([{ "join": new }])).await?;
     ensure!(caught_moving(&cluster, 0, &new).await?, "it was over before it was seen: use more data");
-    grows(&cluster, 0, &new).await?;
     cluster.kill(fifth).await?;
     let c = &cluster;
     let mut checks = Checks::new();
@@ -281,6 +300,9 @@ async fn a_transfer_goes_on_after_the_gaining_node_and_a_source_were_killed_in_i
     let c = &cluster;
     let all = [0, 1, 2, 3, fifth];
     c.await_settled(&all, &[(new.as_str(), "up"), (ids[2].as_str(), "up")]).await?;
+    let _ = end.send(());
+    let told = told.await?;
+    checks.run("progress and an estimate were told", async { told.expect_progress() }).await;
     checks.run("nothing is lost", read_large(c, &all, LARGE_KEYS)).await;
     checks.run("all owners have everything", converge(c, fifth, LARGE_KEYS)).await;
     checks.run("nothing is left over", nothing_is_left_over(c, &all)).await;

@@ -14,7 +14,7 @@ use tests::cluster::Cluster;
 const KEYS: usize = 16_000;
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 16;
-/// Twice what passes between two rounds of deliveries.
+/// A delivery that has failed for the first time is tried again within a second.
 const STAYS_FOR: Duration = Duration::from_secs(2);
 
 /// How many hints wait for a key that somebody is about to take over.
