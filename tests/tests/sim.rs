@@ -31,10 +31,37 @@ fn assert_repeats(seed: &str) {
     assert_eq!(first.len(), second.len(), "one trace of seed {seed} is longer");
 }
 
+/// Seeds that have every trouble among them.
+const REPEATED: [&str; 10] = ["2", "3", "4", "7", "11", "23", "42", "61", "76", "111"];
+
 #[test]
 fn a_seed_repeats_itself_in_another_process() {
-    for seed in ["7", "11", "23", "42"] {
-        assert_repeats(seed);
+    REPEATED.iter().for_each(|seed| assert_repeats(seed));
+}
+
+#[test]
+fn every_trouble_is_among_those_that_repeat() {
+    let reports: Vec<String> =
+        REPEATED.iter().map(|seed| sim(&["--seed", seed, "--seconds", "1"]).1).collect();
+    for plague in tests::sim::plagues::ALL {
+        let named = format!("{plague:?}");
+        let has = |report: &String| report.split(['[', ']', ',', ' ']).any(|word| word == named);
+        assert!(reports.iter().any(has), "{named} is in none of {REPEATED:?}");
+    }
+}
+
+/// Alone and among others, in another order: nothing is handed from one run to the next.
+#[test]
+fn a_seed_of_many_is_the_seed_alone() {
+    let digest = |text: &str, seed: u32| {
+        let line = text.lines().find(|line| line.starts_with(&format!("seed {seed}: "))).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("nothing of seed {seed} in {text}"))
+    };
+    let (_, many) =
+        sim(&["--seeds", "6", "--seed-start", "50", "--seconds", SECONDS, "--jobs", "1", "--each"]);
+    for seed in (50..56).rev() {
+        let (_, alone) = sim(&["--seed", &seed.to_string(), "--seconds", SECONDS]);
+        assert_eq!(digest(&many, seed), digest(&alone, seed));
     }
 }
 

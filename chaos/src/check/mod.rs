@@ -103,7 +103,7 @@ pub struct Counts {
 }
 
 /// What a checker can't know from the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measure {
     /// How far the end of a lifetime may be off in any case.
     pub ttl_slack: Duration,
@@ -111,12 +111,15 @@ pub struct Measure {
     pub ttl_slack_percent: u64,
     /// How often nodes were cut off from each other, if the caller knows: the bound of siblings depends on it.
     pub cuts: Option<u32>,
+    /// When some node's clock was not to be relied on, from and to, by the clock of the history: what lived then may end early, and
+    /// as late as that ends.
+    pub blurred: Vec<(Duration, Duration)>,
 }
 
 impl Default for Measure {
     /// Half a second, and the one percent by which the cluster's clock may lean; cuts are unknown.
     fn default() -> Self {
-        Self { ttl_slack: Duration::from_millis(500), ttl_slack_percent: 1, cuts: None }
+        Self { ttl_slack: Duration::from_millis(500), ttl_slack_percent: 1, cuts: None, blurred: Vec::new() }
     }
 }
 
@@ -125,6 +128,13 @@ impl Measure {
     fn slack_us(&self, ttl_us: u64) -> u64 {
         let fixed = u64::try_from(self.ttl_slack.as_micros()).unwrap_or(u64::MAX);
         fixed.saturating_add(ttl_us / 100 * self.ttl_slack_percent)
+    }
+
+    /// The end of the last time between these two when some clock was not to be relied on, all in microseconds.
+    fn blurred_us(&self, from_us: u64, to_us: u64) -> Option<u64> {
+        let us = |at: Duration| u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        let overlap = self.blurred.iter().filter(|(from, to)| us(*from) <= to_us && us(*to) >= from_us);
+        overlap.map(|(_, to)| us(*to)).max()
     }
 }
 

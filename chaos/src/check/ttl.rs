@@ -20,10 +20,15 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
         let known = if write.answer().is_some() { ends(write) } else { shows().filter_map(ends).min() };
         let Some(taken) = known else { continue };
         let latest = taken.saturating_add(ttl).saturating_add(slack);
+        let blurred = measure.blurred_us(write.begun.at_us, latest);
+        let latest = latest.max(blurred.map_or(0, |until| until.saturating_add(slack)));
         for read in shows().filter(|read| read.begun.at_us > latest) {
             let late_ms = (read.begun.at_us - latest + slack) / 1000;
             let text = format!("{read} showed what {write} had written, {late_ms} ms after its time");
             found.push(story.breach(Breach::Expiry, vec![id, read.invoke.op], text));
+        }
+        if blurred.is_some() {
+            continue;
         }
         let earliest = write.begun.at_us.saturating_add(ttl).saturating_sub(slack);
         for (read, sight) in story.reads() {

@@ -12,6 +12,7 @@ use client::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::ops::Range;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Of so many operations, one leaves the choice of the node to the library, and one goes to any node.
@@ -57,11 +58,19 @@ pub(super) struct Desk<T> {
     pub(super) rng: StdRng,
     nodes: Vec<(String, Client<T>)>,
     any: Client<T>,
+    ground: Ground<T>,
+    /// How many newcomers are among the nodes.
+    caught_up: usize,
     home: usize,
     history: History,
     bucket: String,
     value_bytes: usize,
     think: Range<Duration>,
+}
+
+fn dial<T: HttpTransport + Clone>(ground: &Ground<T>, urls: Vec<String>) -> client::Result<Client<T>> {
+    let client = Client::with_transport(urls, ground.transport.clone())?;
+    Ok(client.with_attempt_timeout(ground.attempt_timeout))
 }
 
 impl<T: HttpTransport + Clone> Desk<T> {
@@ -71,17 +80,15 @@ impl<T: HttpTransport + Clone> Desk<T> {
         client: u32,
         rng: &mut StdRng,
     ) -> client::Result<Self> {
-        let dial = |urls: Vec<String>| {
-            let client = Client::with_transport(urls, ground.transport.clone())?;
-            Ok(client.with_attempt_timeout(ground.attempt_timeout))
-        };
-        let one = |url: &String| Ok((url.clone(), dial(vec![url.clone()])?));
+        let one = |url: &String| Ok((url.clone(), dial(ground, vec![url.clone()])?));
         let nodes: client::Result<Vec<_>> = ground.urls.iter().map(one).collect();
         Ok(Self {
             client,
             rng: StdRng::seed_from_u64(rng.random()),
             nodes: nodes?,
-            any: dial(ground.urls.clone())?,
+            any: dial(ground, ground.urls.clone())?,
+            ground: ground.clone(),
+            caught_up: 0,
             home: client as usize % ground.urls.len(),
             history: ground.history.clone(),
             bucket: plan.bucket.clone(),
@@ -210,11 +217,24 @@ impl<T: HttpTransport + Clone> Desk<T> {
     }
 
     fn choose(&mut self) -> (String, Client<T>) {
+        self.catch_up();
         match self.rng.random_range(0..STRAY_OF) {
             0 => ("any".to_owned(), self.any.clone()),
             1 => self.nodes[self.rng.random_range(0..self.nodes.len())].clone(),
             _ => self.nodes[self.home].clone(),
         }
+    }
+
+    /// Nodes that have come in since are as good as the others.
+    fn catch_up(&mut self) {
+        let joined = Arc::clone(&self.ground.joined);
+        let joined = joined.lock().unwrap_or_else(PoisonError::into_inner);
+        for url in joined.iter().skip(self.caught_up) {
+            if let Ok(client) = dial(&self.ground, vec![url.clone()]) {
+                self.nodes.push((url.clone(), client));
+            }
+        }
+        self.caught_up = joined.len();
     }
 
     async fn get_from(

@@ -36,6 +36,7 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What clients do.
@@ -130,11 +131,16 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often at most: for ten seconds.
 const ASKED_MAX: u32 = 200;
 
+/// Nodes that have come in since the work began, by their URLs.
+pub type Joined = Arc<Mutex<Vec<String>>>;
+
 /// Where it happens.
 #[derive(Clone)]
 pub struct Ground<T> {
     /// The nodes.
     pub urls: Vec<String>,
+    /// Further ones, as they come.
+    pub joined: Joined,
     /// How they are reached.
     pub transport: T,
     /// What is written down, and by whose clock.
@@ -146,7 +152,7 @@ pub struct Ground<T> {
 impl<T> Ground<T> {
     /// Ten seconds an attempt.
     pub fn new(urls: Vec<String>, transport: T, history: History) -> Self {
-        Self { urls, transport, history, attempt_timeout: Duration::from_secs(10) }
+        Self { urls, joined: Joined::default(), transport, history, attempt_timeout: Duration::from_secs(10) }
     }
 }
 

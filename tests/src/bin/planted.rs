@@ -53,7 +53,8 @@ fn main() -> ExitCode {
             }
         });
         let noticed = total.bad.first().map(|seed| (seed + 1 - seeds.first).to_string());
-        missed += u32::from(noticed.is_none());
+        let expected = !Bug::MISSED.contains(bug);
+        missed += u32::from(noticed.is_none() && expected);
         println!(
             "| `{}` | {} | {} | {} |",
             bug.name(),
@@ -62,6 +63,6 @@ fn main() -> ExitCode {
             total.first.as_deref().unwrap_or("nothing")
         );
     }
-    println!("planted: {} rules switched off, {missed} times nobody noticed", bugs.len());
+    println!("planted: {} rules switched off, {missed} not noticed that should have been", bugs.len());
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

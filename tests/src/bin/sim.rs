@@ -19,6 +19,9 @@ struct Args {
     /// How many seeds.
     #[arg(long, default_value_t = 300)]
     seeds: u64,
+    /// Print a line for every seed, and not only for the bad ones.
+    #[arg(long)]
+    each: bool,
     /// End at the first bad seed.
     #[arg(long)]
     fail_fast: bool,
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
     let seeds = args.of.seeds(args.seeds, args.fail_fast);
     let total = seeds.run(|report| {
         report.trace.iter().for_each(|line| println!("{line}"));
-        if args.of.seed.is_some() || !report.violations.is_empty() {
+        if args.each || args.of.seed.is_some() || !report.violations.is_empty() {
             println!("{report}");
         }
     });

@@ -74,7 +74,13 @@ impl Disk {
         self.rows.crash_keeping(kept);
     }
 
-    /// The process dies, and the system writes back what it had.
+    /// One of two, by chance.
+    pub fn tosses(&self) -> bool {
+        self.lock().chance.random()
+    }
+
+    /// The process dies, and the system writes back what it had. That is on the disk from the next start on: RocksDB moves what it
+    /// finds in its log to table files, and syncs them.
     pub fn kill(&self) {
         self.rows.crash_keeping(usize::MAX);
     }

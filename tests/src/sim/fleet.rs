@@ -5,8 +5,10 @@ use super::trace::Trace;
 use super::watch::Watch;
 use super::wires::{HTTP_PORT, Host, PEER_PORT, Wires};
 use super::world::{Machine, SimWorld};
+use chaos::history::Entry;
 use node::boot;
 use node::config::{Config, NodeArgs};
+use node::store::Family;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::bucket::BucketSettings;
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use turmoil::Sim;
+use xxhash_rust::xxh3::Xxh3;
 
 /// How the nodes of a run are configured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +65,8 @@ pub struct Fleet {
     gone: BTreeMap<Host, Duration>,
     /// Records that were spoiled, on all disks.
     pub rotted: usize,
+    /// How often a node that had left by itself was started again.
+    pub restarts: u32,
 }
 
 impl Fleet {
@@ -79,6 +84,7 @@ impl Fleet {
             images: BTreeMap::new(),
             gone: BTreeMap::new(),
             rotted: 0,
+            restarts: 0,
         }
     }
 
@@ -198,6 +204,23 @@ impl Fleet {
         self.trace.event(&format!("{host}  {wear:?}"));
     }
 
+    /// A digest of what clients were told and of what is on all disks.
+    pub fn outcome(&self, entries: &[Entry]) -> u64 {
+        let mut hash = Xxh3::new();
+        for entry in entries {
+            hash.update(format!("{entry:?}").as_bytes());
+        }
+        for machine in self.machines.values() {
+            for family in [Family::Records, Family::Hints, Family::Meta] {
+                for (key, value) in machine.disk().rows.rows(family) {
+                    hash.update(&key);
+                    hash.update(&value);
+                }
+            }
+        }
+        hash.digest()
+    }
+
     /// Starts again what has left by itself: a node leaves when its disk fails, and somebody restarts it.
     pub fn restart_the_gone(&mut self, sim: &mut Sim<'_>) {
         for host in self.up() {
@@ -206,7 +229,12 @@ impl Fleet {
             }
             if *self.gone.entry(host).or_insert_with(|| sim.elapsed()) + RESTART_AFTER <= sim.elapsed() {
                 self.gone.remove(&host);
-                self.machine(host).disk().kill();
+                self.restarts += 1;
+                // A sync that failed may have left what was not synced nowhere but in memory, and the system forgets that.
+                match self.machine(host).disk().tosses() {
+                    true => self.machine(host).disk().crash(),
+                    false => self.machine(host).disk().kill(),
+                }
                 self.bring_up(sim, host);
             }
         }

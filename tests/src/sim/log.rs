@@ -1,7 +1,8 @@
 //! The nodes' own log lines, in the trace of the run that they belong to.
 //!
 //! One subscriber serves the whole process; a run is a thread's, so the thread knows which trace is meant, and the
-//! runtime knows which host. A line of the level ERROR that no run expects is a violation, as it is for an operator.
+//! runtime knows which host. A line of the level ERROR that no run expects is a violation, as it is for an operator, and so is a
+//! panic, also one that the node has survived: a handler's becomes an answer.
 
 use super::trace::Trace;
 use super::wires::Host;
@@ -20,11 +21,31 @@ thread_local! {
 struct Run {
     trace: Trace,
     hosts: BTreeMap<String, Host>,
+    unexpected: Vec<String>,
 }
+
+/// Errors that the troubles bring about: an old disk, a removed member that is started again, a directory that was emptied under
+/// its name, a record that nobody has any more, a full disk.
+const EXPECTED: [&str; 6] = [
+    "the data directory has gone back in time",
+    "this disk may be behind what the others know",
+    "this node was removed from the cluster",
+    "somebody asks to be let in under the identity of a member",
+    "a record on this disk was damaged, no other owner has it",
+    "a new lease could not be taken",
+];
+/// Unexpected lines of one run that are kept.
+const UNEXPECTED_MAX: usize = 5;
 
 /// Whatever is logged on this thread belongs to that trace.
 pub fn belongs_to(trace: &Trace) {
-    RUN.set(Some(Run { trace: trace.clone(), hosts: BTreeMap::new() }));
+    RUN.set(Some(Run { trace: trace.clone(), hosts: BTreeMap::new(), unexpected: Vec::new() }));
+    PANIC.take();
+}
+
+/// Errors of this run that nothing in it explains.
+pub fn unexpected() -> Vec<String> {
+    RUN.with_borrow_mut(|run| run.as_mut().map_or_else(Vec::new, |run| std::mem::take(&mut run.unexpected)))
 }
 
 /// Whatever is logged in this runtime was said by that host.
@@ -74,7 +95,7 @@ impl<S: Subscriber> Layer<S> for IntoTrace {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        RUN.with_borrow(|run| {
+        RUN.with_borrow_mut(|run| {
             let Some(run) = run else { return };
             let runtime = Handle::try_current().map(|handle| name(handle.id())).unwrap_or_default();
             let mut line = match run.hosts.get(&runtime) {
@@ -83,6 +104,13 @@ impl<S: Subscriber> Layer<S> for IntoTrace {
             };
             event.record(&mut Words(&mut line));
             run.trace.event(&line);
+            let is_error = *event.metadata().level() == Level::ERROR;
+            if is_error
+                && run.unexpected.len() < UNEXPECTED_MAX
+                && !EXPECTED.iter().any(|expected| line.contains(expected))
+            {
+                run.unexpected.push(line);
+            }
         });
     }
 }

@@ -6,17 +6,21 @@ use super::watch::Watch;
 use super::wires::{HTTP_PORT, Host};
 use super::{CLIENT, Stage};
 use chaos::history::History;
-use chaos::workload::{self, Ground, Kind, Plan, ReadBack};
-use client::Client;
+use chaos::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
+use client::{Client, ReadOptions, WriteOptions};
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 
 /// Workloads at once, at most: more of them are more of the same.
 const KINDS_MAX: usize = 3;
+
+/// How large a workload's values are: a frame of several, one of many, and one that a link of the simulation takes in pieces.
+const VALUE_BYTES: [usize; 3] = [64, 64, 16 << 10];
 
 /// One workload in so many insists on a majority of the owners.
 const STRICT_OF: u32 = 3;
@@ -27,9 +31,13 @@ pub(super) struct People {
     pub(super) load: Duration,
     /// How they reach the nodes.
     pub(super) transport: SimTransport,
-    /// The nodes that they know.
+    /// The nodes that they know from the beginning.
     pub(super) nodes: Vec<Host>,
+    /// And those that have come in since.
+    pub(super) joined: Joined,
     pub(super) chance: StdRng,
+    /// How long they wait for an answer.
+    pub(super) patience: Duration,
     /// Where the run is.
     pub(super) stages: channel::Receiver<Stage>,
     /// Told when nobody waits for an answer any more.
@@ -68,13 +76,26 @@ impl People {
         }
         self.idle.send_replace(true);
         let _ = self.stages.wait_for(|stage| *stage >= Stage::ReadBack).await;
-        let ground = self.ground(&self.serving(&operator).await?);
+        let ground = self.serving(&operator).await?;
         let how = ReadBack { settled: true, nodes_per_key: 3, at_once: 32 };
         workload::read_back(&how, &ground, &mut self.chance).await?;
         if ground.urls.is_empty() {
             self.watch.broken("nobody is left who serves".into());
         }
+        for url in &ground.urls {
+            if let Err(error) = self.serves(url).await {
+                self.watch.broken(format!("all is well, and {url} serves nobody: {error}"));
+            }
+        }
         Ok(())
+    }
+
+    /// A write and a read through this node and no other: a cluster that refuses everything loses nothing either.
+    async fn serves(&self, url: &str) -> client::Result<()> {
+        let node = Client::with_transport(vec![url.to_owned()], self.transport.clone())?;
+        let key = url.replace(['/', ':'], "-");
+        node.put("afterwards", &key, url.to_owned(), &WriteOptions::default()).await?;
+        node.get("afterwards", &key, &ReadOptions::default()).await.map(drop)
     }
 
     fn plans(&mut self) -> Vec<Plan> {
@@ -86,24 +107,38 @@ impl People {
         let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
         let mut plan = |kind| {
             let strict = self.chance.random_range(0..STRICT_OF) == 0;
-            Plan { think: think.clone(), strict, ..Plan::new(kind) }
+            let value_bytes = *VALUE_BYTES.choose(&mut self.chance).expect("the list is not empty");
+            Plan { think: think.clone(), strict, value_bytes, ..Plan::new(kind) }
         };
         kinds.into_iter().map(&mut plan).collect()
     }
 
     fn ground(&self, nodes: &[Host]) -> Ground<SimTransport> {
-        let urls = nodes.iter().map(|host| format!("http://{}:{HTTP_PORT}", host.ip())).collect();
-        Ground::new(urls, self.transport.clone(), self.history.clone())
+        let urls = nodes.iter().map(|host| url(*host)).collect();
+        let mut ground = Ground::new(urls, self.transport.clone(), self.history.clone());
+        ground.joined = Arc::clone(&self.joined);
+        ground.attempt_timeout = self.patience;
+        ground
     }
 
     /// Who was removed serves nobody any more.
-    async fn serving(&self, client: &Client<SimTransport>) -> client::Result<Vec<Host>> {
+    async fn serving(&self, client: &Client<SimTransport>) -> client::Result<Ground<SimTransport>> {
         let cluster = client.cluster().await?;
-        let is_removed = |host: &Host| {
-            let http = format!("{}:{HTTP_PORT}", host.ip());
-            let of = |member: &&client::Member| member.http.as_deref() == Some(&http);
+        let is_removed = |url: &String| {
+            let of = |member: &&client::Member| {
+                member.http.as_ref().is_some_and(|http| *url == format!("http://{http}"))
+            };
             cluster.members.iter().filter(of).all(|member| member.status == "removed")
         };
-        Ok(self.nodes.iter().copied().filter(|host| !is_removed(host)).collect())
+        let mut ground = self.ground(&self.nodes);
+        let joined = std::mem::take(&mut ground.joined);
+        ground.urls.extend(joined.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        ground.urls.retain(|url| !is_removed(url));
+        Ok(ground)
     }
+}
+
+/// Where a node listens for clients.
+pub(super) fn url(host: Host) -> String {
+    format!("http://{}:{HTTP_PORT}", host.ip())
 }

@@ -53,7 +53,8 @@ pub enum Plague {
     Members,
 }
 
-const ALL: [Plague; 14] = [
+/// All of them.
+pub const ALL: [Plague; 14] = [
     Plague::Weather,
     Plague::Cut,
     Plague::Clog,
