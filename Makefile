@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test build fmt clippy deny doc unit process readme sim checkers planted model
+.PHONY: help up test build fmt clippy deny doc unit process readme compose sim checkers planted model
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ENV := . scripts/env.sh
@@ -60,6 +60,9 @@ checkers: ## See that the simulation still notices: seven safety rules switched 
 
 planted: ## Switch off one safety rule after the other, and see that the simulation notices each
 	@scripts/test.sh planted
+
+compose: ## Build the image, and run the cluster of docker-compose.yml in earnest
+	@scripts/test.sh compose
 
 readme: ## Run every command of the README
 	@scripts/test.sh readme

@@ -85,9 +85,19 @@ stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --docum
 
 stage_readme() { python3 scripts/readme.py README.md; }
 
+# The image and the compose cluster, where there is a Docker engine. It needs no registry.
+stage_compose() {
+    if ! docker info >/dev/null 2>&1; then
+        echo "NOT CHECKED: the image and docker-compose.yml. There is no Docker engine that answers."
+        return 0
+    fi
+    scripts/image.sh
+    python3 scripts/compose.py
+}
+
 if [ "$#" -eq 0 ]; then
     scripts/setup.sh test
-    set -- fmt deny clippy tests doctests doc sim checkers readme
+    set -- fmt deny clippy tests doctests doc sim checkers readme compose
 elif [ "$*" != fmt ]; then
     scripts/setup.sh test
 fi
@@ -96,7 +106,7 @@ for stage in "$@"; do
     declare -F "stage_$stage" >/dev/null || { echo "test: no stage called $stage" >&2 && exit 2; }
     echo "── $stage"
     start=$SECONDS
-    case "$stage" in fmt | deny | model | readme) ;; *) rocksdb_env ;; esac
+    case "$stage" in fmt | deny | model | readme | compose) ;; *) rocksdb_env ;; esac
     # A subshell, and not `if stage_…`: in a condition bash would forget `set -e` inside.
     set +e
     (set -e && "stage_$stage") </dev/null

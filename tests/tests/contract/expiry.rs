@@ -276,7 +276,7 @@ async fn a_buckets_lifetime_holds_and_lists_forget() -> Result<()> {
     let settings = bucket_url(&cluster.url(0), BUCKET);
     let ttl = TTL.as_secs();
     http::put(settings).json(&serde_json::json!({ "ttl_seconds": ttl })).send().await?.expect_success()?;
-    put_blind(&key_url(&cluster.url(0), BUCKET, "k"), "v").await?;
+    put_blind(&format!("{}?w=all", key_url(&cluster.url(0), BUCKET, "k")), "v").await?.expect(204)?;
     let listed = |node: usize| {
         let url = format!("{}/keys", bucket_url(&cluster.url(node), BUCKET));
         async move {
