@@ -63,15 +63,16 @@ build_planted() { cargo build --release -p cartwheel-tests --bin planted --featu
 
 stage_planted() { build_planted && "$target/release/planted" --seeds "${SEEDS:-2000}"; }
 
-# A check that nobody has seen fail may be blind: each of these is noticed within a few seeds, and the seven cover the checkers
-# of lost values and of deleted ones, the watch on dots and that on leaves. All of them, to the last, are for `make planted`.
+# A check that nobody has seen fail may be blind: each of these is noticed within some seeds, and the seven cover the checkers
+# of lost values, of deleted ones and of lifetimes, the watch on dots and that on leaves. All of them, to the last, are for
+# `make planted`.
 stage_checkers() {
     local bug bugs=()
-    for bug in one-epoch ack-before-sync leaf-apart merge-equal-counts last-write-wins hint-forgotten whole-clock; do
+    for bug in one-epoch ack-before-sync leaf-apart merge-equal-counts last-write-wins own-calendar whole-clock; do
         bugs+=(--bug "$bug")
     done
     build_planted
-    "$target/release/planted" "${bugs[@]}" --seeds 100
+    "$target/release/planted" "${bugs[@]}" --seeds 300
 }
 
 # A release build goes one event deeper. A process for each test, since a rule is switched off for a whole one.
