@@ -174,8 +174,8 @@ pub const HINT_SCAN_ROWS: usize = 1024;
 pub const HINT_SCAN_BYTES: usize = 2 << 20;
 
 /// Nodes to which hints are delivered at once; further ones wait for their turn, and who has waited longest goes first. Each
-/// holds a page of names (2 MiB) and one delivery: up to [`HINT_CREDIT_IDLE`] and one record more, twice while it is put
-/// together. 4 × (2 + 2 × (1 + 1)) = 24 MiB for values of 1 MiB, and 4 × (2 + 2 × (1 + 4)) = 48 MiB for values of 4 MiB.
+/// holds a page of names (2 MiB), one delivery twice while it is put together (up to twice [`HINT_CREDIT_IDLE`], or one larger
+/// record), and the record after it. 4 × (2 + 2 × 2 + 1) = 28 MiB for values of 1 MiB, 4 × (2 + 2 × 4 + 4) = 56 MiB for 4 MiB.
 pub const HINT_TARGETS_AT_ONCE: usize = 4;
 
 /// Hints of one node on their way to others than their target. They share what [`HINT_CREDIT_IDLE`] allows one delivery.
@@ -184,8 +184,8 @@ pub const HINTS_IN_FLIGHT: usize = 64;
 /// Records that a node takes in one delivery: twice as many names as are read at a time.
 pub const HINT_ROWS_MAX: usize = 2 * HINT_SCAN_ROWS;
 
-/// Bytes of records that a node asks for at a time when nobody waits for it: some 1,000 of 1 KiB share a sync. A delivery ends
-/// with the record that reaches them. No sender puts more together, whatever it is asked for.
+/// Bytes of records that a node asks for at a time when nobody waits for it: some 1,000 of 1 KiB share a sync. A delivery
+/// ends with the record that reaches them; a larger one goes alone. No sender puts more together, whatever it is asked for.
 pub const HINT_CREDIT_IDLE: u32 = 1 << 20;
 
 /// Bytes that it asks for while clients or other nodes wait for it: 64 records of 1 KiB, a few milliseconds of its lane.

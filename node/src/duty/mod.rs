@@ -1,6 +1,7 @@
 //! What a node does without being asked. Each duty is a loop with one list of causes, and ends with the shutdown signal.
 
 pub mod clock;
+mod delivery;
 pub mod exchange;
 pub mod expiry;
 mod gain;

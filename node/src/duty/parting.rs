@@ -19,12 +19,12 @@ use ring::wire::record::{decode, digest};
 use std::collections::BTreeSet;
 
 /// What a removed node does with copies of keys that several own: those that every owner holds just so go at once, the others
-/// are compared one by one.
+/// are compared one by one. How many stay, since not every owner has all of them yet.
 pub(super) async fn part_with<W: World>(
     node: &Node<W>,
     owners: &[NodeId],
     records: Vec<(ObjectId, Bytes)>,
-) -> Result<(), Refusal> {
+) -> Result<usize, Refusal> {
     let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
     let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
     let mut lacking: BTreeSet<u16> = BTreeSet::new();
@@ -40,11 +40,11 @@ pub(super) async fn part_with<W: World>(
         .map(|(at, (id, record))| part_with_one(node, owners, id, record, lacking.contains(&at)).boxed())
         .collect();
     let mut parted = stream::iter(each).buffer_unordered(SIFT_AT_ONCE);
-    let mut whole = true;
+    let mut kept = 0;
     while let Some(gone) = parted.next().await {
-        whole &= gone?;
+        kept += usize::from(!gone?);
     }
-    if whole { Ok(()) } else { Err(Refusal::Unavailable("not every owner has all of it yet".into())) }
+    Ok(kept)
 }
 
 async fn part_with_one<W: World>(

@@ -4,7 +4,7 @@
 //! Owners are asked what they lack before anything is sent. So while one of them is away the others get what they lack once, and
 //! each further try costs them a comparison of digests; but for keys that are newer there, which are sent again.
 
-use super::surplus::give;
+use super::surplus::{Halt, give};
 use crate::limits::{HINT_TIMEOUT, HINTS_IN_FLIGHT};
 use crate::node::Node;
 use crate::world::World;
@@ -70,16 +70,12 @@ async fn refused_by_some<W: World>(
             refused.extend(all());
             continue;
         }
-        match give(node, *owner, records).await {
-            Ok(by_it) => {
-                refused.extend(by_it);
-                some = true;
-            }
-            Err(refusal) => {
-                tracing::debug!(%owner, %refusal, "an owner can't have what was kept for another");
-                unable.insert(*owner);
-                refused.extend(all());
-            }
+        let given = give(node, *owner, records).await;
+        some = true;
+        refused.extend(given.refused);
+        if let Some(Halt { why, .. }) = given.halt {
+            tracing::debug!(%owner, %why, "an owner can't have what was kept for another");
+            unable.insert(*owner);
         }
     }
     if some { refused } else { all().collect() }

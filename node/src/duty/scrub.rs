@@ -8,8 +8,8 @@
 //!
 //! It goes by the leaves, one page after the other, and not by a scan of the records: a scan ends at the first spoiled block.
 //! After each round it rests. Copies that are known to lack something, and those that somebody could not read, are not kept
-//! waiting for that: until they are mended their keys are refused to whoever insists on this owner, hints of them wait, and so does
-//! a change that moves them.
+//! waiting for that: until they are mended their keys are refused to whoever insists on this owner, and of those that can't be
+//! read hints wait, and so does a change that moves them.
 
 use crate::lane::{Job, leaf_row};
 use crate::limits::{
@@ -38,6 +38,9 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
             _ = tick.tick() => {}
         }
         end_if_fenced(&node).await;
+        // Before the page names others: where the list is full, it waits for the room that this makes.
+        let suspects = node.suspects.take(last_suspect.as_ref(), GAPS_AT_ONCE);
+        last_suspect = suspects.last().cloned().or(last_suspect);
         if node.now() >= rests_until {
             tokio::select! {
                 biased;
@@ -51,8 +54,6 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         }
         let gaps = node.gaps.some(last_gap.as_ref(), GAPS_AT_ONCE);
         last_gap = gaps.last().cloned();
-        let suspects = node.suspects.take(last_suspect.as_ref(), GAPS_AT_ONCE);
-        last_suspect = suspects.last().cloned().or(last_suspect);
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
@@ -131,7 +132,8 @@ async fn mend_one<W: World>(node: &Node<W>, id: ObjectId) {
     if spoiled || node.gaps.has(&id) {
         heal(node, id.clone()).await;
     }
-    if node.look_at(&id).is_err() {
+    // A copy that can be read and still lacks something has held no hint up.
+    if node.look_at(&id).is_err() || (!spoiled && node.gaps.has(&id)) {
         return;
     }
     if spoiled {

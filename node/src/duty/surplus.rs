@@ -13,7 +13,7 @@ use crate::limits::{
     HINT_CREDIT_BUSY, LACKS_ROWS_MAX, LACKS_TIMEOUT, PULL_BYTES_MAX, PULL_MERGES, SURPLUS_EVERY,
 };
 use crate::node::Node;
-use crate::node::hints::pack;
+use crate::node::hints::{batch, pack};
 use crate::store::{Batch, Family, Store, keys};
 use crate::world::World;
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(SURPLUS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut begin = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
@@ -39,12 +40,13 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             biased;
             _ = shutdown.changed() => return,
-            () = round(&node) => {}
+            () = round(&node, &mut begin) => {}
         }
     }
 }
 
-async fn round<W: World>(node: &Node<W>) {
+/// Once through all partitions; in each from where the last round was broken off, and the next time from its first key again.
+async fn round<W: World>(node: &Node<W>, begin: &mut BTreeMap<Partition, Vec<u8>>) {
     let snapshot = node.cluster.snapshot();
     let removed = snapshot.is_removed(node.id());
     if !snapshot.regime.is_settled() || snapshot.table.nodes().is_empty() || !(removed || node.may_spread()) {
@@ -62,19 +64,41 @@ async fn round<W: World>(node: &Node<W>) {
             continue;
         }
         node.lock_gain().surplus.insert(partition);
-        if let Err(refusal) = hand_on(node, partition, name).await {
-            tracing::debug!(%refusal, partition = partition.0, "what is not owned here could not be handed on yet");
+        if let Err(Halt { why, last }) = hand_on(node, partition, name, begin.remove(&partition)).await {
+            if let Some(last) = last {
+                begin.insert(partition, keys::after(&keys::record_key(partition, &last)));
+            }
+            tracing::debug!(%why, partition = partition.0, "what is not owned here could not be handed on yet");
         }
     }
 }
 
-/// One partition, page by page.
-async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) -> Result<(), Refusal> {
-    let _work = node.begin_work();
-    let (mut start, end) = keys::records_of_partition(partition);
+/// Why nothing more was handed on.
+pub(super) struct Halt {
+    pub(super) why: Refusal,
+    /// The first record that did not go, if those behind it may be tried.
+    last: Option<ObjectId>,
+}
+
+impl From<Refusal> for Halt {
+    fn from(why: Refusal) -> Self {
+        Halt { why, last: None }
+    }
+}
+
+/// One partition, page by page, from that key on.
+async fn hand_on<W: World>(
+    node: &Node<W>,
+    partition: Partition,
+    regime: u64,
+    from: Option<Vec<u8>>,
+) -> Result<(), Halt> {
+    let (first, end) = keys::records_of_partition(partition);
+    let mut start = from.unwrap_or(first);
     let unreadable = |why: &dyn std::fmt::Display| Refusal::Unavailable(why.to_string());
     let mut kept = 0;
     loop {
+        let _work = node.begin_work();
         let rows = node
             .store
             .scan(Family::Records, &start, end.as_deref(), LACKS_ROWS_MAX, PULL_BYTES_MAX)
@@ -100,31 +124,41 @@ async fn hand_on<W: World>(node: &Node<W>, partition: Partition, regime: u64) ->
                 page.entry(owners.to_vec()).or_default().push((id, record));
             }
         }
+        let mut halted = None;
         for (owners, records) in page {
             if snapshot.is_removed(node.id()) && owners.len() > 1 {
-                super::parting::part_with(node, &owners, records).await?;
+                kept += super::parting::part_with(node, &owners, records).await?;
             } else {
-                kept += hand_to(node, &owners, regime, records).await?;
+                let (stay, halt) = hand_to(node, &owners, regime, records).await?;
+                kept += stay;
+                halted = halted.or(halt);
             }
+        }
+        // What others could take of this page is theirs.
+        if let Some(halt) = halted {
+            return Err(halt);
         }
     }
     match kept {
         0 => Ok(()),
-        count => Err(Refusal::Unavailable(format!("{count} records can't be read or were not taken"))),
+        count => Err(unreadable(&format!("{count} records can't be read or were not taken")).into()),
     }
 }
 
-/// Gives every owner by these tables what it lacks, and then lets the copies go. How many somebody did not take, which stay.
+/// Gives every owner by these tables what it lacks, and then lets the copies go. How many somebody did not take, which stay, and why
+/// no more was tried.
 async fn hand_to<W: World>(
     node: &Node<W>,
     owners: &[NodeId],
     regime: u64,
     records: Vec<(ObjectId, Bytes)>,
-) -> Result<usize, Refusal> {
-    let mut refused = BTreeSet::new();
+) -> Result<(usize, Option<Halt>), Refusal> {
+    let (mut refused, mut halted) = (BTreeSet::new(), None);
     let asked = if planted::is(Bug::SurplusDropped) { &[] } else { owners };
     for owner in asked {
-        refused.extend(give(node, *owner, &records).await?);
+        let given = give(node, *owner, &records).await;
+        refused.extend(given.refused);
+        halted = halted.or(given.halt);
     }
     let taken = records.iter().filter(|(id, _)| !refused.contains(id));
     let leaves = taken.map(|(id, record)| (id.clone(), digest(record))).collect::<Vec<Leaf>>();
@@ -141,55 +175,79 @@ async fn hand_to<W: World>(
     while let Some(gone) = dropped.next().await {
         gone?;
     }
-    Ok(refused.len())
+    Ok((refused.len(), halted))
 }
 
-/// Lets another node have what it lacks of these records, durably; what it has is not sent. The names of those that it could not
-/// take: each for itself, so that one stands in no other's way. How much goes at once, and after which pause, the receiver says.
-pub(super) async fn give<W: World>(
+/// What came of giving.
+pub(super) struct Given {
+    /// Those of which nobody knows that the other has them now, tried or not.
+    pub(super) refused: BTreeSet<ObjectId>,
+    pub(super) halt: Option<Halt>,
+}
+
+/// Lets another node have what it lacks of these records, durably; what it has is not sent. Each is refused for itself, so that one
+/// stands in no other's way; it halts at the second delivery in a row that is not answered. How much goes at once, and after which
+/// pause, the receiver says.
+pub(super) async fn give<W: World>(node: &Node<W>, to: NodeId, records: &[(ObjectId, Bytes)]) -> Given {
+    let mut given = Given { refused: records.iter().map(|(id, _)| id.clone()).collect(), halt: None };
+    let mut giving = Giving { credit: HINT_CREDIT_BUSY as usize, missed: None };
+    for records in records.chunks(LACKS_ROWS_MAX) {
+        if let Err(halt) = give_some(node, to, records, &mut giving, &mut given.refused).await {
+            given.halt = Some(halt);
+            break;
+        }
+    }
+    given
+}
+
+/// How giving goes on.
+struct Giving {
+    /// How many bytes the other asks for at a time.
+    credit: usize,
+    /// The last record of a delivery that was not answered, if it was the one before.
+    missed: Option<ObjectId>,
+}
+
+async fn give_some<W: World>(
     node: &Node<W>,
     to: NodeId,
     records: &[(ObjectId, Bytes)],
-) -> Result<BTreeSet<ObjectId>, Refusal> {
-    let (mut refused, mut credit, mut failed) = (BTreeSet::new(), HINT_CREDIT_BUSY as usize, false);
-    for records in records.chunks(LACKS_ROWS_MAX) {
-        let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
-        let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
-        let lacking = match node.ask(to, Message { head: Ask::Lacks, body }, LACKS_TIMEOUT).await {
-            Ok(Message { head: Answer::Lacking(lacking), .. }) => lacking,
-            Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal),
-            _ => return Err(Refusal::Unavailable(format!("{to} does not answer"))),
-        };
-        let mut lacked = lacking.iter().filter_map(|at| records.get(usize::from(*at)).cloned());
-        loop {
-            let (mut sent, mut bytes) = (Vec::new(), 0);
-            while bytes < credit
-                && let Some((id, record)) = lacked.next()
-            {
-                bytes += record.len();
-                sent.push((id, record));
-            }
-            if sent.is_empty() {
-                break;
-            }
-            let came = match node.store_many(to, pack(&sent), LACKS_TIMEOUT).await {
-                Ok(came) => came,
-                // A large one that takes too long; two in a row are the node.
-                Err(_) if !failed => {
-                    failed = true;
-                    refused.extend(sent.into_iter().map(|(id, _)| id));
-                    continue;
+    giving: &mut Giving,
+    refused: &mut BTreeSet<ObjectId>,
+) -> Result<(), Halt> {
+    let leaves: Vec<Leaf> = records.iter().map(|(id, record)| (id.clone(), digest(record))).collect();
+    let body = Bytes::from(postcard::to_stdvec(&leaves).expect("names and numbers are plain data"));
+    let lacking: BTreeSet<usize> = match node.ask(to, Message { head: Ask::Lacks, body }, LACKS_TIMEOUT).await
+    {
+        Ok(Message { head: Answer::Lacking(lacking), .. }) => lacking.into_iter().map(usize::from).collect(),
+        Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal.into()),
+        _ => return Err(Refusal::Unavailable(format!("{to} does not answer")).into()),
+    };
+    let (lacked, there): (Vec<_>, Vec<_>) =
+        records.iter().enumerate().partition(|(at, _)| lacking.contains(at));
+    for (_, (id, _)) in there {
+        refused.remove(id);
+    }
+    let mut lacked =
+        lacked.into_iter().map(|(_, row)| row.clone()).collect::<Vec<_>>().into_iter().peekable();
+    loop {
+        let sent = batch(&mut lacked, giving.credit, |(_, record)| record.len());
+        let Some((last, _)) = sent.last() else { return Ok(()) };
+        match (node.store_many(to, pack(&sent), LACKS_TIMEOUT).await, giving.missed.take()) {
+            (Ok(came), _) => {
+                giving.credit = came.credit;
+                for (_, (id, _)) in sent.iter().enumerate().filter(|(at, _)| !came.failed.contains(at)) {
+                    refused.remove(id);
                 }
-                Err(refusal) => return Err(refusal),
-            };
-            (credit, failed) = (came.credit, false);
-            refused.extend(came.failed.iter().filter_map(|at| Some(sent.get(*at)?.0.clone())));
-            if !came.pause.is_zero() {
-                tokio::time::sleep(came.pause).await;
+                if !came.pause.is_zero() {
+                    tokio::time::sleep(came.pause).await;
+                }
             }
+            // A large one that takes too long; two in a row are the node.
+            (Err(_), None) => giving.missed = Some(last.clone()),
+            (Err(why), Some(missed)) => return Err(Halt { why, last: Some(missed) }),
         }
     }
-    Ok(refused)
 }
 
 impl<W: World> Node<W> {

@@ -6,13 +6,16 @@ use crate::lane::Ledger;
 use crate::limits::{
     HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_PAUSE_BUSY, HINT_PAUSE_FELT, HINT_ROWS_MAX, PULL_MERGES,
 };
+use crate::store::keys;
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId};
+use ring::place::{partition, position};
 use ring::time::Time;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +56,8 @@ pub struct Delivery {
     pub not_before: Time,
     /// Why the last try failed.
     pub error: Option<String>,
+    /// Where the next try begins, if the last was broken off on its way.
+    pub(crate) from: Option<Vec<u8>>,
 }
 
 /// What came of sending many records at once.
@@ -62,6 +67,22 @@ pub(crate) struct Stored {
     /// How many bytes the receiver asks for next, and after what pause.
     pub(crate) credit: usize,
     pub(crate) pause: Duration,
+}
+
+/// The next of them, until so many bytes are reached. One that is larger than that goes alone: it may be too large for the link.
+pub(crate) fn batch<T>(
+    rest: &mut Peekable<impl Iterator<Item = T>>,
+    bytes_max: usize,
+    size: impl Fn(&T) -> usize,
+) -> Vec<T> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while let Some(next) =
+        rest.next_if(|next| batch.is_empty() || (bytes < bytes_max && size(next) <= bytes_max))
+    {
+        bytes += size(&next);
+        batch.push(next);
+    }
+    batch
 }
 
 /// The body of such a message.
@@ -89,6 +110,11 @@ impl<W: World> Node<W> {
             Ok(_) => Err(Refusal::Malformed("an answer that does not fit".into())),
             Err(error) => Err(Refusal::Unavailable(format!("{to} does not answer: {error}"))),
         }
+    }
+
+    /// The key of a hint's row.
+    pub(crate) fn hint_key(&self, target: NodeId, id: &ObjectId) -> Vec<u8> {
+        keys::hint_key(target, partition(position(id), self.cluster.snapshot().view.partitions), id)
     }
 
     pub(crate) fn lock_hints(&self) -> MutexGuard<'_, Ledger> {
@@ -122,5 +148,28 @@ impl<W: World> Node<W> {
         };
         let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
         Ok(Message::of(Answer::StoredMany { failed, credit, pause_ms }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(sizes: &[usize], bytes_max: usize) -> Vec<Vec<usize>> {
+        let mut rest = sizes.iter().copied().peekable();
+        let next = || Some(batch(&mut rest, bytes_max, |size| *size)).filter(|batch| !batch.is_empty());
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_record_too_large_for_a_delivery_goes_alone() {
+        assert_eq!(batches(&[1, 2, 90, 3, 4], 10), [vec![1, 2], vec![90], vec![3, 4]]);
+        assert_eq!(batches(&[90, 91], 10), [[90], [91]]);
+    }
+
+    #[test]
+    fn a_delivery_ends_with_the_record_that_reaches_its_bytes() {
+        assert_eq!(batches(&[5, 5, 1, 8, 9, 0, 10], 10), [vec![5, 5], vec![1, 8, 9], vec![0, 10]]);
+        assert!(batches(&[], 10).is_empty());
     }
 }

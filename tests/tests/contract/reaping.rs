@@ -221,9 +221,13 @@ async fn entry_38_40_deletes_during_a_join_leave_nothing_anywhere() -> Result<()
         Ok(())
     })
     .await?;
-    let listed = format!("{}/v1/explain?bucket={BUCKET}&key=k0", cluster.url(newcomer));
-    let told: Value = http::get(listed).send().await?.expect(200)?.json()?;
-    ensure!(told["verdict"] == "converged", "{told}");
+    for key in &keys {
+        let listed = format!("{}/v1/explain?bucket={BUCKET}&key={key}", cluster.url(newcomer));
+        let told: Value = http::get(listed).send().await?.expect(200)?.json()?;
+        ensure!(told["verdict"] == "converged", "{key}: {told}");
+        let replicas = told["replicas"].as_array().context("no replicas")?;
+        ensure!(replicas.iter().all(|replica| replica["present"] != true), "somebody holds {key}: {told}");
+    }
     ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
     Ok(())
 }
