@@ -11,7 +11,7 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use tests::sim::{log, seeds::SeedArgs};
+use tests::sim::seeds::SeedArgs;
 
 /// Run the cluster in simulated time under random troubles, each run repeatable by its seed.
 #[derive(Parser)]
@@ -31,12 +31,15 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log::install();
     let seeds = args.of.seeds(args.seeds, args.fail_fast);
-    let total = seeds.run(|report| {
-        report.trace.iter().for_each(|line| println!("{line}"));
-        if args.each || args.of.seed.is_some() || !report.violations.is_empty() {
-            println!("{report}");
+    if let Some(answer) = seeds.answer() {
+        println!("{answer}");
+        return ExitCode::SUCCESS;
+    }
+    let total = seeds.run(&[], |outcome| {
+        outcome.trace.iter().for_each(|line| println!("{line}"));
+        if args.each || args.of.seed.is_some() || !outcome.violations.is_empty() {
+            println!("{}", outcome.report);
         }
     });
     println!("{}", total.closing_line());

@@ -1,7 +1,14 @@
 //! Many seeds, some at a time, and what they come to together.
+//!
+//! Each of several runs in a process of its own. tokio numbers tasks through the whole process, and a runtime that ends drops
+//! its tasks in the order of their numbers' last bits: within one process the connections of a machine that loses its power would
+//! be reset in an order that hangs on how many tasks other seeds had before, or have beside it. It also keeps what one seed does to
+//! its process, be it an abort, from the others.
 
-use super::{Options, Report, run};
+use super::{Options, Report, log, run};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -21,6 +28,9 @@ pub struct SeedArgs {
     /// Print who said what, and when.
     #[arg(long)]
     trace: bool,
+    /// Say what came of one seed as a line of JSON.
+    #[arg(long, requires = "seed")]
+    json: bool,
     /// Runs at once; each takes one core.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -31,7 +41,45 @@ impl SeedArgs {
     pub fn seeds(&self, count: u64, fail_fast: bool) -> Seeds {
         let (first, count) = self.seed.map_or((self.seed_start, count), |seed| (seed, 1));
         let load = Duration::from_secs(self.seconds);
-        Seeds { first, count, load, keep_lines: self.trace, fail_fast, jobs: self.jobs }
+        let alone = self.seed.is_some();
+        Seeds {
+            first,
+            count,
+            load,
+            keep_lines: self.trace,
+            fail_fast,
+            jobs: self.jobs,
+            alone,
+            json: self.json,
+        }
+    }
+}
+
+/// What came of one seed, as its process says it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The report in words.
+    pub report: String,
+    /// What was broken.
+    pub violations: Vec<String>,
+    simulated: Duration,
+    acknowledged: u64,
+    /// The lines of the trace, if they were kept.
+    pub trace: Vec<String>,
+}
+
+impl From<Report> for Outcome {
+    fn from(report: Report) -> Self {
+        Outcome {
+            seed: report.seed,
+            report: report.to_string(),
+            violations: report.violations,
+            simulated: report.simulated,
+            acknowledged: report.counts.acknowledged,
+            trace: report.trace,
+        }
     }
 }
 
@@ -44,12 +92,15 @@ pub struct Seeds {
     pub count: u64,
     /// Simulated time of load and troubles in each.
     pub load: Duration,
-    /// Whether reports come with their traces.
+    /// Whether outcomes come with their traces.
     pub keep_lines: bool,
     /// Whether the first bad seed ends it. Those that run beside it are run to their ends.
     pub fail_fast: bool,
     /// Runs at once; each takes one core.
     pub jobs: usize,
+    /// Whether it is one seed for this process.
+    alone: bool,
+    json: bool,
 }
 
 /// What they came to.
@@ -70,49 +121,84 @@ pub struct Total {
 }
 
 impl Seeds {
-    /// Runs them, and lets `hear` have each report as it comes, in no order.
-    pub fn run(&self, mut hear: impl FnMut(&Report)) -> Total {
+    /// Runs them, and lets `hear` have each outcome as it comes, in no order. The processes of several are told these arguments
+    /// as well.
+    pub fn run(&self, with: &[&str], mut hear: impl FnMut(&Outcome)) -> Total {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
-        let (reports, inbox) = mpsc::channel::<Report>();
+        let (outcomes, inbox) = mpsc::channel::<Outcome>();
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.clamp(1, usize::try_from(self.count.max(1)).unwrap_or(usize::MAX)) {
-                let (next, stop, reports) = (&next, &stop, reports.clone());
+                let (next, stop, outcomes) = (&next, &stop, outcomes.clone());
                 scope.spawn(move || {
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if seed >= self.first.saturating_add(self.count) || stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let options = Options { seed, load: self.load, keep_lines: self.keep_lines };
-                        if reports.send(run(options)).is_err() {
+                        let outcome = if self.alone { self.here(seed) } else { self.apart(seed, with) };
+                        if outcomes.send(outcome).is_err() {
                             return;
                         }
                     }
                 });
             }
-            drop(reports);
+            drop(outcomes);
             let mut total = Total::default();
-            for report in &inbox {
-                hear(&report);
-                stop.fetch_or(self.fail_fast && !report.violations.is_empty(), Ordering::Relaxed);
-                total.add(report);
+            for outcome in &inbox {
+                hear(&outcome);
+                stop.fetch_or(self.fail_fast && !outcome.violations.is_empty(), Ordering::Relaxed);
+                total.add(outcome);
             }
             total
         })
     }
+
+    /// Runs one seed for the process that has begun this one, if that is what it wants.
+    pub fn answer(&self) -> Option<String> {
+        self.json.then(|| serde_json::to_string(&self.here(self.first)).expect("an outcome is plain data"))
+    }
+
+    fn here(&self, seed: u64) -> Outcome {
+        log::install();
+        run(Options { seed, load: self.load, keep_lines: self.keep_lines }).into()
+    }
+
+    fn apart(&self, seed: u64, with: &[&str]) -> Outcome {
+        self.ask(seed, with).unwrap_or_else(|why| Outcome {
+            seed,
+            report: format!("seed {seed}: its process ended\n  broken: {why}"),
+            violations: vec![why],
+            simulated: Duration::ZERO,
+            acknowledged: 0,
+            trace: Vec::new(),
+        })
+    }
+
+    fn ask(&self, seed: u64, with: &[&str]) -> Result<Outcome, String> {
+        let mut child = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+        child.args(with).args(["--json", "--seed", &seed.to_string()]);
+        child.args(["--seconds", &self.load.as_secs().to_string()]);
+        child.args(self.keep_lines.then_some("--trace"));
+        let output = child.stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!("the process of this seed ended with {}", output.status));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("the process of this seed said {error}"))
+    }
 }
 
 impl Total {
-    fn add(&mut self, report: Report) {
+    fn add(&mut self, outcome: Outcome) {
         self.seeds += 1;
-        self.simulated += report.simulated;
-        self.acknowledged += report.counts.acknowledged;
-        self.violations += report.violations.len();
-        if let Some(first) = report.violations.into_iter().next() {
-            if self.bad.first().is_none_or(|seed| report.seed < *seed) {
+        self.simulated += outcome.simulated;
+        self.acknowledged += outcome.acknowledged;
+        self.violations += outcome.violations.len();
+        if let Some(first) = outcome.violations.into_iter().next() {
+            if self.bad.first().is_none_or(|seed| outcome.seed < *seed) {
                 self.first = Some(first);
             }
-            self.bad.insert(report.seed);
+            self.bad.insert(outcome.seed);
         }
     }
 
