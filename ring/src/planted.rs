@@ -37,7 +37,7 @@ bugs! {
     OneEpoch "one-epoch" "A replica counts each key under one epoch for ever, whatever it may have forgotten.",
     NoMark "no-mark" "A copy that reveals what its own node has forgotten is merged without a fresh epoch.",
     NoBootRule "no-boot-rule" "A start that may have lost data goes on under the old epochs.",
-    SendBeforeSync "send-before-sync" "A coordinator replicates a write before its own record is synced.",
+    SendBeforeSync "send-before-sync" "A coordinator counts its own record, and sends it on, before it is synced.",
     AckBeforeSync "ack-before-sync" "Nothing is synced, and everything is said to be.",
     HintUnsynced "hint-unsynced" "A hint that counts towards W is not synced.",
     ReapIgnoresHints "reap-ignores-hints" "A deletion is forgotten although a hint of its key waits somewhere.",

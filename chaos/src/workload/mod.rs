@@ -108,6 +108,8 @@ pub struct Plan {
     pub ttl_max: Duration,
     /// Whether reads and writes insist on a majority of the owners: then reads are never out of date.
     pub strict: bool,
+    /// N, R and W of the bucket, if not the usual ones.
+    pub quorums: Option<[u32; 3]>,
 }
 
 impl Plan {
@@ -116,7 +118,8 @@ impl Plan {
         let bucket = format!("w-{}", kind.name());
         let think = Duration::from_millis(20)..Duration::from_millis(80);
         let ttl_max = Duration::from_secs(4);
-        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes: 64, ttl_max, strict: false }
+        let (value_bytes, strict, quorums) = (64, false, None);
+        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes, ttl_max, strict, quorums }
     }
 
     /// W9: forty clients, each one step a second, on ten keys.
@@ -171,8 +174,10 @@ pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) 
         loop {
             let has = node.settings(&plan.bucket).await?;
             let known = |has: Option<Quorum>, wanted: Option<Quorum>| wanted.is_none() || has == wanted;
-            let limit = wanted.max_siblings.is_none() || has.max_siblings == wanted.max_siblings;
-            if limit && known(has.pr, wanted.pr) && known(has.pw, wanted.pw) {
+            let number = |has: Option<u32>, wanted: Option<u32>| wanted.is_none() || has == wanted;
+            let numbers = number(has.max_siblings, wanted.max_siblings) && number(has.n, wanted.n);
+            let of = |s: &Settings| [s.r, s.w, s.pr, s.pw];
+            if numbers && of(&has).into_iter().zip(of(&wanted)).all(|(has, wanted)| known(has, wanted)) {
                 break;
             }
             asked += 1;
@@ -186,7 +191,16 @@ pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) 
 fn settings(plan: &Plan) -> Option<Settings> {
     let max_siblings = (plan.kind == Kind::Blind).then_some(blind::SIBLINGS_MAX);
     let majority = plan.strict.then_some(Quorum::Quorum);
-    let settings = Settings { max_siblings, pr: majority, pw: majority, ..Settings::default() };
+    let count = |at: usize| plan.quorums.map(|quorums| Quorum::Count(quorums[at]));
+    let settings = Settings {
+        n: plan.quorums.map(|[n, ..]| n),
+        r: count(1),
+        w: count(2),
+        max_siblings,
+        pr: majority,
+        pw: majority,
+        ..Settings::default()
+    };
     (settings != Settings::default()).then_some(settings)
 }
 

@@ -20,6 +20,8 @@ use std::time::Duration;
 pub struct Wear {
     /// How many of 10,000 writes fail. The node leaves at the first.
     pub failing: u16,
+    /// How many of 10,000 reads fail, and succeed the next time.
+    pub unread: u16,
     /// Whether there is no room.
     pub full: bool,
     /// How long a write may take.
@@ -102,6 +104,15 @@ impl Disk {
         some.len()
     }
 
+    fn read(&self) -> Result<(), StoreError> {
+        let mut bad = self.lock();
+        let unread = bad.wear.unread;
+        if unread > 0 && bad.chance.random_range(0..10_000) < unread {
+            return Err(StoreError::Io("injected at a read".into()));
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Bad> {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,6 +127,7 @@ pub struct SimStore {
 
 impl Store for SimStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.disk.read()?;
         self.inner.get(family, key)
     }
 
@@ -149,6 +161,7 @@ impl Store for SimStore {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Row>, StoreError> {
+        self.disk.read()?;
         self.inner.scan(family, start, end, rows_max, bytes_max)
     }
 

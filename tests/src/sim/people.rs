@@ -25,6 +25,9 @@ const VALUE_BYTES: [usize; 3] = [64, 64, 16 << 10];
 /// One workload in so many insists on a majority of the owners.
 const STRICT_OF: u32 = 3;
 
+/// N, R and W of a bucket: mostly the usual ones. Never fewer than two copies at an acknowledgement, for one disk may be lost.
+const QUORUMS: [Option<[u32; 3]>; 6] = [None, None, None, Some([3, 1, 3]), Some([3, 3, 2]), Some([4, 2, 3])];
+
 /// What they have.
 pub(super) struct People {
     /// For how long they work.
@@ -105,10 +108,13 @@ impl People {
         kinds.sort_unstable();
         let think_ms = *[20, 60, 200].choose(&mut self.chance).expect("the list is not empty");
         let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
+        let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let mut plan = |kind| {
+            let quorums = *QUORUMS.choose(&mut self.chance).expect("the list is not empty");
+            let quorums = quorums.filter(|[n, ..]| *n <= nodes);
             let strict = self.chance.random_range(0..STRICT_OF) == 0;
             let value_bytes = *VALUE_BYTES.choose(&mut self.chance).expect("the list is not empty");
-            Plan { think: think.clone(), strict, value_bytes, ..Plan::new(kind) }
+            Plan { think: think.clone(), strict, value_bytes, quorums, ..Plan::new(kind) }
         };
         kinds.into_iter().map(&mut plan).collect()
     }

@@ -11,7 +11,7 @@
 //! | stall | a host hears and says nothing, and then all of it at once | 1–40 s |
 //! | sleep | the same, and its clock stands still meanwhile, as that of a machine that is suspended | 1–40 s |
 //! | calendar | one is set by up to ten minutes, or an hour; always a minority | every 5–20 s |
-//! | wear | a disk fails one write in 100 to 10,000, is full, or slow by up to 200 ms | 1–20 s |
+//! | wear | a disk fails one write or one read in 100 to 10,000, is full, or slow by up to 200 ms | 1–20 s |
 //! | rot | a few records of a disk can't be read any more; always the same disk, and none is wiped then | 1–8 records |
 //! | wipe | a machine comes back with an empty disk, and an operator puts the new node in the old one's place | once |
 //! | restore | a machine starts again with an image of its disk that was taken before a start that others remember | once |
@@ -362,12 +362,15 @@ impl Schedule {
 
     fn wear(&mut self, now: Duration) {
         let (host, end) = (self.anyone(), self.end_of(now, 1_000, 20_000));
-        let wear = match self.chance.random_range(0..3) {
+        let wear = match self.chance.random_range(0..4) {
             0 => Wear {
                 failing: *[1, 10, 100].choose(&mut self.chance).expect("not empty"),
                 ..Wear::default()
             },
             1 => Wear { full: true, ..Wear::default() },
+            2 => {
+                Wear { unread: *[1, 10, 100].choose(&mut self.chance).expect("not empty"), ..Wear::default() }
+            }
             _ => Wear { slow_max: self.millis(1, 200), ..Wear::default() },
         };
         self.at(now, Deed::Wear(host, wear));
