@@ -21,7 +21,7 @@ use ring::members::{Regime, View};
 use ring::place::position;
 use ring::record::{Content, Record};
 use ring::tree;
-use ring::wire::record::{decode, digest};
+use ring::wire::record::{decode, digest, encode};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -144,7 +144,8 @@ impl Watch {
                 if matches!(sibling.content, Content::Expired { .. }) {
                     continue;
                 }
-                let means = xxhash_rust::xxh3::xxh3_64(format!("{:?}", sibling.content).as_bytes());
+                let alone = Record { siblings: vec![sibling.clone()], ..Record::default() };
+                let means = xxhash_rust::xxh3::xxh3_64(&encode(&alone));
                 let known = *state.dots.entry((id.clone(), sibling.dot)).or_insert(means);
                 if known != means {
                     twice = Some(sibling.dot);
