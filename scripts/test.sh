@@ -65,14 +65,14 @@ stage_planted() { build_planted && "$target/release/planted" --seeds "${SEEDS:-2
 
 # A check that nobody has seen fail may be blind: each of these is noticed within some seeds, and the seven cover the checkers
 # of lost values, of deleted ones and of lifetimes, the watch on dots and that on leaves. All of them, to the last, are for
-# `make planted`. One at a time: then a batch repeats itself (docs/simulation.md).
+# `make planted`.
 stage_checkers() {
     local bug bugs=()
     for bug in one-epoch ack-before-sync leaf-apart merge-equal-counts last-write-wins own-calendar whole-clock; do
         bugs+=(--bug "$bug")
     done
     build_planted
-    "$target/release/planted" "${bugs[@]}" --seeds 100 --jobs 1
+    "$target/release/planted" "${bugs[@]}" --seeds 100
 }
 
 # A release build goes one event deeper. A process for each test, since a rule is switched off for a whole one.
