@@ -27,6 +27,7 @@
 //! | `workload/` | what clients do over and over, by the client library on any transport; the last look |
 //! | `history.rs` | what was asked and what was answered, in order; JSON lines |
 //! | `check/` | whether a history keeps the promises, a file for each promise |
+//! | `proxy/` | the network between processes, and what goes wrong with it |
 //! | `http.rs`, `limits.rs`, `signals.rs` | the calls; every bound with its arithmetic; how a command is told to stop |
 
 // This crate lives in the real world on purpose: it measures real time and draws real jitter. The fences that keep
@@ -42,6 +43,7 @@ pub mod dev;
 pub mod history;
 mod http;
 mod limits;
+pub mod proxy;
 pub mod replay;
 mod signals;
 pub mod target;

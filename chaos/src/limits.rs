@@ -71,3 +71,18 @@ pub(crate) const LATENCY_MAX_US: u64 = 120_000_000;
 
 /// How often the progress line is refreshed, and so the window of its figures.
 pub(crate) const PROGRESS_TICK: Duration = Duration::from_millis(250);
+
+/// Connections through one proxy at once: nodes dial each other once each, 20 × 19, and clients keep some 32 to each node.
+pub(crate) const PROXY_CONNECTIONS_MAX: usize = 1024;
+
+/// Pieces on their way in one direction of a connection: at 400 ms of delay that is 10,000 frames a second.
+pub(crate) const PROXY_PIECES_MAX: usize = 4096;
+
+/// Bytes on their way, but for the last piece: 64 connections with 4 MiB each are 256 MiB.
+pub(crate) const PROXY_BYTES_MAX: usize = 4 << 20;
+
+/// How long a dialer may take to say who it is. Nodes give each other 3 s.
+pub(crate) const PROXY_HELLO_MAX: Duration = Duration::from_secs(3);
+
+/// How long a door waits when it can't take a connection for want of descriptors.
+pub(crate) const PROXY_ACCEPT_AGAIN: Duration = Duration::from_millis(50);

@@ -129,6 +129,11 @@ impl Cluster {
         self.nodes[index].seeds = seeds.to_vec();
     }
 
+    /// Its peers are to reach it there, and not where it listens, from its next start on.
+    pub fn advertise(&mut self, index: usize, address: &str) {
+        self.nodes[index].flags.extend(["--advertise-peer".to_owned(), address.to_owned()]);
+    }
+
     /// Gives a stopped node other ports, as a machine gets that moves to another address.
     pub fn move_away(&mut self, index: usize) -> Result<()> {
         assert!(self.nodes[index].child.is_none(), "node {index} runs");

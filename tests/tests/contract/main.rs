@@ -28,6 +28,7 @@
 //! | `calendars` | writes by a node whose calendar is wrong |
 //! | `expiry` | values that live for a time, whatever clocks, restarts and transfers do |
 //! | `reaping` | deletes that stay deleted, and tombstones that go away |
+//! | `network` | links that are silent, slow and lossy, between real processes |
 //! | `process` | start, stop, configuration, `cartwheel dev`, size |
 //! | `cli` | the commands and their exit codes |
 //! | `workloads` | what clients do all day, and whether every promise was kept |
@@ -57,6 +58,7 @@ mod hostile;
 mod keys;
 mod membership;
 mod moving;
+mod network;
 mod objects;
 mod passing;
 mod plans;

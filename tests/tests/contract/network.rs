@@ -1,0 +1,131 @@
+//! Real processes over bad links: the proxy of `chaos` stands between every two of them, and they know each other by its doors.
+
+use crate::steps::{HEAL_TIME_MAX, converge, is_down, url};
+use crate::support::{each, put_blind};
+use anyhow::{Context, Result, ensure};
+use chaos::check::{self, Measure};
+use chaos::history::History;
+use chaos::proxy::{Conduct, Party, Proxy};
+use chaos::workload::{self, Ground, Kind, Plan, ReadBack};
+use client::ReqwestTransport;
+use futures_util::future::try_join_all;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tests::cluster::Cluster;
+
+const NODES: usize = 3;
+const KEYS: usize = 200;
+/// Load over bad links.
+const RUN: Duration = Duration::from_secs(8);
+/// Five workloads of five clients get some hundred answers in that time, each waiting for two frames of which one in ten is lost.
+const ACKNOWLEDGED_MIN: u64 = 50;
+
+async fn behind_doors(seed: u64) -> Result<(Cluster, Proxy)> {
+    let mut cluster = Cluster::prepare(NODES)?;
+    let peers: Vec<SocketAddr> =
+        (0..NODES).map(|index| SocketAddr::from(([127, 0, 0, 1], cluster.peer_port(index)))).collect();
+    let proxy = Proxy::of_peers(seed, &peers).await?;
+    for index in 0..NODES {
+        cluster.advertise(index, &proxy.door(index).to_string());
+        if index > 0 {
+            cluster.seed_with(index, &[proxy.door(0).port()]);
+        }
+        cluster.spawn(index)?;
+    }
+    cluster.await_ready().await?;
+    Ok((cluster, proxy))
+}
+
+fn links() -> impl Iterator<Item = (Party, Party)> {
+    let pairs = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
+    pairs.filter(|(from, to)| from != to).map(|(from, to)| (Party::Node(from), Party::Node(to)))
+}
+
+#[tokio::test]
+async fn who_is_heard_by_nobody_is_missed_until_it_is_heard_again_and_has_everything() -> Result<()> {
+    let (cluster, proxy) = behind_doors(1).await?;
+    let c = &cluster;
+    let silent = c.member(0, 2).await?["id"].as_str().context("no id")?.to_owned();
+    // It hears the others: what they send arrives, and its answers do not.
+    for other in [0, 1] {
+        proxy.set(Party::Node(2), Party::Node(other), Conduct { stalled: true, ..Conduct::default() });
+    }
+    is_down(c, &[0, 1], &silent).await?;
+    each(0..KEYS, |number| async move {
+        put_blind(&url(c, number % 2, number), "v").await?.expect(204).map(drop)
+    })
+    .await?;
+    proxy.heal();
+    converge(c, 2, KEYS).await?;
+    let member = c.member(0, 2).await?;
+    ensure!(member["reachable"] == true, "{member}");
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_that_are_reset_again_and_again_cost_nobody_a_write_for_good() -> Result<()> {
+    let (cluster, proxy) = behind_doors(2).await?;
+    let c = &cluster;
+    let proxy = &proxy;
+    each(0..KEYS, |number| async move {
+        if number % 10 == 0 {
+            links().for_each(|(one, other)| proxy.reset(one, other));
+        }
+        // A write whose node could not ask the others is refused, and is tried again as its client would.
+        crate::support::eventually(HEAL_TIME_MAX, || async {
+            put_blind(&url(c, number % NODES, number), "v").await?.expect(204).map(drop)
+        })
+        .await
+    })
+    .await?;
+    converge(c, 0, KEYS).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+/// Lost and overtaken frames are worse than anything TCP does, and no promise hangs on them. None is repeated: a write that one node
+/// forwards to another would be two.
+#[tokio::test]
+async fn late_lost_and_overtaken_frames_break_no_promise() -> Result<()> {
+    let (cluster, proxy) = behind_doors(3).await?;
+    let started = Instant::now();
+    let history = History::new(Arc::new(move || started.elapsed()));
+    let urls = (0..NODES).map(|index| cluster.url(index)).collect();
+    let ground = Ground::new(urls, ReqwestTransport::new()?, history.clone());
+    let kinds = [Kind::SetAdd, Kind::Carts, Kind::Keys, Kind::Register, Kind::Recreate];
+    for kind in kinds {
+        workload::prepare(&Plan::new(kind), &ground).await?;
+    }
+    let bad = Conduct {
+        delay: (Duration::ZERO, Duration::from_millis(30)),
+        overtaking: true,
+        lost_percent: 10,
+        ..Conduct::default()
+    };
+    links().for_each(|(from, to)| proxy.set(from, to, bad.clone()));
+    let until = history.now() + RUN;
+    let runs = kinds.iter().zip(0..).map(|(kind, seed)| {
+        let ground = &ground;
+        async move {
+            workload::run(&Plan::new(*kind), ground, &mut StdRng::seed_from_u64(seed), until).await?;
+            anyhow::Ok(())
+        }
+    });
+    try_join_all(runs).await?;
+    let passed = proxy.passed();
+    ensure!(passed.lost > 0 && passed.repeated == 0, "{passed:?}");
+    proxy.heal();
+    workload::read_back(&ReadBack::default(), &ground, &mut StdRng::seed_from_u64(99)).await?;
+    let entries = history.entries();
+    let counts = check::count(&entries, None);
+    ensure!(counts.acknowledged >= ACKNOWLEDGED_MIN, "{counts}");
+    let found = check::all_by(&entries, &Measure::default());
+    let list: Vec<String> = found.iter().take(10).map(ToString::to_string).collect();
+    ensure!(found.is_empty(), "{} violations:\n{}", found.len(), list.join("\n"));
+    ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
+    Ok(())
+}
