@@ -201,7 +201,7 @@ async fn entry_37_what_an_owner_missed_is_not_forgotten_and_then_it_is() -> Resu
 #[tokio::test]
 async fn entry_38_40_deletes_during_a_join_leave_nothing_anywhere() -> Result<()> {
     let mut cluster = start(3).await?;
-    let keys = names(500);
+    let keys = names(1_000);
     for (number, key) in keys.iter().enumerate() {
         put_blind(&url(&cluster, number % 3, key), "value").await?;
     }
