@@ -208,8 +208,8 @@ pub const HINT_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest pause between tries.
 pub const HINT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// How long one delivery may take.
-pub const HINT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one delivery may take: as long as any message, so that what a slow link took once it can take again.
+pub const HINT_TIMEOUT: Duration = MESSAGE_LIFE_MAX;
 
 /// Failure detector messages that wait: a few a second for each member; more are late anyway.
 pub const SWIM_QUEUE_MAX: usize = 1024;

@@ -4,9 +4,9 @@
 //! the order of their keys. One that does not get through costs the next ones its own time and, since a link keeps its order, maybe
 //! their turn: so the pass after a broken one begins behind the first that failed, and comes to it last.
 
-use super::readdress;
+use super::readdress::{self, Taking};
 use crate::lane::Job;
-use crate::limits::{HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_SCAN_ROWS, HINT_TIMEOUT};
+use crate::limits::{HINT_CREDIT_BUSY, HINT_CREDIT_IDLE, HINT_TIMEOUT, PULL_MERGES};
 use crate::node::Node;
 use crate::node::hints::{Stored, batch, pack};
 use crate::store::keys;
@@ -16,7 +16,6 @@ use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId};
 use ring::planted::{self, Bug};
 use ring::wire::record::{Digest, digest};
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 /// A hint that was delivered, with the version of the record that was sent.
@@ -69,14 +68,16 @@ pub(super) struct Pass {
     pub(super) damaged: usize,
     /// Somebody who is to have them is away or could not take them.
     refused: usize,
-    /// Owners that could not take their part in this round.
-    unable: BTreeSet<NodeId>,
+    /// How owners other than the target take their parts.
+    pub(super) taking: Taking,
+    /// Why nothing more is sent to the target in this pass. What is for others goes on.
+    pub(super) stopped: Option<Undelivered>,
 }
 
 impl Default for Pass {
     fn default() -> Self {
-        let (unable, credit) = (BTreeSet::new(), HINT_CREDIT_BUSY as usize);
-        Pass { credit, waits: false, in_vain: 0, behind: None, damaged: 0, refused: 0, unable }
+        let (taking, credit) = (Taking::default(), HINT_CREDIT_BUSY as usize);
+        Pass { credit, waits: false, in_vain: 0, behind: None, damaged: 0, refused: 0, taking, stopped: None }
     }
 }
 
@@ -146,29 +147,26 @@ fn size((_, record): &Held) -> usize {
     record.as_ref().map_or(0, Bytes::len)
 }
 
-/// Sends records to the target, as much at a time as it asks for.
-pub(super) async fn send_there<W: World>(
-    node: &Node<W>,
-    to: Route,
-    ids: Vec<ObjectId>,
-    pass: &mut Pass,
-) -> Result<(), Undelivered> {
+/// Sends records to the target, as much at a time as it asks for, unless it has failed to take them in this pass.
+pub(super) async fn send_there<W: World>(node: &Node<W>, to: Route, ids: Vec<ObjectId>, pass: &mut Pass) {
+    if pass.stopped.is_some() {
+        return;
+    }
     let mut damaged = 0;
     let mut records = Readable { node, ids: ids.into_iter(), damaged: &mut damaged }.peekable();
     let mut work = node.begin_work();
-    let done = loop {
+    pass.stopped = loop {
         // What stands first now was read while the last work went on: that one ends only with this delivery.
         let _before = std::mem::replace(&mut work, node.begin_work());
         let records = if to.stands(node) { batch(&mut records, pass.credit, size) } else { Vec::new() };
         if records.is_empty() {
-            break Ok(());
+            break None;
         }
         if let Err(error) = deliver(node, to, records, pass).await {
-            break Err(error);
+            break Some(error);
         }
     };
     pass.damaged += damaged;
-    done
 }
 
 /// Sends one delivery, and lets go of what was stored.
@@ -231,7 +229,7 @@ pub(super) async fn send_elsewhere<W: World>(
     ids: Vec<ObjectId>,
     pass: &mut Pass,
 ) -> Result<(), String> {
-    let Pass { refused, damaged, unable, .. } = pass;
+    let Pass { refused, damaged, taking, .. } = pass;
     let mut records = Readable { node, ids: ids.into_iter(), damaged }.peekable();
     let mut work = node.begin_work();
     while to.stands(node) {
@@ -246,7 +244,7 @@ pub(super) async fn send_elsewhere<W: World>(
         let done = match to.way {
             Way::ToAnother => readdress::to_another(node, to.target, records).await,
             way => {
-                readdress::to_owners(node, (way == Way::There).then_some(to.target), records, unable).await
+                readdress::to_owners(node, (way == Way::There).then_some(to.target), records, taking).await
             }
         };
         *refused += count - done.len();
@@ -267,7 +265,7 @@ async fn drop_hints<W: World>(node: &Node<W>, to: Route, delivered: Vec<Sent>) -
             if owns { None } else { Some(snapshot.view.members.keys().copied().collect()) };
         node.lane.run(move |reply| Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply })
     });
-    let mut dropped = stream::iter(jobs).buffer_unordered(HINT_SCAN_ROWS);
+    let mut dropped = stream::iter(jobs).buffer_unordered(PULL_MERGES);
     while let Some(gone) = dropped.next().await {
         // A copy that has changed since keeps its hint, for the next round; so do all if the tables have.
         if gone.map_err(|refusal| refusal.to_string())? {

@@ -5,7 +5,7 @@
 //! | owns the key, and nobody is about to | the record goes there |
 //! | owns it no more (it left, was replaced, or the key moved) | the record goes to **every** owner of the key |
 //! | owns it, and others take it over | there, and to those to come: they may have fetched from the target already |
-//! | can't be reached, and this node leaves | the hint goes to the next node that stands in |
+//! | can't be reached or takes nothing, and this node leaves | the hint goes to the next node that stands in |
 //! | can't be reached, and the key has moved from it to others | to every owner |
 //! | can't be reached | it waits, unless it is too old and nobody relies on it |
 //!
@@ -36,6 +36,9 @@ use ring::members::Status;
 use ring::time::Time;
 use std::collections::BTreeSet;
 use tokio::sync::watch;
+
+/// Passes in a row that have failed, after which a node that leaves hands on to others what its target does not take.
+const FAILURES_MAX: u32 = 3;
 
 /// Runs until the shutdown: at every change of the cluster, and every second.
 pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
@@ -89,15 +92,19 @@ fn due<W: World>(node: &Node<W>, under_way: &BTreeSet<NodeId>) -> Vec<NodeId> {
 
 /// Goes once through everything that is kept for one node.
 async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
-    let healed = node.suspects.healed();
+    let (healed, tables) = (node.suspects.healed(), node.table_tag().digest);
     let from = node.lock_deliveries().get(&target).and_then(|delivery| delivery.from.clone());
     let (outcome, met_damage) = pass(node, target, from).await;
     let mut deliveries = node.lock_deliveries();
     let before = deliveries.get(&target).map_or(0, |delivery| delivery.failures);
-    let again = |state| Delivery { state, not_before: node.now() + HINTS_EVERY, ..Delivery::default() };
+    let again = |state, after| Delivery { state, not_before: node.now() + after, ..Delivery::default() };
     let delivery = match outcome {
-        Ok(true) => again(State::Waiting),
-        Ok(false) => again(State::Idle),
+        // Whoever comes back is tried at once, and so is everybody by other tables; but not who does so during a pass.
+        Ok(true) if tables == node.table_tag().digest && node.cluster.doubted().contains(&target) => {
+            again(State::Waiting, node.hint_age.clamp(HINTS_EVERY, HINT_BACKOFF_MAX))
+        }
+        Ok(true) => again(State::Waiting, HINTS_EVERY),
+        Ok(false) => again(State::Idle, HINTS_EVERY),
         Err(error) => {
             // What it met may have been healed behind its back.
             let mended = met_damage && healed != node.suspects.healed();
@@ -117,8 +124,10 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
 fn way<W: World>(node: &Node<W>, target: NodeId) -> Way {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let gone = snapshot.view.members.get(&target).is_none_or(|member| member.status == Status::Removed);
+    let fails = node.lock_deliveries().get(&target).is_some_and(|delivery| delivery.failures >= FAILURES_MAX);
     match (gone, doubted.contains(&target), snapshot.leaves(node.id())) {
         (true, ..) => Way::ToOwners,
+        (false, false, true) if fails => Way::ToAnother,
         (false, false, _) => Way::There,
         (false, true, true) => Way::ToAnother,
         (false, true, false) => Way::Wait,
@@ -138,8 +147,16 @@ async fn pass<W: World>(
             return (Err(error), pass.damaged > 0);
         }
     }
-    let outcome = pass.in_words().map_or(Ok(pass.waits), |why| Err(why.into()));
-    (outcome, pass.damaged > 0)
+    let met_damage = pass.damaged > 0;
+    let outcome = match (pass.stopped.take(), pass.in_words()) {
+        (Some(stopped), _) => Err(stopped),
+        (None, Some(why)) => {
+            let missed = pass.taking.missed.as_ref();
+            Err(Undelivered { why, from: missed.map(|id| keys::after(&node.hint_key(target, id))) })
+        }
+        (None, None) => Ok(pass.waits),
+    };
+    (outcome, met_damage)
 }
 
 /// What is from that key on, and then what is before it.
@@ -180,10 +197,11 @@ async fn pages<W: World>(
         if !(sorted.there.is_empty() && sorted.elsewhere.is_empty()) {
             node.lock_deliveries().entry(target).or_default().state = State::Delivering;
         }
-        let there = send_there(node, to, sorted.there, pass).await;
+        send_there(node, to, sorted.there, pass).await;
         // A target that takes nothing keeps nothing from others.
         send_elsewhere(node, to, sorted.elsewhere, pass).await?;
-        there?;
+        // A page that only waits has awaited nothing, and there may be thousands.
+        tokio::task::yield_now().await;
     }
 }
 

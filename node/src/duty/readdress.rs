@@ -4,7 +4,7 @@
 //! Owners are asked what they lack before anything is sent. So while one of them is away the others get what they lack once, and
 //! each further try costs them a comparison of digests; but for keys that are newer there, which are sent again.
 
-use super::surplus::{Halt, give};
+use super::surplus::{Giving, Halt, give};
 use crate::limits::{HINT_TIMEOUT, HINTS_IN_FLIGHT};
 use crate::node::Node;
 use crate::world::World;
@@ -16,15 +16,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Records = Vec<(ObjectId, Bytes)>;
 
+/// How owners take their parts in one pass.
+#[derive(Default)]
+pub(super) struct Taking {
+    /// How giving to each of them goes on.
+    giving: BTreeMap<NodeId, Giving>,
+    /// Those that could not take their part; they are not asked again in this pass.
+    unable: BTreeSet<NodeId>,
+    /// The first record that was too much for the way to one of them. The next pass begins behind it.
+    pub(super) missed: Option<ObjectId>,
+}
+
 /// Gives every owner, of now and of the change under way, what it lacks; the records that all of them have now. Of a target that
 /// can be reached and owns them still, it and those to come are enough. Those that were given up are not asked: the change that
-/// takes them out may be waiting for just this hint. Who could not take its part is added to `unable`, and not asked again in this
-/// round.
+/// takes them out may be waiting for just this hint.
 pub(super) async fn to_owners<W: World>(
     node: &Node<W>,
     there: Option<NodeId>,
     records: Records,
-    unable: &mut BTreeSet<NodeId>,
+    taking: &mut Taking,
 ) -> Records {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let mut groups: BTreeMap<(bool, Vec<NodeId>), Records> = BTreeMap::new();
@@ -41,7 +51,7 @@ pub(super) async fn to_owners<W: World>(
     }
     let mut stored = Vec::new();
     for ((owns, others), records) in groups {
-        let refused = refused_by_some(node, owns, &others, &records, unable).await;
+        let refused = refused_by_some(node, owns, &others, &records, taking).await;
         stored.extend(records.into_iter().filter(|(id, _)| !refused.contains(id)));
     }
     stored
@@ -54,7 +64,7 @@ async fn refused_by_some<W: World>(
     owns: bool,
     others: &[NodeId],
     records: &Records,
-    unable: &mut BTreeSet<NodeId>,
+    taking: &mut Taking,
 ) -> BTreeSet<ObjectId> {
     let (leaves, doubted) = (node.cluster.snapshot().leaves(node.id()), node.cluster.doubted());
     let all = || records.iter().map(|(id, _)| id.clone());
@@ -66,16 +76,17 @@ async fn refused_by_some<W: World>(
             refused.extend(all().filter(|id| !kept.contains(id)));
             continue;
         }
-        if doubted.contains(owner) || unable.contains(owner) {
+        if doubted.contains(owner) || taking.unable.contains(owner) {
             refused.extend(all());
             continue;
         }
-        let given = give(node, *owner, records).await;
+        let given = give(node, *owner, records, taking.giving.entry(*owner).or_default()).await;
         some = true;
         refused.extend(given.refused);
-        if let Some(Halt { why, .. }) = given.halt {
+        if let Some(Halt { why, last }) = given.halt {
             tracing::debug!(%owner, %why, "an owner can't have what was kept for another");
-            unable.insert(*owner);
+            taking.unable.insert(*owner);
+            taking.missed = taking.missed.take().or(last);
         }
     }
     if some { refused } else { all().collect() }

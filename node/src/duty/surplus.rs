@@ -53,17 +53,7 @@ async fn round<W: World>(node: &Node<W>, begin: &mut BTreeMap<Partition, Vec<u8>
         return;
     }
     let name = snapshot.regime.name().digest;
-    for partition in (0..snapshot.view.partitions).map(Partition) {
-        let disowned = |n: u8| !snapshot.table.owners(partition, usize::from(n)).contains(&node.id());
-        let surplus = snapshot.ns.all().into_iter().any(|n| {
-            let group = ring::tree::Group { partition, n };
-            disowned(n) && node.lock_trees().root(group).is_some_and(|root| root != 0)
-        });
-        if !surplus {
-            node.lock_gain().surplus.remove(&partition);
-            continue;
-        }
-        node.lock_gain().surplus.insert(partition);
+    for partition in node.surplus(&snapshot) {
         if let Err(Halt { why, last }) = hand_on(node, partition, name, begin.remove(&partition)).await {
             if let Some(last) = last {
                 begin.insert(partition, keys::after(&keys::record_key(partition, &last)));
@@ -77,7 +67,7 @@ async fn round<W: World>(node: &Node<W>, begin: &mut BTreeMap<Partition, Vec<u8>
 pub(super) struct Halt {
     pub(super) why: Refusal,
     /// The first record that did not go, if those behind it may be tried.
-    last: Option<ObjectId>,
+    pub(super) last: Option<ObjectId>,
 }
 
 impl From<Refusal> for Halt {
@@ -95,6 +85,7 @@ async fn hand_on<W: World>(
 ) -> Result<(), Halt> {
     let (first, end) = keys::records_of_partition(partition);
     let mut start = from.unwrap_or(first);
+    let mut giving = BTreeMap::new();
     let unreadable = |why: &dyn std::fmt::Display| Refusal::Unavailable(why.to_string());
     let mut kept = 0;
     loop {
@@ -129,7 +120,7 @@ async fn hand_on<W: World>(
             if snapshot.is_removed(node.id()) && owners.len() > 1 {
                 kept += super::parting::part_with(node, &owners, records).await?;
             } else {
-                let (stay, halt) = hand_to(node, &owners, regime, records).await?;
+                let (stay, halt) = hand_to(node, &owners, regime, records, &mut giving).await?;
                 kept += stay;
                 halted = halted.or(halt);
             }
@@ -152,11 +143,12 @@ async fn hand_to<W: World>(
     owners: &[NodeId],
     regime: u64,
     records: Vec<(ObjectId, Bytes)>,
+    giving: &mut BTreeMap<NodeId, Giving>,
 ) -> Result<(usize, Option<Halt>), Refusal> {
     let (mut refused, mut halted) = (BTreeSet::new(), None);
     let asked = if planted::is(Bug::SurplusDropped) { &[] } else { owners };
     for owner in asked {
-        let given = give(node, *owner, &records).await;
+        let given = give(node, *owner, &records, giving.entry(*owner).or_default()).await;
         refused.extend(given.refused);
         halted = halted.or(given.halt);
     }
@@ -186,13 +178,17 @@ pub(super) struct Given {
 }
 
 /// Lets another node have what it lacks of these records, durably; what it has is not sent. Each is refused for itself, so that one
-/// stands in no other's way; it halts at the second delivery in a row that is not answered. How much goes at once, and after which
-/// pause, the receiver says.
-pub(super) async fn give<W: World>(node: &Node<W>, to: NodeId, records: &[(ObjectId, Bytes)]) -> Given {
+/// stands in no other's way; it halts at the second message in a row that is not answered, of this call or the one before. How much
+/// goes at once, and after which pause, the receiver says.
+pub(super) async fn give<W: World>(
+    node: &Node<W>,
+    to: NodeId,
+    records: &[(ObjectId, Bytes)],
+    giving: &mut Giving,
+) -> Given {
     let mut given = Given { refused: records.iter().map(|(id, _)| id.clone()).collect(), halt: None };
-    let mut giving = Giving { credit: HINT_CREDIT_BUSY as usize, missed: None };
     for records in records.chunks(LACKS_ROWS_MAX) {
-        if let Err(halt) = give_some(node, to, records, &mut giving, &mut given.refused).await {
+        if let Err(halt) = give_some(node, to, records, giving, &mut given.refused).await {
             given.halt = Some(halt);
             break;
         }
@@ -200,12 +196,19 @@ pub(super) async fn give<W: World>(node: &Node<W>, to: NodeId, records: &[(Objec
     given
 }
 
-/// How giving goes on.
-struct Giving {
+/// How giving to one node goes on, from one call to the next: what is too large for the link goes alone, and what fails then is what
+/// comes behind it.
+pub(super) struct Giving {
     /// How many bytes the other asks for at a time.
     credit: usize,
     /// The last record of a delivery that was not answered, if it was the one before.
     missed: Option<ObjectId>,
+}
+
+impl Default for Giving {
+    fn default() -> Self {
+        Giving { credit: HINT_CREDIT_BUSY as usize, missed: None }
+    }
 }
 
 async fn give_some<W: World>(
@@ -221,7 +224,10 @@ async fn give_some<W: World>(
     {
         Ok(Message { head: Answer::Lacking(lacking), .. }) => lacking.into_iter().map(usize::from).collect(),
         Ok(Message { head: Answer::Refused(refusal), .. }) => return Err(refusal.into()),
-        _ => return Err(Refusal::Unavailable(format!("{to} does not answer")).into()),
+        _ => {
+            let why = Refusal::Unavailable(format!("{to} does not answer"));
+            return Err(Halt { why, last: giving.missed.take() });
+        }
     };
     let (lacked, there): (Vec<_>, Vec<_>) =
         records.iter().enumerate().partition(|(at, _)| lacking.contains(at));

@@ -190,6 +190,8 @@ impl<S: Store> Core<S> {
             }
             Job::GiveUpHint { id, owner, reply } => {
                 let gone = self.give_up(&id, owner, draft);
+                // A deletion that nobody syncs would have the next start doubt everything.
+                draft.sync = true;
                 draft.answer(reply, gone, |gone, _| gone);
             }
             Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply } => {

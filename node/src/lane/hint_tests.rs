@@ -119,3 +119,19 @@ async fn a_hint_that_counts_is_refused_where_there_is_no_room_and_another_is_giv
     let again = Bench::on(bench.disk);
     assert_eq!(again.hints.lock().unwrap().of_target(OTHER).rows, 1, "the sum is made anew");
 }
+
+#[tokio::test]
+async fn a_hint_that_never_counted_is_given_up_durably_and_its_partition_is_compared() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    assert!(bench.hint(&key).await);
+    let give_up = || bench.lane.run(|reply| Job::GiveUpHint { id: id("k"), owner: OTHER, reply });
+    assert_eq!(give_up().await, Ok(true));
+    assert!(!bench.has_hint(&key) && bench.bytes(&key).is_some(), "the copy stays");
+    let place = partition(position(&key), PARTITIONS);
+    assert!(bench.hints.lock().unwrap().urgent.contains_key(&place));
+    assert_eq!(give_up().await, Ok(false), "there is none");
+    let mark = bench.store.get(Family::Meta, keys::UNSYNCED).unwrap();
+    assert_eq!(mark, None, "what is not synced is taken for lost if the process dies, and costs an epoch");
+}

@@ -1,12 +1,14 @@
 //! How far this node has come with what it takes over and with what it hands on; and what others ask about that.
 
 use super::Node;
+use crate::cluster::Snapshot;
 use crate::limits::{SIZE_SAMPLE_ROWS, SIZES_TIMEOUT};
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use futures_util::future::join_all;
 use ring::ids::{NodeId, Partition};
 use ring::time::Time;
+use ring::tree::Group;
 use ring::wire::peer::{Answer, Ask, Message, Refusal, Transfers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -26,16 +28,13 @@ pub struct Gain {
     pub bytes: u64,
     /// What is in the way.
     pub reason: Option<String>,
-    /// Partitions of which records are here that this node does not own.
-    pub surplus: BTreeSet<Partition>,
 }
 
 impl Gain {
     /// Another change is another beginning.
     pub fn turn_to(&mut self, regime: u64) {
         if self.regime != regime {
-            let surplus = std::mem::take(&mut self.surplus);
-            *self = Gain { regime, surplus, ..Gain::default() };
+            *self = Gain { regime, ..Gain::default() };
         }
     }
 
@@ -74,8 +73,27 @@ impl<W: World> Node<W> {
             bytes: if current { gain.bytes } else { 0 },
             elapsed_ms: gain.began.map_or(0, |began| (self.now() - began).as_millis() as u64),
             reason: gain.reason.clone(),
-            surplus: gain.surplus.len() as u64,
+            surplus: self.surplus(&snapshot).len() as u64,
         }
+    }
+
+    /// Partitions of which records are here that this node does not own and is not about to, as its trees have it.
+    pub(crate) fn surplus(&self, snapshot: &Snapshot) -> BTreeSet<Partition> {
+        let mut surplus = BTreeSet::new();
+        if snapshot.table.nodes().is_empty() {
+            return surplus;
+        }
+        for n in snapshot.ns.all() {
+            let gained = snapshot.regime.gained_by(self.id(), usize::from(n));
+            for partition in (0..snapshot.view.partitions).map(Partition) {
+                let owns = snapshot.table.owners(partition, usize::from(n)).contains(&self.id());
+                let root = self.lock_trees().root(Group { partition, n });
+                if !owns && !gained.contains(&partition) && root.is_some_and(|root| root != 0) {
+                    surplus.insert(partition);
+                }
+            }
+        }
+        surplus
     }
 
     /// The same of another node; `None` if it does not say.

@@ -106,6 +106,29 @@ async fn entry_26_what_is_too_much_for_hints_is_counted_and_compared_instead() -
     Ok(())
 }
 
+#[tokio::test]
+async fn entry_26_a_hint_that_is_too_old_is_given_up_and_compared_instead() -> Result<()> {
+    const KEYS: usize = 300;
+    let mut c = Cluster::prepare(3)?;
+    c.set("CARTWHEEL_LIMITS_HINT_AGE_MS", "1500");
+    (0..3).try_for_each(|node| c.spawn(node))?;
+    c.await_ready().await?;
+    c.kill(2).await?;
+    write(&c, &[0, 1], KEYS, "v", "").await?;
+    ensure!(sum(&c, "waiting").await? > 0, "nothing was kept");
+    // Nobody else can have them: they wait for one that is away all the time.
+    drained(&c).await?;
+    ensure!(
+        sum(&c, "delivered").await? == 0 && sum(&c, "dropped").await? >= KEYS as u64,
+        "{}",
+        hints(&c, 0).await?
+    );
+    c.restart(2).await?;
+    eventually(DRAIN_TIME_MAX, || holds_all(&c, 2, KEYS)).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
 /// Writes that many keys, which either get a receipt or are told that they got too little. Of those that got one: which, and for how
 /// many a fallback's hint counted.
 async fn write_while_there_is_room(c: &Cluster, keys: usize) -> Result<(BTreeSet<usize>, usize)> {

@@ -1,7 +1,8 @@
 //! Real processes over bad links: the proxy of `chaos` stands between every two of them, and they know each other by its doors.
 
+use crate::hints::{hints, hints_of};
 use crate::steps::{HEAL_TIME_MAX, converge, is_down, url};
-use crate::support::{each, put_blind};
+use crate::support::{each, eventually, put_blind};
 use anyhow::{Context, Result, ensure};
 use chaos::check::{self, Measure};
 use chaos::history::History;
@@ -76,7 +77,7 @@ async fn connections_that_are_reset_again_and_again_cost_nobody_a_write_for_good
             links().for_each(|(one, other)| proxy.reset(one, other));
         }
         // A write whose node could not ask the others is refused, and is tried again as its client would.
-        crate::support::eventually(HEAL_TIME_MAX, || async {
+        eventually(HEAL_TIME_MAX, || async {
             put_blind(&url(c, number % NODES, number), "v").await?.expect(204).map(drop)
         })
         .await
@@ -127,5 +128,42 @@ async fn late_lost_and_overtaken_frames_break_no_promise() -> Result<()> {
     let list: Vec<String> = found.iter().take(10).map(ToString::to_string).collect();
     ensure!(found.is_empty(), "{} violations:\n{}", found.len(), list.join("\n"));
     ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
+    Ok(())
+}
+
+/// 2 MiB at 1 Mbit/s take longer than any message may be under way. What is kept behind such a record goes all the same.
+#[tokio::test]
+async fn a_hint_too_large_for_its_link_stands_in_no_other_ones_way() -> Result<()> {
+    let (mut c, proxy) = behind_doors(4).await?;
+    c.kill(2).await?;
+    is_down(&c, &[0, 1], &c.member(0, 2).await?["id"].as_str().context("no id")?.to_owned()).await?;
+    let large = "x".repeat(2 << 20);
+    let c = &mut c;
+    for number in 0..KEYS {
+        let value = if number == KEYS / 2 { large.as_str() } else { "v" };
+        // One node keeps them all, so that all go one way.
+        put_blind(&url(c, 0, number), value).await?.expect(204)?;
+    }
+    let narrow = Conduct { bytes_per_second: Some(125_000), ..Conduct::default() };
+    for other in [0, 1] {
+        proxy.set(Party::Node(other), Party::Node(2), narrow.clone());
+    }
+    c.spawn(2)?;
+    let c = &*c;
+    eventually(HEAL_TIME_MAX, || async {
+        let kept = hints_of(c, 0, "waiting").await?;
+        ensure!(kept == 1, "{kept} hints are kept");
+        Ok(())
+    })
+    .await?;
+    ensure!(hints_of(c, 0, "delivered").await? >= KEYS as u64 - 1, "{}", hints(c, 0).await?);
+    proxy.heal();
+    eventually(HEAL_TIME_MAX, || async {
+        ensure!(hints_of(c, 0, "waiting").await? == 0, "the large one is still kept");
+        Ok(())
+    })
+    .await?;
+    converge(c, 2, KEYS).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
