@@ -199,6 +199,15 @@ pub const HINT_PAUSE_BUSY: Duration = Duration::from_millis(20);
 /// hundred requests took more than twice as long as before.
 pub const HINT_PAUSE_FELT: Duration = Duration::from_millis(34);
 
+/// How often the room on the disk is looked at: 200 MB a second fill 100 MB meanwhile.
+pub const ROOM_EVERY: Duration = Duration::from_millis(500);
+
+/// Percent of the disk that are left to the engine.
+pub const ROOM_KEPT_PERCENT: u64 = 5;
+
+/// Of a large disk: the memory tables of all families (6 × 16 MiB), twice, and the tables that are merged at a time.
+pub const ROOM_KEPT_MAX: u64 = 512 << 20;
+
 /// How long after the last request a node counts as busy.
 pub const BUSY_FOR: Duration = Duration::from_secs(1);
 

@@ -7,9 +7,11 @@ mod identity;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Join};
-use crate::duty::{clock, exchange, expiry, gossip, hints, past, reap, scrub, shape, sift, surplus, swim};
+use crate::duty::{
+    clock, exchange, expiry, gossip, hints, past, reap, room, scrub, shape, sift, surplus, swim,
+};
 use crate::http::metrics;
-use crate::lane::{Core, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive};
+use crate::lane::{Core, Crowded, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::pace::Pace;
 use crate::node::past::{Past, Standing};
@@ -132,6 +134,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(reap::run(node.clone(), config.reap_grace, stopping.clone())));
     tasks.push(tokio::spawn(clock::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(expiry::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(room::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(metrics::upkeep(stopping.clone())));
     tracing::info!(node = %node.id(), cluster = %node.cluster_id, http = %addresses.http, peer = %addresses.peer, "serving");
     let served = front.serve(&node, &config, shutdown, failure).await;
@@ -239,7 +242,7 @@ fn start<W: World>(
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
     let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
     let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
-    let gaps = Gaps::load(store)?;
+    let (gaps, crowded) = (Gaps::load(store)?, Crowded::default());
     let shared = Shared {
         trees: Arc::clone(&trees),
         hints: Arc::clone(&hints),
@@ -248,6 +251,7 @@ fn start<W: World>(
         due: Arc::clone(&due),
         stray: Arc::clone(&stray),
         gaps: gaps.clone(),
+        crowded: Arc::clone(&crowded),
     };
     let core = Core::new(store.clone(), entered.node, epochs, partitions, shared, failed);
     let (lane, lane_done) = Lane::start(core, world.threads());
@@ -283,6 +287,7 @@ fn start<W: World>(
         pace: Pace::default(),
         stray,
         gaps,
+        crowded,
         suspects: crate::node::suspects::Suspects::default(),
         keeping: tokio::sync::Mutex::default(),
         gain: Mutex::default(),

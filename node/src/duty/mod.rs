@@ -12,6 +12,7 @@ mod parting;
 pub mod past;
 mod readdress;
 pub mod reap;
+pub mod room;
 pub mod scrub;
 pub mod shape;
 pub mod sift;

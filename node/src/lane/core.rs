@@ -5,6 +5,7 @@ use super::earliest::{Due, Earliest};
 use super::hints::Wanted;
 use super::job::{Job, Reply, Taken};
 use super::ledger::{HintChange, Hints, Ledger};
+use super::room::Crowded;
 use crate::cluster::Cluster;
 use crate::limits::LEAF_PAGE_ROWS;
 use crate::store::{Batch, Change, Family, Row, Store, StoreError, keys};
@@ -39,6 +40,7 @@ pub struct Core<S> {
     earliest: Due,
     stray: Arc<AtomicU64>,
     pub(super) gaps: Gaps,
+    pub(super) crowded: Crowded,
     /// Whether the disk knows that some writes were left to the system to sync.
     marked: bool,
     /// Set once the disk has failed: the node must leave, for nobody knows what a failed sync left behind.
@@ -69,6 +71,8 @@ pub struct Shared {
     pub stray: Arc<AtomicU64>,
     /// The keys whose copies here lack something.
     pub gaps: Gaps,
+    /// Whether the disk is nearly full.
+    pub crowded: Crowded,
 }
 
 /// A key in the batch: what it holds now, decoded once.
@@ -121,7 +125,7 @@ impl<S: Store> Core<S> {
         shared: Shared,
         failed: watch::Sender<Option<String>>,
     ) -> Self {
-        let Shared { trees, hints, let_go, cluster, due: earliest, stray, gaps } = shared;
+        let Shared { trees, hints, let_go, cluster, due: earliest, stray, gaps, crowded } = shared;
         Core {
             store,
             node,
@@ -134,6 +138,7 @@ impl<S: Store> Core<S> {
             earliest,
             stray,
             gaps,
+            crowded,
             marked: false,
             failed,
         }
@@ -312,6 +317,7 @@ impl<S: Store> Core<S> {
         hint_for: Option<NodeId>,
         draft: &mut Draft,
     ) -> Result<Taken, Refusal> {
+        self.has_room(matches!(write.action, ring::wire::peer::Action::Delete))?;
         let (key, local) = self.slot(id, draft)?;
         let is_cart =
             !matches!(write.action, ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete);
@@ -342,6 +348,7 @@ impl<S: Store> Core<S> {
         draft: &mut Draft,
     ) -> Result<(), Refusal> {
         let incoming = decode(record).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        self.has_room(incoming.is_dead())?;
         self.replace_damaged(id, draft)?;
         let (key, local) = self.slot(id, draft)?;
         if let Some(owner) = hint_for {

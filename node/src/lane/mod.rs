@@ -18,6 +18,7 @@ mod expiry;
 mod hints;
 mod job;
 mod ledger;
+mod room;
 mod sift;
 
 pub use core::{Core, LetGo, Shared, Trees, leaf_row};
@@ -26,6 +27,7 @@ pub use derive::derive;
 pub use earliest::{Due, Earliest};
 pub use job::{Job, Sift, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};
+pub use room::Crowded;
 
 use crate::limits::{LANE_BATCH_JOBS_MAX, LANE_QUEUE_JOBS_MAX};
 use crate::store::Store;

@@ -1,6 +1,6 @@
 //! The lane over the honest disk: what it says is durable survives a crash, and nothing else is promised.
 
-use super::{Core, Due, Gaps, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
+use super::{Core, Crowded, Due, Gaps, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
 use crate::cluster::Cluster;
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
@@ -15,7 +15,7 @@ use ring::time::Wall;
 use ring::tree::{Forest, Group, slot};
 use ring::wire::peer::{Action, Refusal};
 use ring::wire::record::{decode, digest};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -40,6 +40,7 @@ struct Bench {
     hints: Hints,
     cluster: Arc<Cluster>,
     earliest: Due,
+    crowded: Crowded,
     failed: watch::Receiver<Option<String>>,
 }
 
@@ -67,7 +68,7 @@ impl Bench {
         let cluster = Arc::new(Cluster::new(ME, view, BucketSettings::default()));
         let (trees_too, hints_too) = (Arc::clone(&trees), Arc::clone(&hints));
         let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
-        let gaps = Gaps::default();
+        let (gaps, crowded) = (Gaps::default(), Crowded::default());
         let shared = Shared {
             trees: trees_too,
             hints: hints_too,
@@ -76,10 +77,11 @@ impl Bench {
             due: Arc::clone(&due),
             stray: Arc::clone(&stray),
             gaps: gaps.clone(),
+            crowded: Arc::clone(&crowded),
         };
         let core = Core::new(store.clone(), ME, epochs, PARTITIONS, shared, tell);
         let (lane, _done) = Lane::start(core, false);
-        Bench { disk, store, lane, trees, gaps, hints, cluster, earliest: due, failed }
+        Bench { disk, store, lane, trees, gaps, hints, cluster, earliest: due, crowded, failed }
     }
 
     async fn put(
@@ -393,6 +395,28 @@ async fn a_full_disk_refuses_and_recovers() {
     bench.disk.set_fault(None);
     assert!(bench.put(&id("k"), "v", None, true).await.unwrap().durable);
     assert!(bench.failed.borrow().is_none());
+}
+
+#[tokio::test]
+async fn a_crowded_disk_takes_deletions_and_nothing_more() {
+    let bench = Bench::on(MemDisk::new());
+    let (kept, new) = (id("kept"), id("new"));
+    let taken = bench.put(&kept, "v", None, true).await.unwrap();
+    let elsewhere = Bench::on(MemDisk::new());
+    elsewhere.put(&new, "v", None, true).await.unwrap();
+    let record = elsewhere.bytes(&new).unwrap();
+    let merge = || {
+        let (id, record) = (id("new"), record.clone());
+        bench.lane.run(|reply| Job::Merge { id, record, hint_for: None, sync: true, now: Wall(1), reply })
+    };
+    bench.crowded.store(true, Ordering::Relaxed);
+    assert_eq!(bench.put(&new, "v", None, true).await.unwrap_err(), Refusal::DiskFull);
+    assert_eq!(merge().await, Err(Refusal::DiskFull), "from others, too");
+    assert_eq!(bench.bytes(&new), None);
+    let gone = bench.write(&kept, Action::Delete, "", Some(taken.context), true).await.unwrap();
+    assert!(gone.durable && gone.record.is_dead());
+    bench.crowded.store(false, Ordering::Relaxed);
+    assert_eq!(merge().await, Ok(true));
 }
 
 #[tokio::test]

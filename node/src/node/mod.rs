@@ -19,7 +19,7 @@ pub mod work;
 pub mod write;
 
 use crate::cluster::{Cluster, Snapshot};
-use crate::lane::{Due, Earliest, Gaps, Hints, Job, Lane, LetGo, Trees};
+use crate::lane::{Crowded, Due, Earliest, Gaps, Hints, Job, Lane, LetGo, Trees};
 use crate::limits::BUSY_FOR;
 use crate::peer::Pool;
 use crate::store::{Batch, Family, Store, keys as rows};
@@ -105,6 +105,8 @@ pub struct Inner<W: World> {
     pub stray: Arc<AtomicU64>,
     /// The keys whose copies here lack something.
     pub gaps: Gaps,
+    /// Whether the disk is nearly full, and nothing is taken that takes room.
+    pub crowded: Crowded,
     /// The keys whose copies here could not be read.
     pub suspects: suspects::Suspects,
     /// What clients' writes take here, by which background work goes.

@@ -81,8 +81,10 @@ impl<W: World> Node<W> {
         }
         let (trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
             plan.owners.iter().partition(|o| !plan.doubted.contains(o));
+        // Whether somebody would take it, had he room for it.
+        let mut full = false;
         for owner in trusted {
-            if let Some(written) = self.forward(owner, &ask, &body).await {
+            if let Some(written) = self.forward(owner, &ask, &body, &mut full).await {
                 return written;
             }
         }
@@ -93,24 +95,32 @@ impl<W: World> Node<W> {
         }
         let stays = |node: &&NodeId| **node != self.id() && !plan.doubted.contains(*node);
         for fallback in plan.fallbacks.iter().filter(stays).take_while(|_| quorum.sloppy) {
-            if let Some(written) = self.forward(*fallback, &ask, &body).await {
+            if let Some(written) = self.forward(*fallback, &ask, &body, &mut full).await {
                 return written;
             }
         }
         for owner in doubted {
-            if let Some(written) = self.forward(owner, &ask, &body).await {
+            if let Some(written) = self.forward(owner, &ask, &body, &mut full).await {
                 return written;
             }
         }
-        Err(WriteFail::Unreachable { need: quorum.w })
+        Err(if full {
+            WriteFail::Refused(Refusal::DiskFull)
+        } else {
+            WriteFail::Unreachable { need: quorum.w }
+        })
     }
 
     /// Asks an owner to coordinate; `None` if it surely did nothing and another may be asked.
-    async fn forward(&self, owner: NodeId, ask: &WriteAsk, body: &Bytes) -> Option<Written> {
+    async fn forward(&self, owner: NodeId, ask: &WriteAsk, body: &Bytes, full: &mut bool) -> Option<Written> {
         let message = Message { head: Ask::Write(ask.clone()), body: body.clone() };
         let deadline = Duration::from_millis(u64::from(ask.timeout_ms)) + FORWARD_GRACE;
         match self.ask(owner, message, deadline).await {
             Ok(Message { head: Answer::Written(written), body }) => Some(Ok(Message { head: written, body })),
+            Ok(Message { head: Answer::Refused(Refusal::DiskFull), .. }) => {
+                *full = true;
+                None
+            }
             Ok(Message { head: Answer::Refused(Refusal::Draining | Refusal::Unavailable(_)), .. }) => None,
             Ok(Message { head: Answer::Refused(refusal), .. }) => Some(Err(WriteFail::Refused(refusal))),
             Ok(_) => Some(Err(WriteFail::Lost)),

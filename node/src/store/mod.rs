@@ -121,6 +121,15 @@ pub enum OpenError {
     },
 }
 
+/// What is left of a disk, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// What this process may still use.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+}
+
 /// Ordered bytes on a disk. Clones share one store; dropping the last clone closes it.
 pub trait Store: Clone + Send + Sync + 'static {
     /// The value of a key.
@@ -147,6 +156,11 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Bytes that the store takes on disk; for people, not for decisions.
     fn disk_bytes(&self) -> u64;
+
+    /// What is left of the disk; `None` if the disk has no end.
+    fn room(&self) -> Option<Room> {
+        None
+    }
 
     /// Whether the open found that acknowledged writes are missing: the disk has gone back in time.
     fn has_lost_writes(&self) -> bool;

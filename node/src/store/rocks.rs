@@ -25,7 +25,7 @@
 //! - **A spoiled block.** A read of a record says so and fences nothing: another copy is fetched. One in a family that follows
 //!   from the records, or one that a compaction meets, can't be read around: the fence goes up.
 
-use super::{Batch, Change, FAMILIES, Family, OpenError, Row, Store, StoreError};
+use super::{Batch, Change, FAMILIES, Family, OpenError, Room, Row, Store, StoreError};
 use bytes::Bytes;
 use rocksdb::{DBWithThreadMode, ReadOptions, SingleThreaded, WriteBatch, WriteOptions};
 use std::collections::BTreeSet;
@@ -181,6 +181,12 @@ impl Store for RocksStore {
         // The directory is flat. Files may vanish while we count; those take no space any more.
         let Ok(files) = fs::read_dir(directory::database(&self.inner.dir)) else { return 0 };
         files.filter_map(|file| file.ok()?.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+
+    fn room(&self) -> Option<Room> {
+        let told = nix::sys::statvfs::statvfs(&self.inner.dir).ok()?;
+        let (block, free, blocks) = (told.fragment_size(), told.blocks_available(), told.blocks());
+        Some(Room { free: free.saturating_mul(block), total: blocks.saturating_mul(block) })
     }
 
     fn has_lost_writes(&self) -> bool {

@@ -38,6 +38,7 @@ pub(super) fn scrape<W: World>(api: &Api<W>) -> Result<Response<ReplyBody>, Stor
     gauge!("cartwheel_requests_in_flight").set(node.in_flight.load(Ordering::Relaxed) as f64);
     gauge!("cartwheel_uptime_seconds").set((node.now() - api.started).as_secs_f64());
     gauge!("cartwheel_records_estimated").set(node.store.estimate_keys(Family::Records) as f64);
+    gauge!("cartwheel_disk_full").set(f64::from(u8::from(node.crowded.load(Ordering::Relaxed))));
     gauge!("cartwheel_disk_bytes").set(node.store.disk_bytes() as f64);
     Ok(reply::typed(crate::http::metrics::render().into_bytes(), TEXT_FORMAT))
 }
