@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test build fmt clippy deny doc unit process readme compose sim checkers planted model
+.PHONY: help up test build fmt clippy deny doc unit process readme compose image chaos sim checkers planted model
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ENV := . scripts/env.sh
@@ -63,6 +63,12 @@ planted: ## Switch off one safety rule after the other, and see that the simulat
 
 compose: ## Build the image, and run the cluster of docker-compose.yml in earnest
 	@scripts/test.sh compose
+
+image: ## The image `cartwheel`, from this machine's own Debian packages
+	@scripts/image.sh
+
+chaos: ## Break real clusters: ten scenarios on processes and one on containers, CHAOS_SECONDS=30 each, CHAOS_SEED=1
+	@scripts/test.sh chaos
 
 readme: ## Run every command of the README
 	@scripts/test.sh readme

@@ -96,9 +96,25 @@ stage_compose() {
     python3 scripts/compose.py
 }
 
+# Ten scenarios against processes, and one against the containers, with the image of the stage before.
+stage_chaos() {
+    local out
+    out=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$out'" EXIT
+    cargo build --release --locked --quiet
+    "$target/release/cartwheel" chaos run crash power-cut pause partition one-way bad-links sync-fails clocks wipe membership \
+        --seconds "${CHAOS_SECONDS:-30}" --seed "${CHAOS_SEED:-1}" --out "$out"
+    if docker info >/dev/null 2>&1 && docker image inspect "${CARTWHEEL_IMAGE:-cartwheel}" >/dev/null 2>&1; then
+        "$target/release/cartwheel" chaos run crash --target compose --seconds "${CHAOS_SECONDS:-30}" --out "$out"
+    else
+        echo "NOT CHECKED: faults in containers. There is no Docker engine that answers, or no image: \`make image\` makes it."
+    fi
+}
+
 if [ "$#" -eq 0 ]; then
     scripts/setup.sh test
-    set -- fmt deny clippy tests doctests doc sim checkers readme compose
+    set -- fmt deny clippy tests doctests doc sim checkers readme compose chaos
 elif [ "$*" != fmt ]; then
     scripts/setup.sh test
 fi

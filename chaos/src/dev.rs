@@ -54,6 +54,9 @@ async fn run(args: DevArgs) -> anyhow::Result<()> {
         dir: args.data_dir.clone(),
         base_port: Some(args.base_port),
         extra_args: Vec::new(),
+        proxy: None,
+        shim: false,
+        small_disk: None,
     };
     let mut cluster = tokio::select! {
         biased;

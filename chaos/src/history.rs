@@ -295,6 +295,11 @@ impl History {
         self.list().entries.clone()
     }
 
+    /// What happened from that line on.
+    pub fn since(&self, place: usize) -> Vec<Entry> {
+        self.list().entries.get(place..).unwrap_or_default().to_vec()
+    }
+
     /// How many lines there are.
     pub fn len(&self) -> usize {
         self.list().entries.len()

@@ -27,6 +27,8 @@
 //! | `workload/` | what clients do over and over, by the client library on any transport; the last look |
 //! | `history.rs` | what was asked and what was answered, in order; JSON lines |
 //! | `check/` | whether a history keeps the promises, a file for each promise |
+//! | `run/` | `cartwheel chaos`: scenarios, the verdict, the report |
+//! | `target/shim/` | what stands between a node and its disk and calendar |
 //! | `proxy/` | the network between processes, and what goes wrong with it |
 //! | `http.rs`, `limits.rs`, `signals.rs` | the calls; every bound with its arithmetic; how a command is told to stop |
 
@@ -45,6 +47,7 @@ mod http;
 mod limits;
 pub mod proxy;
 pub mod replay;
+pub mod run;
 mod signals;
 pub mod target;
 pub mod workload;

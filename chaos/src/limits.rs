@@ -86,3 +86,9 @@ pub(crate) const PROXY_HELLO_MAX: Duration = Duration::from_secs(3);
 
 /// How long a door waits when it can't take a connection for want of descriptors.
 pub(crate) const PROXY_ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long containers may take to come up, and to be taken down.
+pub(crate) const COMPOSE_READY_MAX: Duration = Duration::from_secs(180);
+
+/// How long one command to containers may take. A stop waits for what is in flight, and up to 40 s.
+pub(crate) const COMPOSE_STEP_MAX: Duration = Duration::from_secs(60);

@@ -30,6 +30,8 @@ enum Command {
     Dev(chaos::dev::DevArgs),
     /// Run one node.
     Node(Box<NodeArgs>),
+    /// Break a cluster while clients use it, and say whether a promise was broken.
+    Chaos(chaos::run::ChaosArgs),
     /// Stream shop events into carts and compare the carts with a model.
     Replay(chaos::replay::ReplayArgs),
     /// Print a completion script for a shell.
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     let code = match command {
         Command::Dev(args) => chaos::dev::dev(args).await,
+        Command::Chaos(args) => chaos::run::chaos(args).await,
         Command::Replay(args) => chaos::replay::replay(args).await,
         Command::Client(command) => client::cli::run(command).await,
         Command::Completions { shell } => {

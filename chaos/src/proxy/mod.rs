@@ -25,6 +25,7 @@ use pump::pump;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,12 +74,13 @@ pub struct Passed {
 
 /// Doors in front of nodes. Dropping it closes all connections through them.
 pub struct Proxy {
-    doors: Vec<SocketAddr>,
+    pieces: Pieces,
     links: Arc<Links>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 struct Links {
+    doors: Mutex<Vec<SocketAddr>>,
     conducts: Mutex<BTreeMap<(Party, Party), watch::Sender<Conduct>>>,
     /// How often the connections between two were reset.
     resets: Mutex<BTreeMap<(Party, Party), watch::Sender<u64>>>,
@@ -104,29 +106,37 @@ impl Proxy {
 
     async fn open(seed: u64, nodes: &[SocketAddr], pieces: Pieces) -> io::Result<Proxy> {
         let links = Arc::new(Links {
+            doors: Mutex::default(),
             conducts: Mutex::default(),
             resets: Mutex::default(),
             chance: Mutex::new(StdRng::seed_from_u64(seed)),
             passed: Mutex::default(),
             room: Semaphore::new(PROXY_CONNECTIONS_MAX),
         });
-        let (mut listeners, mut doors) = (Vec::new(), Vec::new());
-        for _ in nodes {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            doors.push(listener.local_addr()?);
-            listeners.push(listener);
+        let mut proxy = Proxy { pieces, links, tasks: JoinSet::new() };
+        for node in nodes {
+            proxy.add(*node).await?;
         }
-        let mut tasks = JoinSet::new();
-        for (to, (listener, node)) in listeners.into_iter().zip(nodes).enumerate() {
-            let door = Door { to, node: *node, pieces, doors: doors.clone(), links: Arc::clone(&links) };
-            tasks.spawn(door.keep(listener));
-        }
-        Ok(Proxy { doors, links, _tasks: tasks })
+        Ok(proxy)
+    }
+
+    /// A door in front of one node more.
+    pub async fn add(&mut self, node: SocketAddr) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let to = {
+            let mut doors = lock(&self.links.doors);
+            doors.push(address);
+            doors.len() - 1
+        };
+        let door = Door { to, node, pieces: self.pieces, links: Arc::clone(&self.links) };
+        self.tasks.spawn(door.keep(listener));
+        Ok(address)
     }
 
     /// The door of a node: what it is to advertise.
     pub fn door(&self, node: usize) -> SocketAddr {
-        self.doors[node]
+        lock(&self.links.doors)[node]
     }
 
     /// From now on this is how what the one says reaches the other, on connections that stand too.
@@ -152,6 +162,12 @@ impl Proxy {
     }
 }
 
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy with doors {:?}", lock(&self.links.doors))
+    }
+}
+
 impl Links {
     fn conduct(&self, from: Party, to: Party) -> watch::Sender<Conduct> {
         lock(&self.conducts)
@@ -172,7 +188,6 @@ struct Door {
     to: usize,
     node: SocketAddr,
     pieces: Pieces,
-    doors: Vec<SocketAddr>,
     links: Arc<Links>,
 }
 
@@ -248,7 +263,8 @@ impl Door {
             let mut whole = first.clone();
             if let Some(step) = self.pieces.next(&mut whole).map_err(io::Error::other)? {
                 let named = |door: &SocketAddr| names(&step.bytes, *door);
-                return Ok(self.doors.iter().position(named).map_or(Party::Outside, Party::Node));
+                let dialer = lock(&self.links.doors).iter().position(named);
+                return Ok(dialer.map_or(Party::Outside, Party::Node));
             }
             if inbound.read_buf(first).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -115,6 +115,28 @@ pub async fn replay(args: ReplayArgs) -> i32 {
     }
 }
 
+/// Replays a file against nodes that somebody else breaks meanwhile.
+pub(crate) async fn against(file: PathBuf, urls: Vec<String>, seed: u64) -> Result<Report, String> {
+    let (bucket, concurrency) = ("retail".to_owned(), 32);
+    let (carts, limit, nodes) = (None, None, 3);
+    let args = ReplayArgs {
+        file,
+        urls,
+        kill_one: false,
+        carts,
+        limit,
+        concurrency,
+        nodes,
+        bucket,
+        seed,
+        json: false,
+    };
+    run(&args).await.map_err(|failure| match failure {
+        Failure::Usage(why) => why,
+        Failure::Other(error) => format!("{error:#}"),
+    })
+}
+
 async fn run(args: &ReplayArgs) -> Result<Report, Failure> {
     let urls = check(args).map_err(Failure::Usage)?;
     let part = Part { events: args.limit, carts: args.carts };
@@ -175,7 +197,8 @@ fn check(args: &ReplayArgs) -> Result<Vec<String>, String> {
 async fn own_cluster(args: &ReplayArgs) -> anyhow::Result<LocalCluster> {
     let binary = std::env::current_exe()?;
     let nodes = usize::from(args.nodes);
-    LocalCluster::start(Options { binary, nodes, dir: None, base_port: None, extra_args: Vec::new() }).await
+    let (dir, base_port, extra_args, proxy, shim, small_disk) = (None, None, Vec::new(), None, false, None);
+    LocalCluster::start(Options { binary, nodes, dir, base_port, extra_args, proxy, shim, small_disk }).await
 }
 
 /// Writes everything, with the kill in the middle if it was asked for. Returns the name of the node that was killed.

@@ -5,5 +5,7 @@ pub mod process;
 
 mod home;
 mod ports;
+mod shim;
 
 pub use process::{LocalCluster, Options};
+pub use shim::Shim;

@@ -15,9 +15,10 @@
 //! and exec, which safe Rust does not offer. So whoever owns a `LocalCluster` catches the signals that would end it
 //! (see `signals.rs`) and lets `Drop` do the rest; only SIGKILL to the owner alone leaves nodes behind.
 
+mod config;
 mod ready;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -26,13 +27,14 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::home::{Home, shell_word, tail};
-use super::ports::{self, Ports};
+use super::ports::Ports;
+use super::shim::{Library, Shim};
 use crate::http::Http;
 use crate::limits;
+use crate::proxy::Proxy;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -47,6 +49,12 @@ pub struct Options {
     pub base_port: Option<u16>,
     /// Further arguments for every node.
     pub extra_args: Vec<String>,
+    /// Whether a proxy stands between the nodes, and the seed of its chance.
+    pub proxy: Option<u64>,
+    /// Whether a shim stands between each node and its disk and calendar.
+    pub shim: bool,
+    /// How large the last node's disk is, if it has one of its own; that needs root.
+    pub small_disk: Option<u64>,
 }
 
 /// Local nodes, each a process of its own. Dropping it kills those that it started, by pid, and nobody else.
@@ -57,6 +65,10 @@ pub struct LocalCluster {
     binary: PathBuf,
     extra_args: Vec<String>,
     http: Http,
+    proxy: Option<Proxy>,
+    library: Option<Library>,
+    /// A disk of a node's own, to be taken away again.
+    mounted: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -65,55 +77,15 @@ struct Node {
     home: PathBuf,
     /// The process, while it is ours and not known to have ended.
     child: Option<Child>,
+    shim: Option<Shim>,
 }
 
 impl LocalCluster {
     /// Starts all nodes at once and waits until each is ready and sees all the others.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let mut cluster = Self::spawn(options)?;
+        let mut cluster = Self::spawn(options).await?;
         cluster.wait_all_ready().await?;
         Ok(cluster)
-    }
-
-    /// Starts all nodes without waiting for anything.
-    fn spawn(options: Options) -> anyhow::Result<Self> {
-        let Options { binary, nodes, dir, base_port, extra_args } = options;
-        ensure!(
-            (1..=usize::from(limits::NODES_MAX)).contains(&nodes),
-            "a local cluster has 1 to {} nodes, found {nodes}",
-            limits::NODES_MAX
-        );
-        let dir = Home::open(dir)?;
-        let nodes = ports::choose(base_port, nodes)?
-            .into_iter()
-            .enumerate()
-            .map(|(i, ports)| Node { ports, home: dir.path().join(name(i)), child: None })
-            .collect();
-        let mut cluster = Self { nodes, dir, binary, extra_args, http: Http::new(1)? };
-        for i in 0..cluster.len() {
-            cluster.write_config(i)?;
-            cluster.start_again(i)?;
-        }
-        Ok(cluster)
-    }
-
-    fn write_config(&self, i: usize) -> anyhow::Result<()> {
-        let Node { ports, home, .. } = &self.nodes[i];
-        fs::create_dir_all(home).with_context(|| format!("cannot create {}", home.display()))?;
-        let data = home.join("data");
-        let data = data.to_str().with_context(|| format!("{} is not UTF-8", data.display()))?;
-        let mut text = format!(
-            "http = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\ndata_dir = {}\n",
-            ports.http,
-            ports.peer,
-            // JSON's string escapes are a subset of those of TOML.
-            Value::from(data),
-        );
-        if i > 0 {
-            text.push_str(&format!("seeds = [\"127.0.0.1:{}\"]\n", self.nodes[0].ports.peer));
-        }
-        let path = self.config(i);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Starts node `i` from its file, the first time or after it ended. Returns at once; see [`Self::wait_ready`].
@@ -122,7 +94,10 @@ impl LocalCluster {
         let path = self.log(i);
         let log = File::options().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("cannot write {}", path.display()))?;
+        let node = &self.nodes[i];
+        let shimmed = node.shim.as_ref().zip(self.library.as_ref());
         let child = Command::new(&self.binary)
+            .envs(shimmed.into_iter().flat_map(|(shim, library)| shim.environment(library)))
             .args(["node", "--config"])
             .arg(self.config(i))
             .args(&self.extra_args)
@@ -167,6 +142,21 @@ impl LocalCluster {
         self.dir.path()
     }
 
+    /// What stands between the nodes, if anything does.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// What stands between node `i` and its disk and calendar, if anything does.
+    pub fn shim(&self, i: usize) -> Option<&Shim> {
+        self.nodes[i].shim.as_ref()
+    }
+
+    /// The data directory of node `i`.
+    pub fn data_dir(&self, i: usize) -> PathBuf {
+        self.nodes[i].home.join("data")
+    }
+
     /// The configuration file of node `i`.
     pub fn config(&self, i: usize) -> PathBuf {
         self.nodes[i].home.join("node.toml")
@@ -195,11 +185,16 @@ impl LocalCluster {
 
     /// Kills all nodes at once, as a power cut would, and waits until all are gone.
     pub async fn kill_all(&mut self) -> anyhow::Result<()> {
-        for i in 0..self.len() {
-            self.signal(i, Signal::SIGKILL)?;
+        self.kill_these(&(0..self.len()).collect::<Vec<_>>()).await
+    }
+
+    /// Kills some nodes at once, and waits until they are gone.
+    pub async fn kill_these(&mut self, nodes: &[usize]) -> anyhow::Result<()> {
+        for i in nodes {
+            self.signal(*i, Signal::SIGKILL)?;
         }
-        for i in 0..self.len() {
-            self.wait_exit(i, limits::REAP_MAX).await?;
+        for i in nodes {
+            self.wait_exit(*i, limits::REAP_MAX).await?;
         }
         Ok(())
     }
@@ -323,6 +318,10 @@ impl Drop for LocalCluster {
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(2));
             }
+        }
+        if let Some(mounted) = &self.mounted {
+            // Whoever still has a file open there keeps it until he ends.
+            let _ = nix::mount::umount2(mounted, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

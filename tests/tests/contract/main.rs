@@ -53,6 +53,7 @@ mod faults;
 mod forgotten;
 mod found;
 mod handover;
+mod harness;
 mod hints;
 mod hostile;
 mod keys;

@@ -3,6 +3,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use std::fs;
+
 use super::*;
 
 /// A "binary" that is a shell script, and a directory to keep both in.
@@ -16,6 +18,9 @@ fn script(dir: &Path, body: &str) -> Options {
         dir: Some(dir.join("cluster")),
         base_port: None,
         extra_args: vec!["--x".to_owned()],
+        proxy: None,
+        shim: false,
+        small_disk: None,
     }
 }
 
@@ -50,7 +55,7 @@ async fn a_missing_binary_is_named() {
 #[tokio::test]
 async fn every_node_but_the_first_has_the_first_as_its_seed() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = LocalCluster::spawn(script(dir.path(), "exec sleep 60")).unwrap();
+    let cluster = LocalCluster::spawn(script(dir.path(), "exec sleep 60")).await.unwrap();
     let first = fs::read_to_string(cluster.config(0)).unwrap();
     let third = fs::read_to_string(cluster.config(2)).unwrap();
     assert!(!first.contains("seeds"), "{first}");
@@ -68,7 +73,7 @@ async fn every_node_but_the_first_has_the_first_as_its_seed() {
 async fn dropping_a_cluster_ends_its_processes_and_removes_a_temporary_directory() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { dir: None, ..script(dir.path(), "exec sleep 60") };
-    let cluster = LocalCluster::spawn(options).unwrap();
+    let cluster = LocalCluster::spawn(options).await.unwrap();
     let pids: Vec<u32> = (0..3).map(|i| cluster.pid(i).unwrap()).collect();
     let home = cluster.dir().to_owned();
     assert!(home.join("n3/node.toml").exists());
@@ -81,7 +86,7 @@ async fn dropping_a_cluster_ends_its_processes_and_removes_a_temporary_directory
 async fn a_killed_node_can_be_started_again_and_a_stopped_one_gives_its_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let body = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done";
-    let mut cluster = LocalCluster::spawn(script(dir.path(), body)).unwrap();
+    let mut cluster = LocalCluster::spawn(script(dir.path(), body)).await.unwrap();
     until_it_said_up(&cluster, 1, 1).await;
     let before = cluster.pid(1).unwrap();
     assert!(cluster.start_again(1).is_err(), "two processes must never share a data directory");
@@ -100,7 +105,7 @@ async fn a_killed_node_can_be_started_again_and_a_stopped_one_gives_its_exit_cod
 #[tokio::test]
 async fn a_paused_node_has_stopped_when_the_pause_returns() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = LocalCluster::spawn(script(dir.path(), "echo up; while :; do :; done")).unwrap();
+    let cluster = LocalCluster::spawn(script(dir.path(), "echo up; while :; do :; done")).await.unwrap();
     until_it_said_up(&cluster, 1, 1).await;
     let stat = format!("/proc/{}/stat", cluster.pid(1).unwrap());
     for round in 0..50 {

@@ -1,0 +1,269 @@
+//! One run, from the first process to the verdict.
+
+use super::live::Live;
+use super::memory::{self, Memory};
+use super::pulse::Pulse;
+use super::scenarios::Scenario;
+use super::site::Site;
+use super::timeline::{Span, Timeline};
+use super::trouble::{Stage, Trouble, rage};
+use super::verdict::{Evidence, Verdict};
+use super::{Failure, RunArgs, equal};
+use crate::check::{self, Counts, Measure};
+use crate::history::{self, History};
+use crate::replay;
+use crate::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
+use anyhow::Context;
+use client::ReqwestTransport;
+use futures_util::future::try_join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long it may take until all replicas are equal after the last trouble.
+const EQUAL_MAX: Duration = Duration::from_secs(60);
+/// How long a client waits for an answer: longer than the node's own deadline of 5 s, because its answer says what became of it.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a client rests between two steps.
+const THINK: std::ops::Range<Duration> = Duration::from_millis(2)..Duration::from_millis(20);
+/// How long lifetimes may be off after a calendar has jumped back.
+const CALENDAR_SETTLES: Duration = Duration::from_secs(5);
+/// Reading back: through how many nodes each key, and how many reads at once.
+const READ_THROUGH: usize = 2;
+const READS_AT_ONCE: usize = 16;
+
+/// A run, and all that has to be taken down after it.
+pub(super) struct Course<'a> {
+    scenario: &'static Scenario,
+    seed: u64,
+    load: Duration,
+    options: &'a RunArgs,
+    site: Option<Site>,
+}
+
+/// What came of it.
+pub(super) struct Outcome {
+    pub(super) scenario: &'static str,
+    pub(super) about: &'static str,
+    pub(super) seed: u64,
+    pub(super) counts: Counts,
+    pub(super) pulse: Pulse,
+    /// When the load began and ended, by the clock of the history.
+    pub(super) loaded: (Duration, Duration),
+    pub(super) spans: Vec<Span>,
+    pub(super) equal: Result<Duration, String>,
+    /// Who took most memory, and how much.
+    pub(super) most: Option<(String, u64)>,
+    pub(super) verdict: Verdict,
+    pub(super) history: History,
+}
+
+/// What is judged.
+struct Seen {
+    history: History,
+    spans: Vec<Span>,
+    loaded: (Duration, Duration),
+    equal: Result<Duration, String>,
+    accidents: Vec<String>,
+    most: Option<(String, u64)>,
+}
+
+/// Seeds of the parts, each from the seed of the whole.
+struct Chances {
+    clients: u64,
+    troubles: u64,
+    links: u64,
+    reading: u64,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(scenario: &'static Scenario, seed: u64, load: Duration, options: &'a RunArgs) -> Self {
+        Self { scenario, seed, load, options, site: None }
+    }
+
+    pub(super) async fn run(&mut self) -> Result<Outcome, Failure> {
+        let mut chance = StdRng::seed_from_u64(self.seed);
+        let [clients, troubles, links, reading] = std::array::from_fn(|_| chance.random());
+        let chances = Chances { clients, troubles, links, reading };
+        let site = self.site.insert(Site::start(self.options, self.scenario.trouble, chances.links).await?);
+        site.come_up().await?;
+        let started = Instant::now();
+        let history = History::new(Arc::new(move || started.elapsed()));
+        let timeline = Timeline::new(Arc::new(move || started.elapsed()));
+        let transport = ReqwestTransport::new()?;
+        let mut ground = Ground::new(site.urls(), transport.clone(), history.clone());
+        ground.attempt_timeout = PATIENCE;
+        let plans = plans();
+        for plan in &plans {
+            workload::prepare(plan, &ground).await?;
+        }
+
+        let from = history.now();
+        let until = from + self.load;
+        let mut stage = Stage {
+            site,
+            chance: StdRng::seed_from_u64(chances.troubles),
+            timeline: timeline.clone(),
+            until,
+            ground: ground.clone(),
+            bursts: 0,
+            removed: BTreeSet::new(),
+        };
+        let live = Live::new(self.scenario.name, self.seed, self.load, history.clone(), timeline.clone());
+        let all = load(&plans, &ground, chances.clients, until);
+        let events = self.options.events.clone().filter(|_| self.scenario.trouble == Trouble::Retail);
+        let replay = retail(events, ground.urls.clone(), self.seed);
+        let (memory, dir) = (Memory::default(), stage.site.dir());
+        let mut accidents = Vec::new();
+        tokio::select! {
+            biased;
+            ends = async { tokio::try_join!(rage(self.scenario.trouble, &mut stage), all, replay) } => accidents.extend(ends?.2),
+            () = live.show() => {}
+            () = memory.watch(dir) => {}
+        }
+        let removed = std::mem::take(&mut stage.removed);
+        let healed = history.now();
+
+        ground.urls = living(site, &removed);
+        ground.joined = Joined::default();
+        Live::say("no more trouble; waiting until all replicas are equal");
+        let equal = equal::wait(&history, &ground.urls, &transport, EQUAL_MAX).await?;
+        Live::say("reading everything back");
+        let how = ReadBack { settled: equal.is_ok(), nodes_per_key: READ_THROUGH, at_once: READS_AT_ONCE };
+        workload::read_back(&how, &ground, &mut StdRng::seed_from_u64(chances.reading)).await?;
+        accidents.extend(site.panics().await?);
+        accidents.extend(site.strays(&removed).await?);
+        let most = memory.most();
+        accidents.extend(
+            most.iter()
+                .filter(|(_, bytes)| *bytes > memory::MOST)
+                .map(|(name, bytes)| format!("{name} took {} MiB of memory", bytes >> 20)),
+        );
+        let urls = site.urls();
+        let spans = timeline.list();
+        let loaded = (from, healed.max(until));
+        Ok(self.judge(Seen { history, spans, loaded, equal, accidents, most }, &urls))
+    }
+
+    fn judge(&self, seen: Seen, urls: &[String]) -> Outcome {
+        let Seen { history, spans, loaded, equal, accidents, most } = seen;
+        Live::say("checking");
+        let entries = history.entries();
+        let cuts = (!self.scenario.trouble.cuts()).then_some(0);
+        let measure = Measure { cuts, blurred: self.blurred(&spans), ..Measure::default() };
+        let found = check::all_by(&entries, &measure);
+        let counts = check::count(&entries, None);
+        // What can't be joined is a violation already.
+        let ops = history::ops(&entries).unwrap_or_default();
+        let pulse = Pulse::new(&ops, urls, &spans, loaded.0, loaded.1);
+        let verdict = Verdict::new(&Evidence {
+            ops: &ops,
+            counts: &counts,
+            found: &found,
+            pulse: &pulse,
+            equal: &equal,
+            accidents: &accidents,
+        });
+        let Scenario { name: scenario, about, .. } = self.scenario;
+        Outcome {
+            scenario,
+            about,
+            seed: self.seed,
+            counts,
+            pulse,
+            loaded,
+            spans,
+            equal,
+            most,
+            verdict,
+            history,
+        }
+    }
+
+    /// When some calendar was not to be relied on. Who has jumped back goes by the time of before until it hears the others.
+    fn blurred(&self, spans: &[Span]) -> Vec<(Duration, Duration)> {
+        let off = spans.iter().filter(|span| span.what.contains("calendar"));
+        off.map(|span| (span.from, span.until.unwrap_or(Duration::MAX).saturating_add(CALENDAR_SETTLES)))
+            .collect()
+    }
+
+    /// Takes everything down that the run has put up, however far it came.
+    pub(super) async fn clean_up(&mut self) {
+        if let Some(site) = self.site.take() {
+            site.take_down().await;
+        }
+    }
+}
+
+/// What clients do: all workloads at once, and as quickly as two cores bear that also carry the nodes.
+fn plans() -> Vec<Plan> {
+    let plan = |kind| {
+        let keys = match kind {
+            Kind::SetAdd => 20,
+            Kind::Carts => 100,
+            _ => 10,
+        };
+        Plan { think: THINK, keys, ..Plan::new(kind) }
+    };
+    let mut plans: Vec<Plan> = Kind::ALL.into_iter().map(plan).collect();
+    // Some insist on majorities of the owners, and must then never read what is out of date.
+    let strict = Plan { bucket: "w-strict".to_owned(), strict: true, ..plan(Kind::Register) };
+    plans.extend([strict, Plan::many_clients()]);
+    plans
+}
+
+/// The replay of shop events beside everything else; what was wrong with it.
+async fn retail(events: Option<PathBuf>, urls: Vec<String>, seed: u64) -> anyhow::Result<Option<String>> {
+    let Some(file) = events else { return Ok(None) };
+    let report = replay::against(file, urls, seed).await.map_err(anyhow::Error::msg)?;
+    Live::say(&format!(
+        "{} shop events acknowledged, {} carts compared",
+        report.acknowledged, report.carts_compared
+    ));
+    Ok((!report.is_right()).then(|| report.to_string()))
+}
+
+async fn load(
+    plans: &[Plan],
+    ground: &Ground<ReqwestTransport>,
+    seed: u64,
+    until: Duration,
+) -> anyhow::Result<()> {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let runs = plans.iter().map(|plan| {
+        let mut chance = StdRng::seed_from_u64(chance.random());
+        async move {
+            let ran = workload::run(plan, ground, &mut chance, until).await;
+            ran.with_context(|| format!("the clients of {}", plan.bucket))
+        }
+    });
+    try_join_all(runs).await.map(drop)
+}
+
+fn living(site: &Site, removed: &BTreeSet<usize>) -> Vec<String> {
+    (0..site.len()).filter(|i| !removed.contains(i)).map(|i| site.url(i)).collect()
+}
+
+impl Outcome {
+    /// Where newcomers of the run are found, too: what the clients knew.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", self.scenario, self.seed)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holds = if self.verdict.holds() { "no promise broken" } else { "BROKEN" };
+        let seconds = self.loaded.1.saturating_sub(self.loaded.0).as_secs_f64().max(0.001);
+        writeln!(f, "{}, seed {}: {holds}", self.scenario, self.seed)?;
+        writeln!(f, "{}; {:.0} answers/s", self.counts, self.counts.acknowledged as f64 / seconds)?;
+        if let Some((name, bytes)) = &self.most {
+            writeln!(f, "memory of a node: {} MiB at most ({name})", bytes >> 20)?;
+        }
+        write!(f, "{}", self.verdict)
+    }
+}

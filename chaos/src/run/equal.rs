@@ -1,0 +1,89 @@
+//! Whether all replicas of every key are equal. `explain` looks and repairs nothing, and nobody reads meanwhile: what becomes equal
+//! does so by hints and exchanges alone.
+
+use crate::history::{History, What};
+use crate::http::Http;
+use crate::limits::CONNECT_MAX;
+use anyhow::{Result, bail};
+use client::{Client, ReqwestTransport};
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Keys asked about at once.
+const AT_ONCE: usize = 16;
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+type Key = (String, String);
+
+/// Waits until every key of the history is the same at all its owners and nobody keeps a hint, and says how long that took; `None`
+/// after too long, with a few of the keys that differ.
+pub(super) async fn wait(
+    history: &History,
+    urls: &[String],
+    transport: &ReqwestTransport,
+    at_most: Duration,
+) -> Result<Result<Duration, String>> {
+    let began = Instant::now();
+    let mut keys = touched(history);
+    let (clients, http) = (clients(urls, transport)?, Http::new(1)?);
+    loop {
+        keys = differing(keys, &clients).await;
+        let kept = if keys.is_empty() { hints(urls, &http).await } else { None };
+        let why = match (keys.iter().next(), kept) {
+            (None, Some(0)) => return Ok(Ok(began.elapsed())),
+            (None, Some(kept)) => format!("{kept} hints are kept"),
+            (None, None) => "not every node says what hints it keeps".to_owned(),
+            (Some((bucket, key)), _) => format!("{} keys differ, {bucket}/{key} for one", keys.len()),
+        };
+        if began.elapsed() > at_most {
+            return Ok(Err(why));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// Waits until nobody keeps a hint.
+pub(super) async fn wait_for_hints(urls: &[String], at_most: Duration) -> Result<()> {
+    let (began, http) = (Instant::now(), Http::new(1)?);
+    while hints(urls, &http).await != Some(0) {
+        if began.elapsed() > at_most {
+            bail!("hints are still kept after {} s", at_most.as_secs());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
+}
+
+fn clients(urls: &[String], transport: &ReqwestTransport) -> Result<Vec<Client<ReqwestTransport>>> {
+    let one = |url: &String| Ok(Client::with_transport(vec![url.clone()], transport.clone())?);
+    urls.iter().map(one).collect()
+}
+
+/// The hints that all of them keep; `None` if somebody does not say.
+async fn hints(urls: &[String], http: &Http) -> Option<u64> {
+    let mut kept = 0;
+    for url in urls {
+        let reply = http.get(&format!("{url}/v1/hints"), CONNECT_MAX).await.ok()?;
+        let told: Value = serde_json::from_slice(&reply.body).ok()?;
+        kept += told["waiting"].as_u64()?;
+    }
+    Some(kept)
+}
+
+async fn differing(keys: BTreeSet<Key>, clients: &[Client<ReqwestTransport>]) -> BTreeSet<Key> {
+    let asked = stream::iter(keys.into_iter().zip(clients.iter().cycle())).map(|(key, client)| async move {
+        let told = client.explain(&key.0, &key.1).await;
+        (!told.is_ok_and(|told| told.verdict == "converged")).then_some(key)
+    });
+    asked.buffer_unordered(AT_ONCE).filter_map(|key| async { key }).collect().await
+}
+
+fn touched(history: &History) -> BTreeSet<Key> {
+    let key = |entry: crate::history::Entry| match entry.what {
+        What::Invoke(invoke) => Some((invoke.bucket, invoke.key)),
+        _ => None,
+    };
+    history.entries().into_iter().filter_map(key).collect()
+}

@@ -1,0 +1,53 @@
+//! How much memory the nodes take: theirs is to stay bounded whatever is asked of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// More than this is no bound any more: caches of 64 MiB, memory tables of 96 MiB, and what is in flight are a third of it.
+pub(super) const MOST: u64 = 1 << 30;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The most that each node took, in bytes.
+#[derive(Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Memory {
+    /// Looks at all processes that were started from a file in that directory, until the caller has enough.
+    pub(super) async fn watch(&self, dir: Option<PathBuf>) {
+        let Some(dir) = dir else { return std::future::pending().await };
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
+            let Ok(processes) = std::fs::read_dir("/proc") else { continue };
+            for process in processes.flatten() {
+                // Processes come and go while this looks.
+                let Some((name, bytes)) = taken(&process.path(), &dir) else { continue };
+                let mut most = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = most.entry(name).or_default();
+                *known = (*known).max(bytes);
+            }
+        }
+    }
+
+    /// Who took most.
+    pub(super) fn most(&self) -> Option<(String, u64)> {
+        let most = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        most.iter().max_by_key(|(_, bytes)| **bytes).map(|(name, bytes)| (name.clone(), *bytes))
+    }
+}
+
+/// The node that this process is, and what it takes.
+fn taken(process: &Path, dir: &Path) -> Option<(String, u64)> {
+    let line = std::fs::read_to_string(process.join("cmdline")).ok()?;
+    let file = line.split('\0').find_map(|word| Path::new(word).strip_prefix(dir).ok())?;
+    let name = file.iter().next()?.to_str()?.to_owned();
+    let pages: u64 = std::fs::read_to_string(process.join("statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some((name, pages.saturating_mul(page_bytes())))
+}
+
+fn page_bytes() -> u64 {
+    let told = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    told.ok().flatten().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}

@@ -1,0 +1,226 @@
+//! `cartwheel chaos`: breaks a real cluster while clients use it, and says whether a promise was broken.
+//!
+//! ```text
+//!   scenario ─► site (processes behind a proxy, or containers) ─► load ‖ troubles, drawn from the seed
+//!                                                                        │
+//!   heal ─► all replicas equal, nobody reads ─► every key is read back ─► checkers ─► verdict, report
+//! ```
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `scenarios.rs` | the list: what goes wrong, and where that is possible |
+//! | `course.rs` | one run from the first process to the verdict |
+//! | `site/` | the cluster that is broken, and the hands that break it |
+//! | `trouble/` | what goes wrong, over and over |
+//! | `timeline.rs` | what was broken when, and whom nobody can expect to answer meanwhile |
+//! | `equal.rs` | whether all replicas are equal, without a read |
+//! | `pulse.rs` | how the cluster did, second by second |
+//! | `verdict.rs` | the promises against what happened |
+//! | `memory.rs` | how much memory the nodes take |
+//! | `live.rs` | what a person sees meanwhile |
+//! | `report/` | the same for later, as a page with plots |
+
+mod course;
+mod equal;
+mod live;
+mod memory;
+mod pulse;
+mod report;
+mod scenarios;
+mod site;
+mod timeline;
+mod trouble;
+mod verdict;
+
+use crate::signals::Stop;
+use course::Course;
+use report::Folder;
+use scenarios::{SCENARIOS, Scenario};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `cartwheel chaos` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ChaosArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// Run these scenarios, one after the other.
+    Run {
+        /// Their names; `cartwheel chaos list` says which there are.
+        #[arg(required = true, value_name = "SCENARIO")]
+        scenarios: Vec<String>,
+        #[command(flatten)]
+        options: RunArgs,
+    },
+    /// Run all scenarios that the target can bear.
+    All {
+        #[command(flatten)]
+        options: RunArgs,
+    },
+    /// Say which scenarios there are.
+    List,
+}
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// Processes on this machine, with a proxy between every two of them.
+    Local,
+    /// The containers of a docker-compose.yml, in a project of their own.
+    Compose,
+}
+
+/// How to run scenarios.
+#[derive(Clone, Debug, clap::Args)]
+struct RunArgs {
+    /// What is broken.
+    #[arg(long, value_enum, default_value_t = Target::Local)]
+    target: Target,
+    /// Chooses what clients ask and what goes wrong when. With --seeds, the first of them.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Run each scenario with so many seeds.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// How long clients ask and things go wrong, in seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    seconds: u64,
+    /// Nodes of the local cluster.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..=10))]
+    nodes: u16,
+    /// Where the report goes, and the history of a run that broke a promise.
+    #[arg(long, value_name = "DIR", default_value = "cartwheel-chaos")]
+    out: PathBuf,
+    /// The containers of --target compose.
+    #[arg(long, value_name = "FILE", default_value = "docker-compose.yml")]
+    compose_file: PathBuf,
+    /// The binary that `upgrade` comes from: of an earlier build.
+    #[arg(long, value_name = "BINARY")]
+    previous: Option<PathBuf>,
+    /// Shop events for `retail`, as `cartwheel replay` takes them.
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+}
+
+/// Why there is no verdict.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What was asked for is not there: a scenario, a target, Docker. Nothing was run.
+    Usage(String),
+    /// A run could not be brought to its end.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Runs scenarios and says what came of them. Exit code: 0 no promise was broken, 1 one was or a run had no end, 2 wrong usage.
+pub async fn chaos(args: ChaosArgs) -> i32 {
+    let (names, options) = match args.what {
+        What::List => return list(),
+        What::Run { scenarios, options } => (Some(scenarios), options),
+        What::All { options } => (None, options),
+    };
+    let chosen = match choose(names.as_deref(), &options) {
+        Ok(chosen) => chosen,
+        Err(why) => return fail(&why, 2),
+    };
+    // Caught from before the first process is started: none may be left behind.
+    let mut stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&error.to_string(), 1),
+    };
+    match run_all(&chosen, &options, &mut stop).await {
+        Ok(code) => code,
+        Err(Failure::Usage(why)) => fail(&why, 2),
+        Err(Failure::Other(error)) => fail(&format!("{error:#}"), 1),
+    }
+}
+
+fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Scenario>, String> {
+    let Some(names) = names else {
+        let mut chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|one| one.bears(options.target)).collect();
+        chosen.retain(|scenario| {
+            let lacks = scenario.trouble.lacks(options);
+            if let Some(lacks) = lacks {
+                fail(&format!("left out: {} {lacks}", scenario.name), 0);
+            }
+            lacks.is_none()
+        });
+        return Ok(chosen);
+    };
+    let find = |name: &String| {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+        let found = found.ok_or_else(|| {
+            format!("no scenario is called {name:?}; `cartwheel chaos list` says which there are")
+        })?;
+        match (found.bears(options.target), found.trouble.lacks(options)) {
+            (true, None) => Ok(found),
+            (true, Some(lacks)) => Err(format!("{name} {lacks}")),
+            (false, _) => Err(format!("{name} can't be done to containers; leave out --target compose")),
+        }
+    };
+    names.iter().map(find).collect()
+}
+
+async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Stop) -> Result<i32, Failure> {
+    let mut folder = Folder::open(&options.out)?;
+    let mut broken = 0;
+    for scenario in chosen {
+        for seed in options.seed..options.seed.saturating_add(options.seeds) {
+            let load = Duration::from_secs(options.seconds);
+            let mut course = Course::new(scenario, seed, load, options);
+            let ran = tokio::select! {
+                biased;
+                asked = stop.asked() => Err(asked),
+                ran = course.run() => Ok(ran),
+            };
+            // Whatever came of it, nothing of it stays.
+            course.clean_up().await;
+            let outcome = match ran {
+                Ok(ran) => ran?,
+                Err(asked) => {
+                    return Ok(fail("interrupted; everything was taken down again", asked.exit_code()));
+                }
+            };
+            broken += usize::from(!outcome.verdict.holds());
+            say(&outcome.to_string());
+            folder.add(&outcome)?;
+        }
+    }
+    let runs = folder.runs();
+    let page = folder.page().display();
+    match broken {
+        0 => say(&format!("chaos: {runs} runs, no promise broken. Report: {page}")),
+        _ => say(&format!("chaos: {runs} runs, {broken} of them broke a promise. Report: {page}")),
+    }
+    Ok(i32::from(broken > 0))
+}
+
+fn list() -> i32 {
+    let width = SCENARIOS.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+    for scenario in SCENARIOS {
+        let only = if scenario.bears(Target::Compose) { "" } else { "  (local only)" };
+        say(&format!("{:width$}  {}{only}", scenario.name, scenario.about));
+    }
+    0
+}
+
+/// One line for the user. A reader that has gone changes nothing about the verdict.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn fail(why: &str, code: i32) -> i32 {
+    let _ = writeln!(std::io::stderr(), "error: {why}");
+    code
+}

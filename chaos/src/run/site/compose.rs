@@ -1,0 +1,201 @@
+//! The containers of `docker-compose.yml`, in a project of their own: with Compose 2 or 1.29, whichever is there.
+//!
+//! Everything is asked of the two commands, as a person would: containers are killed, paused and stopped, and taken off their
+//! network. Their ports are those of the file, so a cluster that is up already is in the way, and that is said.
+
+use crate::http::Http;
+use crate::limits::{COMPOSE_READY_MAX, COMPOSE_STEP_MAX, CONNECT_MAX, READY_POLL};
+use crate::run::Failure;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+
+/// The services with ports of their own, in their order.
+const SERVICES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
+const FIRST_PORT: usize = 8098;
+
+/// Containers that are ours.
+#[derive(Debug)]
+pub(crate) struct Compose {
+    /// `docker compose -p … -f …`, in words.
+    command: Vec<String>,
+    project: String,
+    /// Their names, in the order of the nodes.
+    containers: Vec<String>,
+    http: Http,
+}
+
+impl Compose {
+    /// Looks for the tools and the file. Nothing is up yet.
+    pub(super) async fn new(file: &Path) -> Result<Compose, Failure> {
+        let mut command = tool().await.map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        if !file.is_file() {
+            return Err(Failure::Usage(format!(
+                "{} is not there; --compose-file says where it is",
+                file.display()
+            )));
+        }
+        let project = format!("cartwheel-chaos-{}", std::process::id());
+        command.extend(["-p".to_owned(), project.clone(), "-f".to_owned(), file.display().to_string()]);
+        Ok(Compose { command, project, containers: Vec::new(), http: Http::new(1)? })
+    }
+
+    /// Brings the cluster up, and waits until all its nodes are ready and have their share.
+    pub(super) async fn up(&mut self) -> Result<(), Failure> {
+        self.come_up().await.map_err(|error| Failure::Usage(format!("{error:#}")))
+    }
+
+    async fn come_up(&mut self) -> Result<()> {
+        self.compose(&["up", "-d", "--no-build"], COMPOSE_READY_MAX).await.context(
+            "the cluster does not come up; `make image` makes its image, and its ports 8098 to 8138 have to be free",
+        )?;
+        for service in SERVICES {
+            let id = self.compose(&["ps", "-q", service], COMPOSE_STEP_MAX).await?;
+            ensure!(!id.trim().is_empty(), "the service {service} has no container");
+            self.containers.push(id.trim().to_owned());
+        }
+        self.await_ready(&[0, 1, 2, 3, 4]).await
+    }
+
+    pub(super) fn len(&self) -> usize {
+        SERVICES.len()
+    }
+
+    pub(super) fn url(&self, i: usize) -> String {
+        format!("http://127.0.0.1:{}", FIRST_PORT + 10 * i)
+    }
+
+    /// One word of `docker` for several containers at once: `kill`, `stop`, `start`, `pause`, `unpause`.
+    pub(super) async fn each(&self, what: &str, nodes: &[usize]) -> Result<()> {
+        let mut words = vec!["docker", what];
+        words.extend(nodes.iter().map(|i| self.containers[*i].as_str()));
+        run(&words, COMPOSE_STEP_MAX).await.map(drop)
+    }
+
+    /// Takes nodes off their network.
+    pub(in crate::run) async fn cut_off(&self, nodes: &[usize]) -> Result<()> {
+        for i in nodes {
+            run(
+                &["docker", "network", "disconnect", &self.network(), &self.containers[*i]],
+                COMPOSE_STEP_MAX,
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Gives them their network back, under their old names.
+    pub(in crate::run) async fn rejoin(&self, nodes: &[usize]) -> Result<()> {
+        for i in nodes {
+            let (network, container) = (self.network(), &self.containers[*i]);
+            let words = ["docker", "network", "connect", "--alias", SERVICES[*i], &network, container];
+            run(&words, COMPOSE_STEP_MAX).await?;
+        }
+        self.await_ready(nodes).await
+    }
+
+    fn network(&self) -> String {
+        format!("{}_cartwheel", self.project)
+    }
+
+    /// Waits until these nodes are ready and all see one another.
+    pub(super) async fn await_ready(&self, nodes: &[usize]) -> Result<()> {
+        let deadline = Instant::now() + COMPOSE_READY_MAX;
+        for i in nodes {
+            loop {
+                let Some(missing) = self.missing(*i).await else { break };
+                ensure!(Instant::now() < deadline, "{} is not ready: {missing}", SERVICES[*i]);
+                tokio::time::sleep(READY_POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn missing(&self, i: usize) -> Option<String> {
+        let url = self.url(i);
+        for path in ["/health/ready", "/v1/cluster"] {
+            let reply = match self.http.get(&format!("{url}{path}"), CONNECT_MAX).await {
+                Ok(reply) => reply,
+                Err(error) => return Some(error.to_string()),
+            };
+            if !reply.is_done() {
+                return Some(format!("{path} says {}", reply.problem()));
+            }
+            let told: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+            let no_members = Vec::new();
+            let members = told["members"].as_array().unwrap_or(&no_members);
+            let up = members.iter().filter(|member| member["status"] == "up").count();
+            let settled = told["ring"]["settled"] == true;
+            if path == "/v1/cluster" && (up < SERVICES.len() || !settled) {
+                return Some(format!("{up} nodes are up, settled: {settled}"));
+            }
+        }
+        None
+    }
+
+    /// Containers that ended though nobody ended them.
+    pub(super) async fn strays(&self) -> Result<Option<String>> {
+        for (service, container) in SERVICES.iter().zip(&self.containers) {
+            let format = "{{.State.Running}} {{.RestartCount}} {{.State.OOMKilled}}";
+            let state = run(&["docker", "inspect", "-f", format, container], COMPOSE_STEP_MAX).await?;
+            if state.trim() != "true 0 false" {
+                return Ok(Some(format!(
+                    "{service} has ended by itself (running, restarts, out of memory: {})",
+                    state.trim()
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn logs(&self) -> Result<String> {
+        self.compose(&["logs", "--no-color"], COMPOSE_STEP_MAX).await
+    }
+
+    /// Takes containers, networks and volumes away.
+    pub(super) async fn down(&self) {
+        if let Err(error) =
+            self.compose(&["down", "-v", "--remove-orphans", "-t", "2"], COMPOSE_READY_MAX).await
+        {
+            // Nothing more can be done than to say what is left.
+            crate::run::fail(&format!("{} was not taken down: {error:#}", self.project), 1);
+        }
+    }
+
+    async fn compose(&self, words: &[&str], at_most: Duration) -> Result<String> {
+        let all: Vec<&str> = self.command.iter().map(String::as_str).chain(words.iter().copied()).collect();
+        run(&all, at_most).await
+    }
+}
+
+/// `docker compose`, or `docker-compose` where that is not there.
+async fn tool() -> Result<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    run(&["docker", "info"], COMPOSE_STEP_MAX).await.context("no Docker engine answers")?;
+    if run(&["docker", "compose", "version"], COMPOSE_STEP_MAX).await.is_ok() {
+        return Ok(words(&["docker", "compose"]));
+    }
+    run(&["docker-compose", "version"], COMPOSE_STEP_MAX)
+        .await
+        .context("neither `docker compose` nor `docker-compose` is here")?;
+    Ok(words(&["docker-compose"]))
+}
+
+async fn run(words: &[&str], at_most: Duration) -> Result<String> {
+    let (program, args) = words.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    // In a group of its own: a Ctrl-C is for us, and we take down what stands.
+    command.args(args).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    let ran = tokio::time::timeout(at_most, command.output()).await;
+    let ran = ran.with_context(|| format!("{} took more than {} s", words.join(" "), at_most.as_secs()))?;
+    let ran = ran.with_context(|| format!("{program} can't be run"))?;
+    if !ran.status.success() {
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let last = said.trim().lines().last().unwrap_or_default();
+        bail!("{program} {}: {last}", args.join(" "));
+    }
+    Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+}

@@ -1,0 +1,181 @@
+//! The cluster that is broken: processes on this machine, or containers. What both can bear stands here; what only processes can
+//! is asked of them.
+
+mod compose;
+
+pub(super) use compose::Compose;
+
+use super::trouble::Trouble;
+use super::{Failure, RunArgs, Target};
+use crate::target::process::{LocalCluster, Options, name};
+use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// A disk that can be filled in a moment, and that holds what a run writes.
+const SMALL_DISK: u64 = 256 << 20;
+
+/// A cluster that is there to be broken.
+#[derive(Debug)]
+pub(super) enum Site {
+    Local(Box<LocalCluster>),
+    Compose(Compose),
+}
+
+impl Site {
+    /// A whole cluster, all well, or the beginning of one: see [`Site::come_up`].
+    pub(super) async fn start(options: &RunArgs, trouble: Trouble, seed: u64) -> Result<Site, Failure> {
+        match options.target {
+            Target::Compose => Ok(Site::Compose(Compose::new(&options.compose_file).await?)),
+            Target::Local => {
+                let previous = options.previous.clone().filter(|_| trouble == Trouble::Upgrade);
+                let options = Options {
+                    binary: previous.map_or_else(std::env::current_exe, Ok)?,
+                    nodes: usize::from(options.nodes),
+                    dir: None,
+                    base_port: None,
+                    extra_args: Vec::new(),
+                    proxy: Some(seed),
+                    shim: true,
+                    small_disk: (trouble == Trouble::DiskFull).then_some(SMALL_DISK),
+                };
+                Ok(Site::Local(Box::new(LocalCluster::start(options).await?)))
+            }
+        }
+    }
+
+    /// Brings up what is not there yet. Containers outlive whoever began to make them, so there must be something by then that can
+    /// be taken down.
+    pub(super) async fn come_up(&mut self) -> Result<(), Failure> {
+        match self {
+            Site::Local(_) => Ok(()),
+            Site::Compose(compose) => compose.up().await,
+        }
+    }
+
+    /// Where its processes live, if it has any.
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        match self {
+            Site::Local(cluster) => Some(cluster.dir().to_owned()),
+            Site::Compose(_) => None,
+        }
+    }
+
+    /// How many nodes there are, running or not.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Site::Local(cluster) => cluster.len(),
+            Site::Compose(compose) => compose.len(),
+        }
+    }
+
+    /// Where clients meet them.
+    pub(super) fn urls(&self) -> Vec<String> {
+        (0..self.len()).map(|i| self.url(i)).collect()
+    }
+
+    pub(super) fn url(&self, i: usize) -> String {
+        match self {
+            Site::Local(cluster) => cluster.url(i),
+            Site::Compose(compose) => compose.url(i),
+        }
+    }
+
+    /// Processes of our own, for what only they can bear.
+    pub(super) fn local(&mut self) -> Result<&mut LocalCluster> {
+        match self {
+            Site::Local(cluster) => Ok(cluster),
+            Site::Compose(_) => bail!("this can't be done to containers"),
+        }
+    }
+
+    /// SIGKILL, to all of them before the first is waited for.
+    pub(super) async fn kill(&mut self, nodes: &[usize]) -> Result<()> {
+        match self {
+            Site::Local(cluster) => cluster.kill_these(nodes).await,
+            Site::Compose(compose) => compose.each("kill", nodes).await,
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(super) async fn stop(&mut self, i: usize) -> Result<()> {
+        match self {
+            Site::Local(cluster) => match cluster.stop(i).await? {
+                Some(0) => Ok(()),
+                how => bail!("{} was asked to end and did so with {how:?}\n{}", name(i), cluster.log_tail(i)),
+            },
+            Site::Compose(compose) => compose.each("stop", &[i]).await,
+        }
+    }
+
+    /// Starts nodes that have ended, and waits until they are ready.
+    pub(super) async fn start_again(&mut self, nodes: &[usize]) -> Result<()> {
+        match self {
+            Site::Local(cluster) => {
+                for i in nodes {
+                    cluster.start_again(*i)?;
+                }
+                for i in nodes {
+                    cluster.wait_ready(*i).await?;
+                }
+                Ok(())
+            }
+            Site::Compose(compose) => {
+                compose.each("start", nodes).await?;
+                compose.await_ready(nodes).await
+            }
+        }
+    }
+
+    /// They stand still, with their sockets open.
+    pub(super) async fn pause(&mut self, nodes: &[usize]) -> Result<()> {
+        match self {
+            Site::Local(cluster) => nodes.iter().try_for_each(|i| cluster.pause(*i)),
+            Site::Compose(compose) => compose.each("pause", nodes).await,
+        }
+    }
+
+    pub(super) async fn resume(&mut self, nodes: &[usize]) -> Result<()> {
+        match self {
+            Site::Local(cluster) => nodes.iter().try_for_each(|i| cluster.resume(*i)),
+            Site::Compose(compose) => compose.each("unpause", nodes).await,
+        }
+    }
+
+    /// The nodes that ended though nobody ended them.
+    pub(super) async fn strays(&mut self, removed: &BTreeSet<usize>) -> Result<Option<String>> {
+        match self {
+            Site::Local(cluster) => loop {
+                match cluster.ended_now() {
+                    Some((i, _)) if removed.contains(&i) => {}
+                    Some((i, how)) => {
+                        return Ok(Some(format!("{} ended ({how})\n{}", name(i), cluster.log_tail(i))));
+                    }
+                    None => return Ok(None),
+                }
+            },
+            Site::Compose(compose) => compose.strays().await,
+        }
+    }
+
+    /// Lines of panics in the logs.
+    pub(super) async fn panics(&self) -> Result<Vec<String>> {
+        let logs = match self {
+            Site::Local(cluster) => {
+                let read = |i| Ok(String::from_utf8_lossy(&std::fs::read(cluster.log(i))?).into_owned());
+                (0..cluster.len()).map(read).collect::<std::io::Result<Vec<_>>>()?
+            }
+            Site::Compose(compose) => vec![compose.logs().await?],
+        };
+        let panics = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("panicked at"));
+        Ok(panics.map(str::to_owned).collect())
+    }
+
+    /// Takes everything away: processes, containers, networks, volumes, files.
+    pub(super) async fn take_down(self) {
+        match self {
+            Site::Local(cluster) => drop(cluster),
+            Site::Compose(compose) => compose.down().await,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Disks that lose what was not synced, that take long, and that fail. And calendars that are wrong, by the same shim.
+
+use super::{Stage, names};
+use crate::target::process::name;
+use anyhow::{Context, Result, bail, ensure};
+use client::{Client, ReadOptions, ReqwestTransport, WriteOptions};
+use rand::RngExt;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A node whose disk has failed ends: this is how long that may take. Its next write finds out, or the one that looks each second.
+const FENCED_MAX: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What a sync of a disk in trouble takes.
+const SLOW: Duration = Duration::from_millis(200);
+/// The smallest and the largest jump of a calendar, in milliseconds; drawn so that each order of magnitude is as likely.
+const JUMP_MS: (f64, f64) = (11.0, 288_000.0);
+
+/// Flipped bits in one table, at most.
+const FLIPS_MAX: u32 = 4;
+/// What a log loses at most.
+const TORN_BYTES_MAX: u64 = 4096;
+/// A full disk is looked for twice a second, and a quarter of the keys asked about are not the victim's.
+const NOTICED_MAX: Duration = Duration::from_secs(15);
+const FULL: &str = "full";
+const FULL_KEYS: u32 = 20;
+
+/// The power goes: everything at once, or a minority. What no sync has made safe is gone from the disks.
+pub(super) async fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
+    let all = stage.chance.random();
+    let victims = if all { stage.nodes() } else { stage.minority() };
+    let whose = if all { "all".to_owned() } else { names(&victims) };
+    let open = stage.begin(format!("power cut for {whose}"), &victims);
+    let local = stage.site.local()?;
+    local.kill_these(&victims).await?;
+    for victim in &victims {
+        local.cut_power(*victim)?;
+    }
+    if !all {
+        stage.last(500..5_000).await;
+    }
+    stage.site.start_again(&victims).await?;
+    stage.end(open);
+    Ok(())
+}
+
+pub(super) async fn slow_disk(stage: &mut Stage<'_>) -> Result<()> {
+    let victims = stage.minority();
+    let what = format!("each sync of {} takes {} ms more", names(&victims), SLOW.as_millis());
+    // They serve, though late: nobody is excused.
+    let open = stage.begin(what, &[]);
+    for victim in &victims {
+        shim(stage, *victim)?.delay_syncs(SLOW)?;
+    }
+    stage.last(3_000..10_000).await;
+    for victim in &victims {
+        shim(stage, *victim)?.delay_syncs(Duration::ZERO)?;
+    }
+    stage.end(open);
+    Ok(())
+}
+
+/// Syncs of one node fail, once or from now on. It must end by itself rather than go on by what it believes to have written, and
+/// comes back on a disk that is well.
+pub(super) async fn sync_fails(stage: &mut Stage<'_>) -> Result<()> {
+    let victim = stage.nodes()[0];
+    let once = stage.chance.random();
+    let what = if once { "a sync fails" } else { "all syncs fail" };
+    let open = stage.begin(format!("{what} on {}", name(victim)), &[victim]);
+    shim(stage, victim)?.fail_syncs(if once { 1 } else { u64::MAX })?;
+    let deadline = Instant::now() + FENCED_MAX;
+    loop {
+        match stage.site.local()?.ended_now() {
+            Some((node, _)) if node == victim => break,
+            Some((node, how)) => bail!("{} ended ({how}), and its disk was well", name(node)),
+            None => {}
+        }
+        let after = FENCED_MAX.as_secs();
+        ensure!(Instant::now() < deadline, "{} still runs {after} s after a sync had failed", name(victim));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let (_, failed) = shim(stage, victim)?.syncs()?;
+    ensure!(failed > 0, "{} ended, and no sync had failed", name(victim));
+    shim(stage, victim)?.heal()?;
+    stage.last(500..3_000).await;
+    stage.site.start_again(&[victim]).await?;
+    stage.end(open);
+    Ok(())
+}
+
+/// The calendars of one node or two jump ahead or back, once or again and again.
+pub(super) async fn clocks(stage: &mut Stage<'_>) -> Result<()> {
+    let victims = stage.minority();
+    let (from, to) = (JUMP_MS.0.ln(), JUMP_MS.1.ln());
+    let mut jump = || {
+        let size = stage.chance.random_range(from..to).exp();
+        let sign = if stage.chance.random() { 1.0 } else { -1.0 };
+        (size * sign) as i64
+    };
+    let jumps: Vec<i64> = (0..if victims.len() == 1 { 1 } else { 8 }).map(|_| jump()).collect();
+    let told: Vec<String> = jumps.iter().map(|ms| format!("{:+.1} s", *ms as f64 / 1e3)).collect();
+    let what = format!("the calendar of {} is off by {}", names(&victims), told.join(", then "));
+    let open = stage.begin(what, &[]);
+    for ms in &jumps {
+        for victim in &victims {
+            shim(stage, *victim)?.set_clock_ahead(*ms)?;
+        }
+        stage.last(500..4_000).await;
+    }
+    for victim in &victims {
+        shim(stage, *victim)?.heal()?;
+    }
+    stage.end(open);
+    Ok(())
+}
+
+/// The shim of a node, which must be in front of it: a fault that reaches nobody would prove nothing.
+fn shim<'a>(stage: &'a mut Stage<'_>, node: usize) -> Result<&'a crate::target::Shim> {
+    let local = stage.site.local()?;
+    let shim = local.shim(node).context("no shim stands in front of the node")?;
+    ensure!(shim.loaded_by()? > 0, "{} runs without the shim", name(node));
+    Ok(shim)
+}
+
+/// Bits of tables flip while their node is down. Nobody may ever be told what they became, and other copies take their place.
+pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
+    let victim = stage.nodes()[0];
+    let open = stage.begin(format!("bits flip on the disk of {}", name(victim)), &[victim]);
+    // A start makes tables of the log.
+    for _ in 0..2 {
+        stage.site.stop(victim).await?;
+        if !stage.site.local()?.tables_of_records(victim)?.is_empty() {
+            break;
+        }
+        stage.site.start_again(&[victim]).await?;
+    }
+    for path in stage.site.local()?.tables_of_records(victim)? {
+        let mut bytes = std::fs::read(&path)?;
+        // The first half is data: what stands behind it are indexes and properties, without which there is no table.
+        for _ in 0..stage.chance.random_range(1..=FLIPS_MAX) {
+            let at = stage.chance.random_range(0..bytes.len() / 2);
+            bytes[at] ^= 1 << stage.chance.random_range(0..8);
+        }
+        std::fs::write(&path, bytes)?;
+    }
+    stage.site.start_again(&[victim]).await?;
+    stage.end(open);
+    stage.last(3_000..8_000).await;
+    Ok(())
+}
+
+/// A node loses the end of its log, and with it what it had acknowledged; others have that too.
+pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
+    let victim = stage.nodes()[0];
+    let torn = stage.chance.random_range(1..=TORN_BYTES_MAX);
+    let open =
+        stage.begin(format!("{} killed, the last {torn} bytes of its log lost", name(victim)), &[victim]);
+    stage.site.kill(&[victim]).await?;
+    if let Some(log) = stage.site.local()?.newest_log(victim)? {
+        let file = std::fs::File::options().write(true).open(&log)?;
+        file.set_len(file.metadata()?.len().saturating_sub(torn))?;
+    }
+    stage.last(500..3_000).await;
+    stage.site.start_again(&[victim]).await?;
+    stage.end(open);
+    Ok(())
+}
+
+/// The disk of the last node is small, and somebody fills it up. It refuses what takes room, goes on to read, and takes everything
+/// again as soon as there is room, without a restart.
+pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
+    let victim = stage.site.len() - 1;
+    let client = Client::with_transport(vec![stage.site.url(victim)], stage.ground.transport.clone())?;
+    let ballast = stage.site.local()?.data_dir(victim).join("ballast");
+    let open = stage.begin(format!("the disk of {} is full", name(victim)), &[victim]);
+    fill(&ballast)?;
+    asked_until(&client, "writes are refused", |answers| answers.contains(&507)).await?;
+    // What it has it still gives.
+    let read = client.get(FULL, "k0", &ReadOptions::default()).await;
+    ensure!(
+        read.as_ref().map_or_else(client::Error::is_not_found, |_| true),
+        "a full disk does not read: {read:?}"
+    );
+    stage.last(3_000..8_000).await;
+    std::fs::remove_file(&ballast)?;
+    asked_until(&client, "writes are taken again", |answers| answers.iter().all(|status| *status == 204))
+        .await?;
+    stage.end(open);
+    Ok(())
+}
+
+/// Writes some keys through a node, of which it owns most, until their statuses are as they should be.
+async fn asked_until(
+    client: &Client<ReqwestTransport>,
+    what: &str,
+    holds: impl Fn(&[u16]) -> bool,
+) -> Result<()> {
+    let deadline = Instant::now() + NOTICED_MAX;
+    loop {
+        let mut answers = Vec::new();
+        for key in 0..FULL_KEYS {
+            let written = client.put(FULL, format!("k{key}"), "v", &WriteOptions::default()).await;
+            answers.push(
+                written.map_or_else(|error| error.problem().map_or(0, |problem| problem.status), |_| 204),
+            );
+        }
+        if holds(&answers) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{what}: not after {} s: {answers:?}", NOTICED_MAX.as_secs());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Takes all but a fiftieth of what is left on the disk of that path.
+fn fill(ballast: &Path) -> Result<()> {
+    let told = nix::sys::statvfs::statvfs(ballast.parent().context("a file stands in a directory")?)?;
+    let bytes = (told.blocks_available() - told.blocks() / 50) * told.fragment_size();
+    let mut file = std::fs::File::create(ballast)?;
+    let block = vec![0xa5; 1 << 20];
+    for _ in 0..bytes / block.len() as u64 {
+        file.write_all(&block)?;
+    }
+    Ok(())
+}

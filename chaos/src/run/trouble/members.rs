@@ -1,0 +1,154 @@
+//! Nodes that are lost for good, come new, or go.
+
+use super::{Stage, names};
+use crate::run::equal;
+use crate::target::process::name;
+use anyhow::{Context, Result, bail, ensure};
+use client::{Change, Client, Member, ReqwestTransport};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// How long a change of the members may take. 100,000 keys of 1 KiB take some ten seconds; here there are fewer, and load.
+const CHANGE_MAX: Duration = Duration::from_secs(90);
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// It waits for its operator: it is to take a certain place.
+const MANUAL: &str = "join = \"manual\"\n";
+
+/// A client that asks the nodes that are members, whichever answers.
+fn operator(stage: &Stage<'_>) -> Result<Client<ReqwestTransport>> {
+    Ok(Client::with_transport(living(stage), stage.ground.transport.clone())?)
+}
+
+fn living(stage: &Stage<'_>) -> Vec<String> {
+    (0..stage.site.len()).filter(|i| !stage.removed.contains(i)).map(|i| stage.site.url(i)).collect()
+}
+
+/// Asks until there is an answer to give, or for too long.
+async fn until<V>(what: &str, mut ask: impl AsyncFnMut() -> Result<Option<V>>) -> Result<V> {
+    let deadline = Instant::now() + CHANGE_MAX;
+    loop {
+        let last = match ask().await {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        if Instant::now() > deadline {
+            let why = last.map_or_else(String::new, |error| format!(": {error:#}"));
+            bail!("{what}: not after {} s{why}", CHANGE_MAX.as_secs());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// The member that is met there now. A node that lost its disk comes back as another at the same address.
+async fn member(operator: &Client<ReqwestTransport>, url: &str, status: &str) -> Result<Option<Member>> {
+    let cluster = operator.cluster().await?;
+    let address = url.trim_start_matches("http://");
+    let is_it = |member: &Member| member.http.as_deref() == Some(address) && member.status == status;
+    Ok(cluster.members.into_iter().find(is_it))
+}
+
+/// Stages one change and commits it; a plan that somebody else changed meanwhile is begun anew.
+async fn change(operator: &Client<ReqwestTransport>, change: &Change) -> Result<()> {
+    until(&format!("{change:?} is committed"), async || {
+        let plan = match operator.stage(std::slice::from_ref(change)).await {
+            Ok(plan) => plan,
+            Err(error) => {
+                // Half a plan, perhaps our own of the last attempt.
+                let _ = operator.clear_plan().await;
+                return Err(error.into());
+            }
+        };
+        operator.commit(&plan.hash).await?;
+        Ok(Some(()))
+    })
+    .await
+}
+
+async fn settled(operator: &Client<ReqwestTransport>, what: &str) -> Result<()> {
+    until(what, async || {
+        let cluster = operator.cluster().await?;
+        let is_moving = |member: &&Member| matches!(member.status.as_str(), "joining" | "leaving");
+        let moving = cluster.members.iter().find(is_moving);
+        match (cluster.is_settled(), moving) {
+            (true, None) => Ok(Some(())),
+            (settled, moving) => {
+                let moving = moving.map_or_else(String::new, |member| {
+                    format!("{} is {}", member.http.as_deref().unwrap_or("somebody"), member.status)
+                });
+                bail!("settled: {settled} {moving}; it waits for {:?}", cluster.transfers.waiting_for)
+            }
+        }
+    })
+    .await
+}
+
+/// A node and its disk are lost, and an empty one at the same address takes its place. The next loss comes after all copies are
+/// whole again: two disks of three at once are beyond what W = 2 promises.
+pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
+    let victim = stage.nodes()[0];
+    let (operator, url) = (operator(stage)?, stage.site.url(victim));
+    let old = until("the victim has a name", async || {
+        let up = member(&operator, &url, "up").await?;
+        Ok(match up {
+            Some(up) => Some(up),
+            None => member(&operator, &url, "down").await?,
+        })
+    })
+    .await?;
+    let open = stage.begin(format!("{} and its disk lost", names(&[victim])), &[victim]);
+    stage.site.kill(&[victim]).await?;
+    let local = stage.site.local()?;
+    local.wipe(victim)?;
+    local.configure(victim, MANUAL)?;
+    stage.last(1_000..4_000).await;
+    stage.site.local()?.start_again(victim)?;
+    // Who is still taken for alive would be asked to hand on what it had.
+    until("the loss is noticed", async || {
+        let cluster = operator.cluster().await?;
+        Ok(cluster.members.iter().find(|member| member.id == old.id && !member.reachable).map(drop))
+    })
+    .await?;
+    let new =
+        until("an empty node asks to be let in", async || member(&operator, &url, "joining").await).await?;
+    change(&operator, &Change::Replace { old: old.id, new: new.id }).await?;
+    settled(&operator, &format!("{} has taken its old place", name(victim))).await?;
+    stage.site.local()?.wait_ready(victim).await?;
+    stage.end(open);
+    equal::wait_for_hints(&living(stage), CHANGE_MAX).await
+}
+
+/// A node comes, and another goes.
+pub(super) async fn come_and_go(stage: &mut Stage<'_>) -> Result<()> {
+    let operator = operator(stage)?;
+    let new = stage.site.local()?.add("").await?;
+    let open = stage.begin(format!("{} joins", name(new)), &[new]);
+    let url = stage.site.url(new);
+    until("the newcomer is a member", async || member(&operator, &url, "up").await).await?;
+    settled(&operator, &format!("{} has its share", name(new))).await?;
+    stage.site.local()?.wait_ready(new).await?;
+    stage.end(open);
+    stage.ground.joined.lock().unwrap_or_else(PoisonError::into_inner).push(url);
+    stage.rest().await;
+
+    // The first of all is everybody's seed.
+    let goes = stage.nodes().into_iter().find(|node| *node != 0 && *node != new);
+    let goes = goes.context("nobody can go")?;
+    let url = stage.site.url(goes);
+    let id = until("who goes has a name", async || member(&operator, &url, "up").await).await?.id;
+    let open = stage.begin(format!("{} leaves", name(goes)), &[goes]);
+    change(&operator, &Change::Leave(id.clone())).await?;
+    until("who goes is gone", async || {
+        let cluster = operator.cluster().await?;
+        let status =
+            cluster.members.iter().find(|member| member.id == id).map(|member| member.status.clone());
+        Ok((cluster.is_settled() && status.as_deref() == Some("removed")).then_some(()))
+    })
+    .await?;
+    stage.end(open);
+    stage.timeline.gone(goes);
+    stage.removed.insert(goes);
+    ensure!(stage.removed.len() < stage.site.len(), "everybody has gone");
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! What goes wrong, over and over, until the load ends: each trouble is begun, lasts, is ended, and is followed by a rest.
+//!
+//! None goes beyond what the promises allow for: no disk is lost while another copy of what it held is still under way, and of
+//! several troubles only one is there at a time. Whom nobody can expect to answer meanwhile stands in the timeline.
+
+mod disks;
+mod links;
+mod load;
+mod members;
+mod processes;
+
+use super::RunArgs;
+use super::site::Site;
+use super::timeline::{Open, Timeline};
+use anyhow::Result;
+use client::ReqwestTransport;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::target::process::name;
+use crate::workload::Ground;
+
+/// A kind of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    None,
+    Crash,
+    CrashAll,
+    Pause,
+    Restart,
+    Partition,
+    OneWay,
+    Ring,
+    Bridge,
+    SlowLinks,
+    BadLinks,
+    Resets,
+    PowerCut,
+    SlowDisk,
+    SyncFails,
+    Clocks,
+    BitFlips,
+    TornLog,
+    DiskFull,
+    Upgrade,
+    Retail,
+    HotKey,
+    LargeValues,
+    Overload,
+    SlowClients,
+    Wipe,
+    Membership,
+    Mixed,
+}
+
+/// Those that may follow one another in any order.
+const MIXED: [Trouble; 15] = [
+    Trouble::PowerCut,
+    Trouble::SlowDisk,
+    Trouble::SyncFails,
+    Trouble::Clocks,
+    Trouble::Crash,
+    Trouble::CrashAll,
+    Trouble::Pause,
+    Trouble::Restart,
+    Trouble::Partition,
+    Trouble::OneWay,
+    Trouble::Ring,
+    Trouble::Bridge,
+    Trouble::SlowLinks,
+    Trouble::BadLinks,
+    Trouble::Resets,
+];
+
+impl Trouble {
+    pub(super) fn bears_containers(self) -> bool {
+        use Trouble::{
+            Crash, CrashAll, HotKey, LargeValues, None, Overload, Partition, Pause, Restart, SlowClients,
+        };
+        matches!(
+            self,
+            None | Crash
+                | CrashAll
+                | Pause
+                | Restart
+                | Partition
+                | HotKey
+                | LargeValues
+                | Overload
+                | SlowClients
+        )
+    }
+
+    /// What it needs of this machine or of the caller that is not there.
+    pub(super) fn lacks(self, options: &RunArgs) -> Option<&'static str> {
+        match self {
+            Trouble::DiskFull if !nix::unistd::geteuid().is_root() => {
+                Some("needs root, to mount a small file system")
+            }
+            Trouble::Upgrade if options.previous.is_none() => {
+                Some("needs a binary to come from: --previous BINARY")
+            }
+            Trouble::Retail if options.events.is_none() => {
+                Some("needs shop events: --events FILE, as `cartwheel replay` takes")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether nodes can't hear each other meanwhile: then siblings may be more than clients.
+    pub(super) fn cuts(self) -> bool {
+        self != Trouble::None
+    }
+}
+
+/// Where troubles happen.
+pub(super) struct Stage<'a> {
+    pub(super) site: &'a mut Site,
+    pub(super) chance: StdRng,
+    pub(super) timeline: Timeline,
+    /// When the last trouble has to end.
+    pub(super) until: Duration,
+    /// Where the clients are; nodes that come in are added to it.
+    pub(super) ground: Ground<ReqwestTransport>,
+    /// How often there was more load than usual.
+    pub(super) bursts: u32,
+    /// Nodes that are no members any more.
+    pub(super) removed: BTreeSet<usize>,
+}
+
+const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(3000);
+
+/// Lets things go wrong until the load ends, and leaves the cluster whole.
+pub(super) async fn rage(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
+    stage.rest().await;
+    while stage.left() > Duration::ZERO {
+        let next = match trouble {
+            Trouble::Mixed => *MIXED.choose(&mut stage.chance).expect("there are some"),
+            other => other,
+        };
+        once(next, stage).await?;
+        stage.rest().await;
+    }
+    Ok(())
+}
+
+async fn once(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
+    match trouble {
+        Trouble::None | Trouble::Mixed => {
+            stage.hold(stage.left()).await;
+            Ok(())
+        }
+        Trouble::Crash | Trouble::Retail => processes::crash(stage).await,
+        Trouble::CrashAll => processes::crash_all(stage).await,
+        Trouble::Pause => processes::pause(stage).await,
+        Trouble::Restart => processes::restart(stage).await,
+        Trouble::Partition => links::partition(stage).await,
+        Trouble::OneWay => links::one_way(stage).await,
+        Trouble::Ring => links::ring(stage).await,
+        Trouble::Bridge => links::bridge(stage).await,
+        Trouble::SlowLinks => links::slow(stage).await,
+        Trouble::BadLinks => links::bad(stage).await,
+        Trouble::Resets => links::resets(stage).await,
+        Trouble::PowerCut => disks::power_cut(stage).await,
+        Trouble::SlowDisk => disks::slow_disk(stage).await,
+        Trouble::SyncFails => disks::sync_fails(stage).await,
+        Trouble::Clocks => disks::clocks(stage).await,
+        Trouble::BitFlips => disks::bit_flips(stage).await,
+        Trouble::TornLog => disks::torn_log(stage).await,
+        Trouble::DiskFull => disks::disk_full(stage).await,
+        Trouble::Upgrade => processes::upgrade(stage).await,
+        Trouble::HotKey => load::hot_key(stage).await,
+        Trouble::LargeValues => load::large_values(stage).await,
+        Trouble::Overload => load::overload(stage).await,
+        Trouble::SlowClients => load::slow_clients(stage).await,
+        Trouble::Wipe => members::wipe(stage).await,
+        Trouble::Membership => members::come_and_go(stage).await,
+    }
+}
+
+impl Stage<'_> {
+    /// Nodes that are members, by chance in some order.
+    fn nodes(&mut self) -> Vec<usize> {
+        let mut nodes: Vec<usize> = (0..self.site.len()).filter(|i| !self.removed.contains(i)).collect();
+        nodes.shuffle(&mut self.chance);
+        nodes
+    }
+
+    /// One node, or two: of five and more a minority, so that W of the others can always be found.
+    fn minority(&mut self) -> Vec<usize> {
+        let mut nodes = self.nodes();
+        nodes.truncate(self.chance.random_range(1..=2));
+        nodes
+    }
+
+    fn left(&self) -> Duration {
+        self.until.saturating_sub(self.timeline.now())
+    }
+
+    fn draw(&mut self, range: Range<u64>) -> Duration {
+        Duration::from_millis(self.chance.random_range(range))
+    }
+
+    async fn hold(&self, how_long: Duration) {
+        tokio::time::sleep(how_long.min(self.left())).await;
+    }
+
+    /// It lasts for so many milliseconds, and not beyond the load.
+    async fn last(&mut self, range: Range<u64>) {
+        let how_long = self.draw(range);
+        self.hold(how_long).await;
+    }
+
+    async fn rest(&mut self) {
+        let how_long = self.chance.random_range(REST);
+        self.hold(how_long).await;
+    }
+
+    fn begin(&self, what: impl Into<String>, unable: &[usize]) -> Open {
+        self.timeline.begin(what, unable.iter().copied())
+    }
+
+    fn end(&self, open: Open) {
+        self.timeline.end(open);
+    }
+}
+
+/// `n2 and n4`.
+fn names(nodes: &[usize]) -> String {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    let names: Vec<String> = nodes.iter().map(|i| name(*i)).collect();
+    names.join(if names.len() == 2 { " and " } else { ", " })
+}

@@ -1,0 +1,136 @@
+//! `cartwheel chaos` as a person meets it: a run with its verdict and its report, clear words for what is not there, and a machine
+//! that afterwards looks as it did before, however the run ended.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tests::cluster::command;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+const RUN_MAX: Duration = Duration::from_secs(200);
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+async fn chaos(args: &[&str], dir: &Path) -> Result<Ran> {
+    let mut command = command()?;
+    command.arg("chaos").args(args).current_dir(dir).stdin(Stdio::null()).env("TMPDIR", dir);
+    let ran = tokio::time::timeout(RUN_MAX, command.output()).await.context("it did not end")??;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Ran { code: ran.status.code(), out: text(ran.stdout), err: text(ran.stderr) })
+}
+
+/// Processes whose command line names something in that directory.
+fn processes_of(dir: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(line) = std::fs::read(entry?.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(&*dir.to_string_lossy()) {
+            found.push(line);
+        }
+    }
+    Ok(found)
+}
+
+/// Nothing runs, and nothing lies about but what was asked for.
+fn left(dir: &Path) -> Result<Vec<String>> {
+    let mut left = processes_of(dir)?;
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "cartwheel-chaos" {
+            left.push(name);
+        }
+    }
+    Ok(left)
+}
+
+#[tokio::test]
+async fn a_run_ends_with_a_verdict_and_a_report_and_leaves_nothing() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let ran = chaos(&["run", "crash", "power-cut", "--seconds", "8", "--seed", "7"], dir.path()).await?;
+    ensure!(ran.code == Some(0), "{:?}\n{}\n{}", ran.code, ran.out, ran.err);
+    for promise in ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"] {
+        ensure!(ran.out.matches(&format!("│ {promise} ")).count() == 2, "{promise} is not in {}", ran.out);
+    }
+    ensure!(ran.out.contains("chaos: 2 runs, no promise broken"), "{}", ran.out);
+    ensure!(ran.err.contains("killed") && ran.err.contains("power cut for"), "{}", ran.err);
+    let page = std::fs::read_to_string(dir.path().join("cartwheel-chaos/report.html"))?;
+    ensure!(page.matches("<svg").count() == 6, "not three plots for each run");
+    // Readable without a network: nothing is fetched from anywhere.
+    ensure!(
+        !page.contains("src=") && !page.contains("<link") && !page.contains("<script"),
+        "it fetches something"
+    );
+    let left = left(dir.path())?;
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_one_line() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let cases: [(&[&str], &str); 4] = [
+        (&["run", "nosuch"], "no scenario is called \"nosuch\""),
+        (&["run", "crash", "nosuch"], "no scenario is called \"nosuch\""),
+        (&["run", "ring", "--target", "compose"], "ring can't be done to containers"),
+        (
+            &["run", "crash", "--target", "compose", "--compose-file", "nowhere.yml"],
+            "nowhere.yml is not there",
+        ),
+    ];
+    for (args, expected) in cases {
+        let ran = chaos(args, dir.path()).await?;
+        ensure!(ran.code == Some(2), "{args:?}: {:?} {}", ran.code, ran.err);
+        // Where there is no Docker at all, that is what is said.
+        let no_docker = ran.err.contains("no Docker engine answers");
+        ensure!(ran.err.contains(expected) || no_docker, "{args:?}: {}", ran.err);
+        ensure!(ran.err.lines().count() == 1 && ran.out.is_empty(), "{args:?}: {}{}", ran.out, ran.err);
+    }
+    let ran = chaos(&["list"], dir.path()).await?;
+    ensure!(
+        ran.code == Some(0) && ran.out.lines().count() > 10 && ran.out.contains("\ncrash "),
+        "{}",
+        ran.out
+    );
+    let left = left(dir.path())?;
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interrupt_takes_everything_down_again() -> Result<()> {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let dir = tempfile::tempdir()?;
+        let mut command = command()?;
+        command
+            .args(["chaos", "run", "pause", "--seconds", "60"])
+            .current_dir(dir.path())
+            .env("TMPDIR", dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+        // In the midst of it: somebody stands still.
+        loop {
+            let line = tokio::time::timeout(RUN_MAX, lines.next_line()).await??.context("it has ended")?;
+            if line.contains("paused") {
+                break;
+            }
+        }
+        ensure!(processes_of(dir.path())?.len() >= 5, "five nodes run");
+        kill(Pid::from_raw(child.id().context("it has ended")?.try_into()?), signal)?;
+        let asked = Instant::now();
+        let ended = tokio::time::timeout(STOP_MAX, child.wait()).await.context("it still runs")??;
+        ensure!(ended.code() == Some(code), "{signal}: {ended} after {:?}", asked.elapsed());
+        let left = left(dir.path())?;
+        ensure!(left.is_empty(), "{signal} left {left:?}");
+    }
+    Ok(())
+}
