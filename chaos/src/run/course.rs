@@ -26,8 +26,11 @@ use std::time::{Duration, Instant};
 
 /// How long it may take until all replicas are equal after the last trouble.
 const EQUAL_MAX: Duration = Duration::from_secs(60);
-/// How long a client waits for an answer: longer than the node's own deadline of 5 s, because its answer says what became of it.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a client waits for an answer. A node's own deadline is 5 s, and who waited for that would ask for nothing more while one
+/// of five nodes is gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Of so many operations one goes to another node than the client's own: each that meets one which is gone costs [`PATIENCE`].
+const STRAY_OF: u32 = 40;
 /// How long a client rests between two steps.
 const THINK: std::ops::Range<Duration> = Duration::from_millis(2)..Duration::from_millis(20);
 /// How long lifetimes may be off after a calendar has jumped back.
@@ -207,7 +210,7 @@ fn plans() -> Vec<Plan> {
             Kind::Carts => 100,
             _ => 10,
         };
-        Plan { think: THINK, keys, ..Plan::new(kind) }
+        Plan { think: THINK, keys, stray_of: STRAY_OF, ..Plan::new(kind) }
     };
     let mut plans: Vec<Plan> = Kind::ALL.into_iter().map(plan).collect();
     // Some insist on majorities of the owners, and must then never read what is out of date.

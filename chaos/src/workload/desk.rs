@@ -15,9 +15,6 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// Of so many operations, one leaves the choice of the node to the library, and one goes to any node.
-const STRAY_OF: u32 = 5;
-
 /// A context, and the operation whose answer brought it.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
@@ -66,6 +63,7 @@ pub(super) struct Desk<T> {
     bucket: String,
     value_bytes: usize,
     think: Range<Duration>,
+    stray_of: u32,
 }
 
 fn dial<T: HttpTransport + Clone>(ground: &Ground<T>, urls: Vec<String>) -> client::Result<Client<T>> {
@@ -94,6 +92,7 @@ impl<T: HttpTransport + Clone> Desk<T> {
             bucket: plan.bucket.clone(),
             value_bytes: plan.value_bytes,
             think: plan.think.clone(),
+            stray_of: plan.stray_of,
         })
     }
 
@@ -218,7 +217,7 @@ impl<T: HttpTransport + Clone> Desk<T> {
 
     fn choose(&mut self) -> (String, Client<T>) {
         self.catch_up();
-        match self.rng.random_range(0..STRAY_OF) {
+        match self.rng.random_range(0..self.stray_of) {
             0 => ("any".to_owned(), self.any.clone()),
             1 => self.nodes[self.rng.random_range(0..self.nodes.len())].clone(),
             _ => self.nodes[self.home].clone(),

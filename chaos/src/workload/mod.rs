@@ -108,6 +108,8 @@ pub struct Plan {
     pub ttl_max: Duration,
     /// Whether reads and writes insist on a majority of the owners: then reads are never out of date.
     pub strict: bool,
+    /// Of so many operations, one leaves the choice of the node to the library, and one goes to any node; at least 3.
+    pub stray_of: u32,
     /// N, R and W of the bucket, if not the usual ones.
     pub quorums: Option<[u32; 3]>,
 }
@@ -118,8 +120,8 @@ impl Plan {
         let bucket = format!("w-{}", kind.name());
         let think = Duration::from_millis(20)..Duration::from_millis(80);
         let ttl_max = Duration::from_secs(4);
-        let (value_bytes, strict, quorums) = (64, false, None);
-        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes, ttl_max, strict, quorums }
+        let (value_bytes, strict, stray_of, quorums) = (64, false, 5, None);
+        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes, ttl_max, strict, stray_of, quorums }
     }
 
     /// W9: forty clients, each one step a second, on ten keys.
