@@ -48,6 +48,9 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
 fn is_owed(read: &Op, write: &Op, measure: &Measure) -> bool {
     let Some(ttl) = ttl_us(write) else { return write.over_before(read.begun.place) };
     let early = write.begun.at_us + ttl.saturating_sub(measure.slack_us(ttl));
+    if measure.blurred_us(write.begun.at_us, early).is_some() {
+        return false;
+    }
     write.over_before(read.begun.place) && read.ended.is_some_and(|ended| ended.at_us < early)
 }
 

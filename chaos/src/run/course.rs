@@ -10,7 +10,7 @@ use super::trouble::{Stage, Trouble, rage};
 use super::verdict::{Evidence, Verdict};
 use super::{Failure, RunArgs, equal};
 use crate::check::{self, Counts, Measure};
-use crate::history::{self, History};
+use crate::history::{self, Entry, History, What};
 use crate::replay;
 use crate::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
 use anyhow::Context;
@@ -92,7 +92,9 @@ impl<'a> Course<'a> {
         let mut chance = StdRng::seed_from_u64(self.seed);
         let [clients, troubles, links, reading] = std::array::from_fn(|_| chance.random());
         let chances = Chances { clients, troubles, links, reading };
-        let site = self.site.insert(Site::start(self.options, self.scenario.trouble, chances.links).await?);
+        let site = self
+            .site
+            .insert(Site::start(self.options, self.scenario.trouble, self.load, chances.links).await?);
         site.come_up().await?;
         let started = Instant::now();
         let history = History::new(Arc::new(move || started.elapsed()));
@@ -114,6 +116,7 @@ impl<'a> Course<'a> {
             until,
             ground: ground.clone(),
             bursts: 0,
+            spoiled: false,
             removed: BTreeSet::new(),
         };
         let live = Live::new(self.scenario.name, self.seed, self.load, history.clone(), timeline.clone());
@@ -162,7 +165,8 @@ impl<'a> Course<'a> {
         let counts = check::count(&entries, None);
         // What can't be joined is a violation already.
         let ops = history::ops(&entries).unwrap_or_default();
-        let pulse = Pulse::new(&ops, urls, &spans, loaded.0, loaded.1);
+        let strict = strict_buckets(&entries);
+        let pulse = Pulse::new(&ops, urls, &strict, &spans, loaded);
         let verdict = Verdict::new(&Evidence {
             ops: &ops,
             counts: &counts,
@@ -195,9 +199,10 @@ impl<'a> Course<'a> {
     }
 
     /// Takes everything down that the run has put up, however far it came.
-    pub(super) async fn clean_up(&mut self) {
-        if let Some(site) = self.site.take() {
-            site.take_down().await;
+    pub(super) async fn clean_up(&mut self) -> anyhow::Result<()> {
+        match self.site.take() {
+            Some(site) => site.take_down().await,
+            None => Ok(()),
         }
     }
 }
@@ -245,6 +250,15 @@ async fn load(
         }
     });
     try_join_all(runs).await.map(drop)
+}
+
+/// Buckets whose reads and writes insist on owners: where two of three are gone, a refusal is right.
+fn strict_buckets(entries: &[Entry]) -> BTreeSet<String> {
+    let settings = entries.iter().filter_map(|entry| match &entry.what {
+        What::Setting(setting) if setting.strict => Some(setting.bucket.clone()),
+        _ => None,
+    });
+    settings.collect()
 }
 
 fn living(site: &Site, removed: &BTreeSet<usize>) -> Vec<String> {

@@ -34,9 +34,11 @@ mod verdict;
 
 use crate::signals::Stop;
 use course::Course;
+use futures_util::FutureExt;
 use report::Folder;
 use scenarios::{SCENARIOS, Scenario};
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,16 +183,18 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
             let ran = tokio::select! {
                 biased;
                 asked = stop.asked() => Err(asked),
-                ran = course.run() => Ok(ran),
+                ran = AssertUnwindSafe(course.run()).catch_unwind() => Ok(ran),
             };
             // Whatever came of it, nothing of it stays.
-            course.clean_up().await;
+            let cleaned = course.clean_up().await;
             let outcome = match ran {
-                Ok(ran) => ran?,
+                Ok(Ok(ran)) => ran?,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
                 Err(asked) => {
                     return Ok(fail("interrupted; everything was taken down again", asked.exit_code()));
                 }
             };
+            cleaned?;
             broken += usize::from(!outcome.verdict.holds());
             say(&outcome.to_string());
             folder.add(&outcome)?;

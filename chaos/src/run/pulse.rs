@@ -7,7 +7,7 @@
 use super::timeline::{Span, able};
 use crate::history::{Fate, Op, OpId};
 use hdrhistogram::Histogram;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// One second of a run.
@@ -63,13 +63,14 @@ fn at(us: u64) -> Duration {
 }
 
 impl Pulse {
-    /// Of the operations that began between these two. `urls` are the nodes in their order.
+    /// Of the operations that began between these two. `urls` are the nodes in their order; what insists on owners, by these buckets,
+    /// is not expected to be answered while something is broken.
     pub(super) fn new(
         ops: &BTreeMap<OpId, Op>,
         urls: &[String],
+        strict: &BTreeSet<String>,
         spans: &[Span],
-        from: Duration,
-        until: Duration,
+        (from, until): (Duration, Duration),
     ) -> Self {
         let count = usize::try_from(until.saturating_sub(from).as_secs_f64().ceil() as u64).unwrap_or(0);
         let mut seconds = vec![Second::default(); count.max(1)];
@@ -88,7 +89,9 @@ impl Pulse {
             let answered = is_answered(&op.fate);
             let node = urls.iter().position(|url| *url == op.invoke.node);
             let here = &mut seconds[second(begun)];
-            if able(spans, node, begun, ended) {
+            let excused =
+                strict.contains(&op.invoke.bucket) && spans.iter().any(|span| span.meets(begun, ended));
+            if able(spans, node, begun, ended) && !excused {
                 here.fair += 1;
                 here.fair_answered += u64::from(answered);
                 let of = if is_early(spans, begun, ended) { &mut early } else { &mut later };
@@ -171,7 +174,7 @@ mod tests {
         let s = Duration::from_secs;
         let down =
             Span { what: String::new(), unable: [1].into(), from: s(6), until: Some(s(7)), shown: true };
-        let pulse = Pulse::new(&ops, &["a".into(), "b".into()], &[down], s(5), s(8));
+        let pulse = Pulse::new(&ops, &["a".into(), "b".into()], &BTreeSet::new(), &[down], (s(5), s(8)));
         let counts: Vec<_> =
             pulse.seconds.iter().map(|s| (s.answered, s.unanswered, s.fair, s.fair_answered)).collect();
         assert_eq!(counts, [(1, 0, 2, 2), (2, 3, 2, 1), (0, 0, 0, 0)]);

@@ -146,7 +146,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "membership", about: "nodes join and leave under load", trouble: Trouble::Membership },
     Scenario {
         name: "mixed",
-        about: "all of the above but the loss of a disk, one after the other by chance",
+        about: "what hits processes, links, syncs and calendars, one after the other by chance",
         trouble: Trouble::Mixed,
     },
 ];

@@ -21,7 +21,7 @@ use ring::coord::{Outcome, Plan, WriteQuorum};
 use ring::ids::{NodeId, ObjectId};
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::wire::bytes::{Reader, put_context, read_context};
-use ring::wire::peer::{Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
+use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
 use ring::wire::record::encode;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -90,7 +90,9 @@ impl<W: World> Node<W> {
         }
         let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
         // Who leaves would have to hand on at once what it takes for others: somebody who stays stands in.
-        if quorum.sloppy && may_coordinate && !snapshot.leaves(self.id()) {
+        let has_room = !self.crowded.load(Ordering::Relaxed) || matches!(ask.action, Action::Delete);
+        full |= !has_room;
+        if quorum.sloppy && may_coordinate && has_room && !snapshot.leaves(self.id()) {
             return self.coordinate(ask, body).await;
         }
         let stays = |node: &&NodeId| **node != self.id() && !plan.doubted.contains(*node);

@@ -136,7 +136,7 @@ async fn late_lost_and_overtaken_frames_break_no_promise() -> Result<()> {
 async fn a_hint_too_large_for_its_link_stands_in_no_other_ones_way() -> Result<()> {
     let (mut c, proxy) = behind_doors(4).await?;
     c.kill(2).await?;
-    is_down(&c, &[0, 1], &c.member(0, 2).await?["id"].as_str().context("no id")?.to_owned()).await?;
+    is_down(&c, &[0, 1], c.member(0, 2).await?["id"].as_str().context("no id")?).await?;
     let large = "x".repeat(2 << 20);
     let c = &mut c;
     for number in 0..KEYS {

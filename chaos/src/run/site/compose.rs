@@ -16,6 +16,9 @@ use tokio::process::Command;
 /// The services with ports of their own, in their order.
 const SERVICES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 const FIRST_PORT: usize = 8098;
+/// How often it is taken down until nothing is left, and after what pause again.
+const DOWN_TRIES_MAX: u32 = 5;
+const DOWN_AGAIN: Duration = Duration::from_secs(2);
 
 /// Containers that are ours.
 #[derive(Debug)]
@@ -155,14 +158,24 @@ impl Compose {
         self.compose(&["logs", "--no-color"], COMPOSE_STEP_MAX).await
     }
 
-    /// Takes containers, networks and volumes away.
-    pub(super) async fn down(&self) {
-        if let Err(error) =
-            self.compose(&["down", "-v", "--remove-orphans", "-t", "2"], COMPOSE_READY_MAX).await
-        {
-            // Nothing more can be done than to say what is left.
-            crate::run::fail(&format!("{} was not taken down: {error:#}", self.project), 1);
+    /// Takes containers, networks and volumes away, and looks that none is left: the engine may still be making what was asked for
+    /// before.
+    pub(super) async fn down(&self) -> Result<()> {
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        let mut left = String::new();
+        for _ in 0..DOWN_TRIES_MAX {
+            let down = self.compose(&["down", "-v", "--remove-orphans", "-t", "2"], COMPOSE_READY_MAX).await;
+            left = down.err().map(|error| error.to_string()).unwrap_or_default();
+            for kind in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
+                let words = ["docker", kind[0], kind[1], "-q", "--filter", &label];
+                left.push_str(run(&words, COMPOSE_STEP_MAX).await?.trim());
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(DOWN_AGAIN).await;
         }
+        bail!("not everything of {} was taken down: {left}", self.project)
     }
 
     async fn compose(&self, words: &[&str], at_most: Duration) -> Result<String> {

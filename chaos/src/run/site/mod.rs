@@ -11,9 +11,12 @@ use crate::target::process::{LocalCluster, Options, name};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A disk that can be filled in a moment, and that holds what a run writes.
-const SMALL_DISK: u64 = 256 << 20;
+const SMALL_DISK: u64 = 192 << 20;
+/// What the clients of a run write to one node, with room for tables that are merged.
+const WRITTEN_A_SECOND: u64 = 2 << 20;
 
 /// A cluster that is there to be broken.
 #[derive(Debug)]
@@ -24,7 +27,12 @@ pub(super) enum Site {
 
 impl Site {
     /// A whole cluster, all well, or the beginning of one: see [`Site::come_up`].
-    pub(super) async fn start(options: &RunArgs, trouble: Trouble, seed: u64) -> Result<Site, Failure> {
+    pub(super) async fn start(
+        options: &RunArgs,
+        trouble: Trouble,
+        load: Duration,
+        seed: u64,
+    ) -> Result<Site, Failure> {
         match options.target {
             Target::Compose => Ok(Site::Compose(Compose::new(&options.compose_file).await?)),
             Target::Local => {
@@ -36,8 +44,9 @@ impl Site {
                     base_port: None,
                     extra_args: Vec::new(),
                     proxy: Some(seed),
-                    shim: true,
-                    small_disk: (trouble == Trouble::DiskFull).then_some(SMALL_DISK),
+                    shim: trouble.needs_shim(),
+                    small_disk: (trouble == Trouble::DiskFull)
+                        .then(|| SMALL_DISK + load.as_secs() * WRITTEN_A_SECOND),
                 };
                 Ok(Site::Local(Box::new(LocalCluster::start(options).await?)))
             }
@@ -92,7 +101,13 @@ impl Site {
     /// SIGKILL, to all of them before the first is waited for.
     pub(super) async fn kill(&mut self, nodes: &[usize]) -> Result<()> {
         match self {
-            Site::Local(cluster) => cluster.kill_these(nodes).await,
+            Site::Local(cluster) => {
+                // Who has ended by itself is not to go as one that was killed.
+                if let Some((i, how)) = cluster.ended_now() {
+                    bail!("{} ended by itself ({how})\n{}", name(i), cluster.log_tail(i));
+                }
+                cluster.kill_these(nodes).await
+            }
             Site::Compose(compose) => compose.each("kill", nodes).await,
         }
     }
@@ -172,9 +187,12 @@ impl Site {
     }
 
     /// Takes everything away: processes, containers, networks, volumes, files.
-    pub(super) async fn take_down(self) {
+    pub(super) async fn take_down(self) -> Result<()> {
         match self {
-            Site::Local(cluster) => drop(cluster),
+            Site::Local(cluster) => {
+                drop(cluster);
+                Ok(())
+            }
             Site::Compose(compose) => compose.down().await,
         }
     }

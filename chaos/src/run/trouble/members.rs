@@ -1,6 +1,7 @@
 //! Nodes that are lost for good, come new, or go.
 
 use super::{Stage, names};
+use crate::limits::NODES_MAX;
 use crate::run::equal;
 use crate::target::process::name;
 use anyhow::{Context, Result, bail, ensure};
@@ -121,6 +122,10 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
 
 /// A node comes, and another goes.
 pub(super) async fn come_and_go(stage: &mut Stage<'_>) -> Result<()> {
+    if stage.site.len() >= usize::from(NODES_MAX) {
+        stage.hold(stage.left()).await;
+        return Ok(());
+    }
     let operator = operator(stage)?;
     let new = stage.site.local()?.add("").await?;
     let open = stage.begin(format!("{} joins", name(new)), &[new]);

@@ -98,8 +98,9 @@ impl Trouble {
     /// What it needs of this machine or of the caller that is not there.
     pub(super) fn lacks(self, options: &RunArgs) -> Option<&'static str> {
         match self {
-            Trouble::DiskFull if !nix::unistd::geteuid().is_root() => {
-                Some("needs root, to mount a small file system")
+            Trouble::DiskFull if !can_mount() => Some("needs to mount a small file system, as root may"),
+            other if other.needs_shim() && !has_compiler() => {
+                Some("needs a C compiler: its shim is built by `cc`")
             }
             Trouble::Upgrade if options.previous.is_none() => {
                 Some("needs a binary to come from: --previous BINARY")
@@ -109,6 +110,12 @@ impl Trouble {
             }
             _ => None,
         }
+    }
+
+    /// Whether something has to stand between nodes and their disks and calendars.
+    pub(super) fn needs_shim(self) -> bool {
+        use Trouble::{Clocks, Mixed, PowerCut, SlowDisk, SyncFails};
+        matches!(self, PowerCut | SlowDisk | SyncFails | Clocks | Mixed)
     }
 
     /// Whether nodes can't hear each other meanwhile: then siblings may be more than clients.
@@ -128,6 +135,8 @@ pub(super) struct Stage<'a> {
     pub(super) ground: Ground<ReqwestTransport>,
     /// How often there was more load than usual.
     pub(super) bursts: u32,
+    /// Whether the bits of some disk have flipped.
+    pub(super) spoiled: bool,
     /// Nodes that are no members any more.
     pub(super) removed: BTreeSet<usize>,
 }
@@ -227,6 +236,18 @@ impl Stage<'_> {
     fn end(&self, open: Open) {
         self.timeline.end(open);
     }
+}
+
+/// Tries it: there are roots who may not.
+fn can_mount() -> bool {
+    let Ok(dir) = tempfile::tempdir() else { return false };
+    let (kind, flags) = (Some("tmpfs"), nix::mount::MsFlags::empty());
+    let mounted = nix::mount::mount(kind, dir.path(), kind, flags, Some("size=4096")).is_ok();
+    mounted && nix::mount::umount2(dir.path(), nix::mount::MntFlags::MNT_DETACH).is_ok()
+}
+
+fn has_compiler() -> bool {
+    std::process::Command::new("cc").arg("--version").output().is_ok_and(|ran| ran.status.success())
 }
 
 /// `n2 and n4`.

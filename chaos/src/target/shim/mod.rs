@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 const SOURCE: &str = include_str!("shim.c");
 /// As in the source.
@@ -112,29 +112,31 @@ impl Shim {
     /// Takes from these files what was never synced, as a power cut does; the process must have ended. How many bytes went.
     pub(super) fn cut_power(&self, data: &Path) -> Result<u64> {
         let notes = fs::read_to_string(&self.notes).context("no sync was noted: is the shim loaded?")?;
-        let mut safe: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut safe: BTreeMap<(u64, u128), u64> = BTreeMap::new();
         for line in notes.lines() {
-            let note = line
-                .split_once(' ')
-                .and_then(|(inode, size)| Some((inode.parse().ok()?, size.parse().ok()?)));
             // The last line may be torn: it was being written when the process was killed.
-            if let Some((inode, size)) = note {
-                // Two syncs at once may be noted in the other order.
-                let known: &mut u64 = safe.entry(inode).or_default();
-                *known = (*known).max(size);
-            }
+            let words: Vec<&str> = line.split(' ').collect();
+            let [inode, born, size] = words[..] else { continue };
+            let (Ok(inode), Ok(born), Ok(size)) = (inode.parse(), born.parse(), size.parse::<u64>()) else {
+                continue;
+            };
+            // Two syncs at once may be noted in the other order.
+            let known = safe.entry((inode, born)).or_default();
+            *known = (*known).max(size);
         }
         let (mut gone, mut left) = (0, String::new());
         for path in files(data)? {
             let file = File::options().write(true).open(&path);
             let file = file.with_context(|| format!("cannot open {}", path.display()))?;
             let is = file.metadata()?;
-            let was = safe.get(&is.ino()).copied().unwrap_or(0);
+            let born = is.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+            let born = born.map_or(0, |born| born.as_nanos());
+            let was = safe.get(&(is.ino(), born)).copied().unwrap_or(0);
             if is.len() > was {
                 gone += is.len() - was;
                 file.set_len(was)?;
             }
-            let _ = writeln!(left, "{} {}", is.ino(), is.len().min(was));
+            let _ = writeln!(left, "{} {born} {}", is.ino(), is.len().min(was));
         }
         // What is left is all that counts as safe from now on.
         fs::write(&self.notes, left)?;

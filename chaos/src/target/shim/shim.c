@@ -49,17 +49,19 @@ __attribute__((constructor)) static void load(void) {
 
 static uint64_t word(int at) { return __atomic_load_n(&page[at], __ATOMIC_RELAXED); }
 
-/* How much of a file is safe now: whoever cuts the power later takes the rest away. Renaming keeps the inode. */
-static void note(const struct stat *file) {
+/* How much of a file is safe now: whoever cuts the power later takes the rest away. Renaming keeps the inode,
+ * and whoever gets the inode of a file that is gone was born later. */
+static void note(const struct statx *file) {
     if (notes < 0) return;
-    char line[64];
-    int length = snprintf(line, sizeof line, "%llu %lld\n", (unsigned long long)file->st_ino, (long long)file->st_size);
+    char line[128];
+    long long born = file->stx_mask & STATX_BTIME ? file->stx_btime.tv_sec * 1000000000LL + file->stx_btime.tv_nsec : 0;
+    int length = snprintf(line, sizeof line, "%llu %lld %llu\n", (unsigned long long)file->stx_ino, born, (unsigned long long)file->stx_size);
     if (length > 0 && write(notes, line, (size_t)length) == length) __atomic_add_fetch(&page[NOTED], 1, __ATOMIC_RELAXED);
 }
 
 static int order(int fd, int (*real)(int)) {
-    struct stat file;
-    if (!page || fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) return real(fd);
+    struct statx file;
+    if (!page || statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &file) != 0 || !S_ISREG(file.stx_mode)) return real(fd);
     __atomic_add_fetch(&page[SYNCS], 1, __ATOMIC_RELAXED);
     uint64_t delay = word(SYNC_DELAY_US);
     if (delay) {
