@@ -356,7 +356,7 @@ pub const SCRUB_PAGE_BYTES: usize = 1 << 20;
 pub const SCRUB_REST: Duration = Duration::from_secs(30);
 
 /// How long a request may be under way. Whatever is older when it arrives is dropped: what it brings may have been deleted,
-/// and the deletion forgotten, since it was sent. Twice what the slowest repair waits for its answer.
+/// and the deletion forgotten, since it was sent. As long as the slowest repair waits for its answer.
 pub const MESSAGE_LIFE_MAX: Duration = Duration::from_secs(10);
 
 /// A request whose deadline has passed and that was under way for so long ends its connection. Half of the shortest deadline

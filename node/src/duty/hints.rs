@@ -23,13 +23,14 @@ use crate::cluster::Snapshot;
 use crate::lane::{HintRow, Job};
 use crate::limits::{
     HINT_BACKOFF_MAX, HINT_BACKOFF_MIN, HINT_SCAN_BYTES, HINT_SCAN_ROWS, HINT_TARGETS_AT_ONCE, HINTS_EVERY,
+    PULL_MERGES,
 };
 use crate::node::Node;
 use crate::node::hints::{Delivery, State};
 use crate::store::{Family, Row, Store, keys};
 use crate::world::World;
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use rand::RngExt;
 use ring::ids::{NodeId, ObjectId};
 use ring::members::Status;
@@ -124,7 +125,9 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
 fn way<W: World>(node: &Node<W>, target: NodeId) -> Way {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let gone = snapshot.view.members.get(&target).is_none_or(|member| member.status == Status::Removed);
-    let fails = node.lock_deliveries().get(&target).is_some_and(|delivery| delivery.failures >= FAILURES_MAX);
+    // Every other pass asks it again: it may be well by now, and the others not.
+    let failures = node.lock_deliveries().get(&target).map_or(0, |delivery| delivery.failures);
+    let fails = failures >= FAILURES_MAX && failures % 2 == 1;
     match (gone, doubted.contains(&target), snapshot.leaves(node.id())) {
         (true, ..) => Way::ToOwners,
         (false, false, true) if fails => Way::ToAnother,
@@ -142,7 +145,7 @@ async fn pass<W: World>(
     from: Option<Vec<u8>>,
 ) -> (Result<bool, Undelivered>, bool) {
     let mut pass = Pass::default();
-    for (start, end) in ranges(keys::hints_for(target), from) {
+    for (start, end) in ranges(keys::hints_for(target), from.clone()) {
         if let Err(error) = pages(node, target, start, end, &mut pass).await {
             return (Err(error), pass.damaged > 0);
         }
@@ -151,8 +154,9 @@ async fn pass<W: World>(
     let outcome = match (pass.stopped.take(), pass.in_words()) {
         (Some(stopped), _) => Err(stopped),
         (None, Some(why)) => {
-            let missed = pass.taking.missed.as_ref();
-            Err(Undelivered { why, from: missed.map(|id| keys::after(&node.hint_key(target, id))) })
+            // The link may still be busy with what was missed before.
+            let missed = pass.taking.missed.as_ref().map(|id| keys::after(&node.hint_key(target, id)));
+            Err(Undelivered { why, from: missed.or(from) })
         }
         (None, None) => Ok(pass.waits),
     };
@@ -236,12 +240,13 @@ impl Sorted {
 /// Hints that have grown too old are given up, if no acknowledgement relies on them.
 async fn give_up_old<W: World>(node: &Node<W>, target: NodeId, waiting: Vec<(ObjectId, HintRow)>) {
     let oldest = node.wall().0.saturating_sub(node.hint_age.as_millis() as u64);
-    for (id, row) in waiting {
-        if !row.counted && row.since.0 < oldest {
-            let given_up = node.lane.run(|reply| Job::GiveUpHint { id, owner: target, reply }).await;
-            if let Err(refusal) = given_up {
-                return tracing::warn!(%refusal, "an old hint could not be given up");
-            }
+    let old = waiting.into_iter().filter(|(_, row)| !row.counted && row.since.0 < oldest);
+    let jobs = old.map(|(id, _)| node.lane.run(move |reply| Job::GiveUpHint { id, owner: target, reply }));
+    // Many share a sync.
+    let mut given_up = stream::iter(jobs.collect::<Vec<_>>()).buffer_unordered(PULL_MERGES);
+    while let Some(given_up) = given_up.next().await {
+        if let Err(refusal) = given_up {
+            return tracing::warn!(%refusal, "an old hint could not be given up");
         }
     }
 }
