@@ -266,7 +266,7 @@ fn living(site: &Site, removed: &BTreeSet<usize>) -> Vec<String> {
 }
 
 impl Outcome {
-    /// Where newcomers of the run are found, too: what the clients knew.
+    /// Its name among others, in files and links.
     pub(super) fn name(&self) -> String {
         format!("{}-{}", self.scenario, self.seed)
     }
