@@ -292,7 +292,8 @@ impl Cluster {
         }
     }
 
-    async fn is_ready(&self) -> Result<()> {
+    /// Every node that runs is ready, and up in the eyes of all others.
+    pub async fn is_ready(&self) -> Result<()> {
         let running: Vec<usize> = self.running().collect();
         for &viewer in &running {
             let url = self.url(viewer);

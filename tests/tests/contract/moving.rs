@@ -225,17 +225,34 @@ async fn entry_40_what_is_deleted_during_a_join_stays_deleted() -> Result<()> {
     let (fifth, new) = newcomer(&mut cluster).await?;
     let c = &cluster;
     let all = [0, 1, 2, 3, fifth];
-    let deleting = each(0..KEYS / 2, |number| async move {
-        let url = url(c, number % 4, number);
-        let context = http::get(&url).send().await?.expect(200)?.context()?;
-        http::delete(&url).context(&context).send().await?.expect(204).map(drop)
-    });
-    let joining = async {
-        c.change(1, &json!([{ "join": new }])).await?;
-        c.await_settled(&all, &[(new.as_str(), "up")]).await
+    let gone = &AtomicUsize::new(0);
+    // One after the other, so that there are some left to delete while the change is under way.
+    let deleting = async {
+        for number in 0..KEYS / 2 {
+            let url = url(c, number % 4, number);
+            let context = http::get(&url).send().await?.expect(200)?.context()?;
+            http::delete(&url).context(&context).send().await?.expect(204)?;
+            gone.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
     };
-    let (deleted, joined) = tokio::join!(deleting, joining);
-    deleted.and(joined)?;
+    let joining = async {
+        let so_far = || gone.load(Ordering::Relaxed);
+        while so_far() < KEYS / 20 {
+            tokio::task::yield_now().await;
+        }
+        c.change(1, &json!([{ "join": new }])).await?;
+        let committed = so_far();
+        c.await_settled(&all, &[(new.as_str(), "up")]).await?;
+        Ok((committed, so_far()))
+    };
+    let (deleted, joined): (Result<()>, Result<_>) = tokio::join!(deleting, joining);
+    deleted?;
+    let (committed, settled) = joined?;
+    ensure!(
+        committed < KEYS / 2 && committed < settled,
+        "nothing was deleted meanwhile: {committed}, {settled}"
+    );
     let mut checks = Checks::new();
     checks.run("all owners hold the same of every key", converge(c, fifth, KEYS)).await;
     checks

@@ -6,6 +6,7 @@
 use crate::support::{each, eventually, expect_values, put_blind, put_with};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
@@ -206,13 +207,26 @@ async fn entry_38_40_deletes_during_a_join_leave_nothing_anywhere() -> Result<()
         put_blind(&url(&cluster, number % 3, key), "value").await?;
     }
     let newcomer = cluster.adopt(cluster.dir().join("newcomer"))?;
-    for (number, key) in keys.iter().enumerate() {
-        if number == 100 {
-            cluster.spawn(newcomer)?;
-        }
+    for (number, key) in keys[..100].iter().enumerate() {
         delete(&cluster, number % 3, key).await?;
     }
-    cluster.await_ready().await?;
+    cluster.spawn(newcomer)?;
+    let deleted = &AtomicUsize::new(100);
+    let deleting = async {
+        for (number, key) in keys.iter().enumerate().skip(100) {
+            delete(&cluster, number % 3, key).await?;
+            deleted.fetch_add(1, Ordering::Relaxed);
+        }
+        anyhow::Ok(())
+    };
+    let joining = async {
+        eventually(REAP_TIME_MAX, || cluster.is_ready()).await?;
+        anyhow::Ok(deleted.load(Ordering::Relaxed))
+    };
+    let (done, joined) = tokio::join!(deleting, joining);
+    done?;
+    let joined = joined?;
+    ensure!((101..keys.len()).contains(&joined), "of all deletes {joined} came before it had joined");
     all_gone(&cluster, &keys).await?;
     let everybody = [0, 1, 2, newcomer];
     eventually(REAP_TIME_MAX, || async {

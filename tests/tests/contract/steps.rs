@@ -77,8 +77,13 @@ pub(crate) fn up(ids: &[String]) -> Vec<(&str, &str)> {
 
 /// A node that is let in and waits for an operator, once everybody knows it; and its id.
 pub(crate) async fn newcomer(c: &mut Cluster) -> Result<(usize, String)> {
+    newcomer_of_weight(c, 1).await
+}
+
+/// One that is to have so many times what a node of weight 1 has.
+pub(crate) async fn newcomer_of_weight(c: &mut Cluster, weight: u32) -> Result<(usize, String)> {
     let running: Vec<usize> = c.running().collect();
-    let index = c.add(&["--join", "manual"])?;
+    let index = c.add(&["--join", "manual", "--weight", &weight.to_string()])?;
     let id = eventually(SPREAD_TIME_MAX, || c.id(index)).await?;
     for viewer in running {
         eventually(SPREAD_TIME_MAX, || async {
@@ -110,6 +115,10 @@ pub(crate) async fn nothing_is_left_over(c: &Cluster, nodes: &[usize]) -> Result
             let hints: Value =
                 http::get(format!("{}/v1/hints", c.url(node))).send().await?.expect(200)?.json()?;
             ensure!(hints["waiting"] == 0, "node {node} keeps {hints}");
+            // Surplus is counted by the trees.
+            let aae: Value =
+                http::get(format!("{}/v1/aae", c.url(node))).send().await?.expect(200)?.json()?;
+            ensure!(aae["building"] == 0, "node {node} builds trees: {aae}");
             let surplus = &c.transfers(node).await?["surplus"];
             let kept = surplus.as_array().context("no surplus")?.iter().find(|one| one["partitions"] != 0);
             ensure!(kept.is_none(), "{surplus}");
