@@ -14,6 +14,8 @@
     allow(clippy::disallowed_methods, reason = "tests stand outside the world that the node lives in")
 )]
 
+#[cfg(test)]
+mod bench;
 pub mod boot;
 pub mod cluster;
 pub mod config;

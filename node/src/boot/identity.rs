@@ -158,12 +158,12 @@ pub(super) fn error(config: &Config, why: impl Into<String>) -> BootError {
 }
 
 /// A node that knows its cluster.
-pub(super) struct Entered {
-    pub(super) node: NodeId,
-    pub(super) description: Description,
-    pub(super) cluster: ClusterId,
-    pub(super) cluster_key: [u8; 32],
-    pub(super) view: View,
+pub(crate) struct Entered {
+    pub(crate) node: NodeId,
+    pub(crate) description: Description,
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_key: [u8; 32],
+    pub(crate) view: View,
 }
 
 /// Makes a cluster of one.

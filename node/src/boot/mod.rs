@@ -22,7 +22,8 @@ use crate::store::{Batch, Family, OpenError, Store, StoreError, keys};
 use crate::world::{Listener, World};
 use bytes::Bytes;
 use front::Front;
-use identity::{Door, Entered, Identity};
+pub(crate) use identity::Entered;
+use identity::{Door, Identity};
 use rand::RngExt;
 use ring::bucket::BucketSettings;
 use ring::causal::Epochs;
@@ -205,7 +206,7 @@ fn describe(config: &Config, bound: &Bound, identity: &Identity, boot_id: u64) -
 }
 
 /// Takes this start's lease of epochs, starts the lane, puts the node together.
-fn start<W: World>(
+pub(crate) fn start<W: World>(
     world: &W,
     store: &W::Store,
     entered: Entered,

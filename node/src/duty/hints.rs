@@ -93,7 +93,7 @@ fn due<W: World>(node: &Node<W>, under_way: &BTreeSet<NodeId>) -> Vec<NodeId> {
 
 /// Goes once through everything that is kept for one node.
 async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
-    let (healed, tables) = (node.suspects.healed(), node.table_tag().digest);
+    let (healed, tables, doubted) = (node.suspects.healed(), node.table_tag().digest, node.cluster.doubted());
     let from = node.lock_deliveries().get(&target).and_then(|delivery| delivery.from.clone());
     let (outcome, met_damage) = pass(node, target, from).await;
     let mut deliveries = node.lock_deliveries();
@@ -115,6 +115,12 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
                 node.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner).random_range(0.5..1.0);
             let not_before = node.now() + pause.mul_f64(chance);
             let Undelivered { why, from } = error;
+            // Somebody was away when he was to have his part, and is back.
+            if doubted.difference(&node.cluster.doubted()).next().is_some() {
+                let fresh = again(State::BackingOff, HINTS_EVERY);
+                deliveries.insert(target, Delivery { error: Some(why), from, ..fresh });
+                return target;
+            }
             Delivery { state: State::BackingOff, failures: before + 1, not_before, error: Some(why), from }
         }
     };
@@ -252,14 +258,5 @@ async fn give_up_old<W: World>(node: &Node<W>, target: NodeId, waiting: Vec<(Obj
 }
 
 #[cfg(test)]
-mod tests {
-    use super::ranges;
-
-    #[test]
-    fn a_pass_goes_through_everything_once_wherever_it_begins() {
-        let key = |byte: u8| vec![byte];
-        let all = (key(1), Some(key(9)));
-        assert_eq!(ranges(all.clone(), None), std::slice::from_ref(&all));
-        assert_eq!(ranges(all, Some(key(4))), [(key(4), Some(key(9))), (key(1), Some(key(4)))]);
-    }
-}
+#[path = "hints_tests.rs"]
+mod tests;

@@ -59,7 +59,9 @@ async fn round<W: World>(node: &Node<W>, begin: &mut Begin) {
         return;
     }
     let name = snapshot.regime.name().digest;
-    for partition in node.surplus(&snapshot) {
+    let surplus = node.surplus(&snapshot);
+    begin.retain(|partition, _| surplus.contains(partition));
+    for partition in surplus {
         let (from, tries) = begin.remove(&partition).unzip();
         if let Err(Undone { why, last, halted }) = hand_on(node, partition, name, from.clone()).await {
             match (last, from, tries) {
@@ -308,3 +310,7 @@ impl<W: World> Node<W> {
         Ok(Message::of(Answer::Lacking(lacking)))
     }
 }
+
+#[cfg(test)]
+#[path = "surplus_tests.rs"]
+mod tests;

@@ -1,0 +1,289 @@
+//! One node under test on a paused clock, and peers that answer as they are told: for what a node does when others don't answer.
+//!
+//! The node is put together by the very code of production, with the in-memory store, and without its duties: a test calls those
+//! that it is about. A peer is real from its port on; behind that stands a list of what it holds and a link that is as narrow as
+//! the test wants it. Nothing sleeps for real, so ten seconds without an answer cost nothing.
+
+use crate::boot;
+use crate::config::{Config, NodeArgs};
+use crate::lane::Job;
+use crate::node::Node;
+use crate::peer::frame::{Header, Kind};
+use crate::peer::{Handler, Local, PeerIdentity, Pool, Secret, serve};
+use crate::store::mem::{MemDisk, MemStore};
+use crate::store::{Family, OpenError, keys};
+use crate::world::{Listener, World};
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use ring::bucket::{BlindWrites, BucketSettings};
+use ring::ids::{ClusterId, NodeId, ObjectId, Zone};
+use ring::members::{Description, Status, View};
+use ring::place::{partition, position};
+use ring::record::write::{CONTEXT_RUNS_MAX, Write};
+use ring::time::{Time, Wall};
+use ring::tree::Leaf;
+use ring::wire::peer::{Action, Answer, Ask, Message};
+use ring::wire::record::{Digest, digest};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// The node under test.
+pub(crate) const ME: NodeId = NodeId(1);
+const CLUSTER: ClusterId = ClusterId(9);
+/// What fits between two ends before the writer waits.
+const PIPE_BYTES: usize = 1 << 20;
+/// Connections that wait to be accepted.
+const BACKLOG: usize = 16;
+
+type Ports = Arc<Mutex<BTreeMap<String, mpsc::Sender<DuplexStream>>>>;
+
+/// A network of pipes, and a disk in memory.
+#[derive(Clone)]
+pub(crate) struct Pipes {
+    ports: Ports,
+    disk: MemDisk,
+    started: Instant,
+}
+
+pub(crate) struct Port(mpsc::Receiver<DuplexStream>, SocketAddr);
+
+impl World for Pipes {
+    type Stream = DuplexStream;
+    type Listener = Port;
+    type Store = MemStore;
+
+    fn now(&self) -> Time {
+        Time::default() + self.started.elapsed()
+    }
+
+    fn wall(&self) -> Wall {
+        Wall(1_000_000).plus(self.started.elapsed())
+    }
+
+    fn rng(&self, purpose: &str) -> StdRng {
+        StdRng::seed_from_u64(purpose.len() as u64)
+    }
+
+    async fn bind(&self, addr: SocketAddr) -> io::Result<Port> {
+        let (door, waiting) = mpsc::channel(BACKLOG);
+        self.ports.lock().unwrap().insert(addr.to_string(), door);
+        Ok(Port(waiting, addr))
+    }
+
+    async fn dial(&self, addr: &str) -> io::Result<DuplexStream> {
+        let door = self.ports.lock().unwrap().get(addr).cloned();
+        let (here, there) = tokio::io::duplex(PIPE_BYTES);
+        let door = door.ok_or(io::ErrorKind::ConnectionRefused)?;
+        door.send(there).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(here)
+    }
+
+    fn open_store(&self, _: &Path) -> Result<MemStore, OpenError> {
+        self.disk.open()
+    }
+
+    fn threads(&self) -> bool {
+        false
+    }
+}
+
+impl Listener for Port {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
+        Ok((self.0.recv().await.ok_or(io::ErrorKind::NotConnected)?, self.1))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.1)
+    }
+}
+
+/// What a peer holds, and how it is to be reached.
+#[derive(Default)]
+struct Held {
+    records: BTreeMap<ObjectId, Digest>,
+    /// Hints that it was asked to keep.
+    hints: Vec<(ObjectId, NodeId)>,
+    /// Bytes that its link carries in a second; 0: any number.
+    bytes_per_second: u64,
+    /// When the link has carried everything that was sent so far.
+    free_at: Option<Instant>,
+    refuses: bool,
+}
+
+/// A peer that answers as it is told. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    held: Arc<Mutex<Held>>,
+}
+
+impl Peer {
+    pub(crate) fn new(id: u128) -> Peer {
+        Peer { id: NodeId(id), held: Arc::default() }
+    }
+
+    /// From now on its link carries so many bytes in a second, one message after the other, and what is sent meanwhile waits.
+    pub(crate) fn narrow(&self, bytes_per_second: u64) {
+        let mut held = self.held.lock().unwrap();
+        (held.bytes_per_second, held.free_at) = (bytes_per_second, None);
+    }
+
+    /// Whether it refuses what it is asked to keep.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.held.lock().unwrap().refuses = refuses;
+    }
+
+    pub(crate) fn hold(&self, id: &ObjectId, record: &[u8]) {
+        self.held.lock().unwrap().records.insert(id.clone(), digest(record));
+    }
+
+    pub(crate) fn holds(&self, id: &ObjectId) -> bool {
+        self.held.lock().unwrap().records.contains_key(id)
+    }
+
+    pub(crate) fn hints(&self) -> usize {
+        self.held.lock().unwrap().hints.len()
+    }
+
+    fn answer(&self, ask: Message<Ask>) -> Option<Answer> {
+        let mut held = self.held.lock().unwrap();
+        let refused = || Some(Answer::Refused(ring::wire::peer::Refusal::Overloaded));
+        match ask.head {
+            Ask::Lacks => {
+                let leaves: Vec<Leaf> = postcard::from_bytes(&ask.body).unwrap();
+                let lacks = |(id, theirs): &Leaf| held.records.get(id) != Some(theirs);
+                let lacking = (0..).zip(&leaves).filter(|(_, leaf)| lacks(leaf)).map(|(at, _)| at);
+                Some(Answer::Lacking(lacking.collect()))
+            }
+            Ask::StoreMany | Ask::Store { .. } if held.refuses => refused(),
+            Ask::StoreMany => {
+                let rows: Vec<(ObjectId, Vec<u8>)> = postcard::from_bytes(&ask.body).unwrap();
+                held.records.extend(rows.into_iter().map(|(id, record)| (id, digest(&record))));
+                Some(Answer::StoredMany { failed: Vec::new(), credit: 1 << 20, pause_ms: 0 })
+            }
+            Ask::Store { id, hint_for: Some(target), .. } => {
+                held.hints.push((id, target));
+                Some(Answer::Stored { durable: true })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Handler for Peer {
+    async fn handle(&self, _: &PeerIdentity, header: Header, body: Bytes) -> Option<Bytes> {
+        let arrives = {
+            let mut held = self.held.lock().unwrap();
+            let takes = match held.bytes_per_second {
+                0 => Duration::ZERO,
+                rate => Duration::from_secs_f64(body.len() as f64 / rate as f64),
+            };
+            let arrives = held.free_at.unwrap_or_else(Instant::now).max(Instant::now()) + takes;
+            held.free_at = Some(arrives);
+            arrives
+        };
+        // What comes too late is dropped by whoever it comes to.
+        if arrives > Instant::now() + Duration::from_millis(u64::from(header.deadline_ms)) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep_until(arrives).await;
+        let ask = Message::<Ask>::decode(&body).unwrap();
+        let answer = (header.kind == Kind::Request).then(|| self.answer(ask)).flatten()?;
+        Some(Message::of(answer).encode())
+    }
+}
+
+/// A node under test, and those it speaks to.
+pub(crate) struct Bench {
+    pub(crate) node: Node<Pipes>,
+    _stop: watch::Sender<bool>,
+}
+
+fn said(id: NodeId) -> Description {
+    let peer = SocketAddr::from(([10, 0, 0, id.0 as u8], 1)).to_string();
+    Description { http: peer.clone(), peer, zone: Zone::default(), weight: 1, starts: 1, boot_id: 1 }
+}
+
+impl Bench {
+    /// The peers and the node are members. The first layout has those who are named as its owners.
+    pub(crate) async fn start(partitions: u16, owners: &[NodeId], peers: &[&Peer]) -> Bench {
+        let world = Pipes { ports: Ports::default(), disk: MemDisk::new(), started: Instant::now() };
+        let (stop, stopping) = watch::channel(false);
+        let mut view = View::new(CLUSTER, partitions);
+        for id in owners {
+            view.admit(*id, said(*id)).unwrap();
+            view.set_status(*id, Status::Up).unwrap();
+        }
+        view.found();
+        for id in peers.iter().map(|peer| peer.id).chain([ME]) {
+            view.admit(id, said(id)).unwrap();
+        }
+        let local = |id: NodeId| Local::new(id, 1, said(id).peer, Secret::new("s"), Some(CLUSTER));
+        let pool = Pool::new(world.clone(), local(ME));
+        for peer in peers {
+            let address = said(peer.id).peer;
+            let port = world.bind(address.parse().unwrap()).await.unwrap();
+            let handler = (*peer).clone();
+            tokio::spawn(serve(world.clone(), port, local(peer.id), handler, stopping.clone()));
+            pool.set_peer(peer.id, address);
+        }
+        let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
+        let entered =
+            boot::Entered { node: ME, description: said(ME), cluster: CLUSTER, cluster_key: [7; 32], view };
+        let (store, failed) = (world.disk.open().unwrap(), watch::channel(None).0);
+        let defaults = BucketSettings::default();
+        let (node, _) = boot::start(&world, &store, entered, &config, defaults, &pool, failed).unwrap();
+        node.past.asked(true);
+        Bench { node, _stop: stop }
+    }
+
+    /// The node writes a value of so many bytes.
+    pub(crate) async fn put(&self, id: &ObjectId, bytes: usize, hint_for: Option<NodeId>) -> Bytes {
+        let write = Write {
+            action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
+            body: Bytes::from(vec![b'x'; bytes]),
+            seen: None,
+            ttl_default: None,
+            blind: BlindWrites::Siblings,
+            siblings_max: 100,
+            context_runs_max: CONTEXT_RUNS_MAX,
+        };
+        let (write, now, id) = (Box::new(write), self.node.wall(), id.clone());
+        let job = |reply| Job::Coordinate { id: id.clone(), write, now, hint_for, sync: true, reply };
+        self.node.lane.run(job).await.unwrap();
+        self.node.local(&id).unwrap().unwrap()
+    }
+
+    /// The keys that the node holds.
+    pub(crate) fn kept(&self) -> Vec<ObjectId> {
+        let rows = self.node.world.disk.rows(Family::Records);
+        rows.iter().map(|(key, _)| keys::decode_record_key(key).unwrap().1).collect()
+    }
+
+    /// For how many keys it holds a hint for this one.
+    pub(crate) fn hints_for(&self, target: NodeId) -> usize {
+        let rows = self.node.world.disk.rows(Family::Hints);
+        rows.iter().filter(|(key, _)| keys::decode_hint_key(key).unwrap().0 == target).count()
+    }
+
+    pub(crate) fn owners(&self, id: &ObjectId) -> Vec<NodeId> {
+        let snapshot = self.node.cluster.snapshot();
+        let partition = partition(position(id), snapshot.view.partitions);
+        snapshot.table.owners(partition, 3).to_vec()
+    }
+}
+
+/// So many keys, in the order in which the disk has them if there is one partition.
+pub(crate) fn ids(count: usize) -> Vec<ObjectId> {
+    (0..count).map(|at| ObjectId::new("b", format!("k{at:05}")).unwrap()).collect()
+}

@@ -1,0 +1,132 @@
+//! Deliveries over links that carry small records and not large ones, and to nodes that don't answer or refuse.
+
+use super::*;
+use crate::bench::{Bench, ME, Peer, ids};
+
+/// 1 Mbit/s.
+const NARROW: u64 = 125_000;
+/// What takes 33 s over such a link, more than three times what anything waits for.
+const LARGE: usize = 4 << 20;
+const PASSES_MAX: usize = 40;
+
+#[test]
+fn a_pass_goes_through_everything_once_wherever_it_begins() {
+    let key = |byte: u8| vec![byte];
+    let all = (key(1), Some(key(9)));
+    assert_eq!(ranges(all.clone(), None), std::slice::from_ref(&all));
+    assert_eq!(ranges(all, Some(key(4))), [(key(4), Some(key(9))), (key(1), Some(key(4)))]);
+}
+
+/// Passes until so many hints are left.
+async fn until_left(bench: &Bench, target: NodeId, left: usize) {
+    for _ in 0..PASSES_MAX {
+        deliver_to(&bench.node, target).await;
+        if bench.hints_for(target) == left {
+            return;
+        }
+        tokio::time::advance(HINT_BACKOFF_MAX).await;
+    }
+    panic!("{} hints are left: {:?}", bench.hints_for(target), bench.node.lock_deliveries().get(&target));
+}
+
+/// The target is gone, and three others own its keys. The link to one of them does not carry the large one: what is behind it, on
+/// this delivery and on those that follow, goes all the same.
+#[tokio::test(start_paused = true)]
+async fn an_owner_is_given_what_is_behind_the_one_that_its_link_does_not_carry() {
+    let (peers, gone) = ([11, 12, 13].map(Peer::new), Peer::new(14));
+    let owners = [0, 1, 2].map(|at: usize| peers[at].id);
+    let bench = Bench::start(1, &owners, &[&peers[0], &peers[1], &peers[2], &gone]).await;
+    let removes = |view: &mut ring::members::View| view.set_status(gone.id, Status::Removed).map(drop);
+    bench.node.cluster.update(removes).unwrap();
+    let (ids, large) = (ids(40), 20);
+    for (at, id) in ids.iter().enumerate() {
+        bench.put(id, if at == large { LARGE } else { 10 }, Some(gone.id)).await;
+    }
+    peers[1].narrow(NARROW);
+    until_left(&bench, gone.id, 1).await;
+    assert!(ids.iter().enumerate().all(|(at, id)| peers[1].holds(id) == (at != large)));
+    peers[1].narrow(0);
+    until_left(&bench, gone.id, 0).await;
+    assert!(peers.iter().all(|peer| ids.iter().all(|id| peer.holds(id))));
+}
+
+/// An owner comes back while a long pass is under way that has passed it over. It does not wait for a pause that has grown before.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_during_a_pass_is_tried_at_once_as_well() {
+    let (peers, gone) = ([11, 12].map(Peer::new), Peer::new(14));
+    let bench = Bench::start(1, &[peers[0].id, peers[1].id], &[&peers[0], &peers[1], &gone]).await;
+    let removes = |view: &mut ring::members::View| view.set_status(gone.id, Status::Removed).map(drop);
+    bench.node.cluster.update(removes).unwrap();
+    bench.put(&ids(1)[0], 1000, Some(gone.id)).await;
+    let earlier = Delivery { failures: 16, ..Delivery::default() };
+    bench.node.lock_deliveries().insert(gone.id, earlier);
+    bench.node.cluster.set_doubted(BTreeSet::from([peers[1].id]));
+    // Each message takes seconds, and the other owner is up before the first has arrived.
+    peers[0].narrow(500);
+    let cluster = std::sync::Arc::clone(&bench.node.cluster);
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        cluster.set_doubted(BTreeSet::new());
+    });
+    deliver_to(&bench.node, gone.id).await;
+    assert_eq!((bench.hints_for(gone.id), peers[0].holds(&ids(1)[0])), (1, true));
+    let not_before = bench.node.lock_deliveries()[&gone.id].not_before;
+    assert!(not_before - bench.node.now() <= HINTS_EVERY, "it waits for {:?}", not_before - bench.node.now());
+    deliver_to(&bench.node, gone.id).await;
+    assert_eq!(bench.hints_for(gone.id), 0);
+}
+
+/// A target that answers nothing keeps nothing from the owners of keys that it owns no more; and is asked twice, not once a page.
+#[tokio::test(start_paused = true)]
+async fn what_is_for_others_goes_though_the_target_answers_nothing() {
+    let (peers, target) = ([11, 12, 13].map(Peer::new), Peer::new(14));
+    let owners = [ME, peers[0].id, peers[1].id, peers[2].id, target.id];
+    let bench = Bench::start(16, &owners, &[&peers[0], &peers[1], &peers[2], &target]).await;
+    let ids = ids(3 * HINT_SCAN_ROWS);
+    for id in &ids {
+        bench.put(id, 10, Some(target.id)).await;
+    }
+    target.narrow(1);
+    let theirs = ids.iter().filter(|id| bench.owners(id).contains(&target.id)).count();
+    assert!(theirs > HINT_SCAN_ROWS && theirs + HINT_SCAN_ROWS < ids.len(), "{theirs} are the target's own");
+    let begun = bench.node.now();
+    deliver_to(&bench.node, target.id).await;
+    assert_eq!(bench.hints_for(target.id), theirs, "and those wait");
+    let took = bench.node.now() - begun;
+    assert!(took < 3 * crate::limits::HINT_TIMEOUT, "the pass took {took:?}");
+    let failed = bench.node.lock_deliveries().get(&target.id).map(|delivery| delivery.failures);
+    assert_eq!(failed, Some(1));
+    target.narrow(0);
+    until_left(&bench, target.id, 0).await;
+    assert!(ids.iter().filter(|id| bench.owners(id).contains(&target.id)).all(|id| target.holds(id)));
+}
+
+/// A node that leaves asks others to keep what its target does not take, and the target in between: whoever comes round first.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_tries_the_target_and_others_by_turns() {
+    let (other, target) = (Peer::new(11), Peer::new(14));
+    let owners = [ME, other.id, target.id];
+    for takes in [&other, &target] {
+        let bench = Bench::start(1, &owners, &[&other, &target]).await;
+        let ids = ids(5);
+        for id in &ids {
+            bench.put(id, 10, Some(target.id)).await;
+        }
+        let leaves = |view: &mut ring::members::View| view.set_status(ME, Status::Leaving).map(drop);
+        bench.node.cluster.update(leaves).unwrap();
+        (other.refuse(true), target.refuse(true));
+        for _ in 0..=2 * FAILURES_MAX {
+            deliver_to(&bench.node, target.id).await;
+        }
+        assert_eq!(bench.hints_for(target.id), ids.len());
+        takes.refuse(false);
+        for _ in 0..2 {
+            deliver_to(&bench.node, target.id).await;
+        }
+        assert_eq!(bench.hints_for(target.id), 0, "{:?} takes them", takes.id);
+        assert_eq!(
+            (other.hints(), target.holds(&ids[0])),
+            if takes.id == other.id { (5, false) } else { (5, true) }
+        );
+    }
+}
