@@ -103,7 +103,7 @@ stage_chaos() {
     # shellcheck disable=SC2064
     trap "rm -rf '$out'" EXIT
     cargo build --release --locked --quiet
-    "$target/release/cartwheel" chaos run crash power-cut pause partition restart bad-links sync-fails clocks wipe membership \
+    "$target/release/cartwheel" chaos run crash power-cut pause partition one-way restart bad-links sync-fails clocks wipe membership \
         --seconds "${CHAOS_SECONDS:-30}" --seed "${CHAOS_SEED:-1}" --out "$out"
     if docker info >/dev/null 2>&1 && docker image inspect "${CARTWHEEL_IMAGE:-cartwheel}" >/dev/null 2>&1; then
         "$target/release/cartwheel" chaos run crash --target compose --seconds "${CHAOS_SECONDS:-30}" --out "$out"

@@ -53,6 +53,12 @@ pub(crate) struct Pipes {
     started: Instant,
 }
 
+impl Pipes {
+    pub(crate) fn new() -> Pipes {
+        Pipes { ports: Ports::default(), disk: MemDisk::new(), started: Instant::now() }
+    }
+}
+
 pub(crate) struct Port(mpsc::Receiver<DuplexStream>, SocketAddr);
 
 impl World for Pipes {
@@ -217,7 +223,7 @@ fn said(id: NodeId) -> Description {
 impl Bench {
     /// The peers and the node are members. The first layout has those who are named as its owners.
     pub(crate) async fn start(partitions: u16, owners: &[NodeId], peers: &[&Peer]) -> Bench {
-        let world = Pipes { ports: Ports::default(), disk: MemDisk::new(), started: Instant::now() };
+        let world = Pipes::new();
         let (stop, stopping) = watch::channel(false);
         let mut view = View::new(CLUSTER, partitions);
         for id in owners {

@@ -65,6 +65,13 @@ pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A connection that said nothing for this long is asked for a sign of life.
 pub const PING_EVERY: Duration = Duration::from_secs(5);
 
+/// How often a peer that owes an answer and says nothing is looked at, and asked for a sign of life.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A peer from which nothing has come for this long after a question is doubted: as long as SWIM takes to notice a dead one.
+/// Eight signs of life were asked for by then, so a link that loses some of them makes nobody mute.
+pub const MUTE_AFTER: Duration = Duration::from_secs(2);
+
 /// After so many silent [`PING_EVERY`] the connection is closed at the next look: 15 to 20 s of silence.
 pub const SILENT_PINGS_MAX: u32 = 3;
 

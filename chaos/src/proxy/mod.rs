@@ -273,12 +273,13 @@ impl Door {
     }
 }
 
-/// Whether the address stands in these bytes, and not as the beginning of a longer one.
+/// Whether the address stands in these bytes, and not as the beginning of a longer one: a text comes behind its length. What comes
+/// behind it is chance, which is a digit once in 26 times.
 fn names(bytes: &[u8], door: SocketAddr) -> bool {
     let text = door.to_string();
-    let windows = bytes.windows(text.len()).enumerate();
-    let mut at = windows.filter(|(_, window)| *window == text.as_bytes()).map(|(at, _)| at + text.len());
-    at.any(|behind| !bytes.get(behind).is_some_and(u8::is_ascii_digit))
+    let length = u8::try_from(text.len()).expect("an address and a port have few characters");
+    let named = [&[length], text.as_bytes()].concat();
+    bytes.windows(named.len()).any(|window| window == named)
 }
 
 #[cfg(test)]

@@ -195,7 +195,8 @@ async fn what_is_under_way_is_bounded() {
 #[test]
 fn a_door_is_not_the_beginning_of_another_one() {
     let door = "127.0.0.1:2810".parse().unwrap();
-    assert!(names(b"at 127.0.0.1:2810!", door));
-    assert!(names(b"127.0.0.1:2810", door));
-    assert!(!names(b"at 127.0.0.1:28101!", door));
+    assert!(names(b"at \x0e127.0.0.1:2810!", door));
+    assert!(names(b"\x0e127.0.0.1:2810", door));
+    assert!(names(b"\x0e127.0.0.1:28109", door), "with whatever comes behind it");
+    assert!(!names(b"at \x0f127.0.0.1:28101!", door));
 }

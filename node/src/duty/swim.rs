@@ -2,7 +2,7 @@
 //!
 //! It answers one question, "whom is it pointless to ask first?", and decides nothing: ownership and membership never
 //! follow from it. A node is doubted when foca has declared it down, or when it has not been heard of for a while after
-//! this node's start. Its tables are told to nobody; each node holds its own opinion.
+//! this node's start; or when others hear it and this node, which has asked it, does not (`peer/hearing.rs`). Its tables are told to nobody; each node holds its own opinion.
 
 use crate::limits::{SWIM_ANNOUNCE_EVERY, SWIM_GRACE};
 use crate::node::Node;
@@ -83,12 +83,14 @@ pub async fn run<W: World>(
     let started = node.now();
     let mut tick = tokio::time::interval(SWIM_ANNOUNCE_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut mute = node.pool.mute();
     loop {
         let done = tokio::select! {
             biased;
             _ = shutdown.changed() => return,
             Some(bytes) = inbox.recv() => detector.handle_data(&bytes, &mut runtime),
             Some(timer) = timers.next(), if !timers.is_empty() => detector.handle_timer(timer, &mut runtime),
+            Ok(()) = mute.changed() => Ok(()),
             _ = tick.tick() => announce(&node, &mut detector, &mut runtime),
         };
         if let Err(error) = done {
@@ -96,7 +98,7 @@ pub async fn run<W: World>(
             tracing::debug!(%error, "the failure detector refused an event");
         }
         carry_out(&node, &mut runtime, &mut timers);
-        publish(&node, &detector, node.now() - started >= SWIM_GRACE);
+        publish(&node, &detector, &mute.borrow_and_update(), node.now() - started >= SWIM_GRACE);
     }
 }
 
@@ -130,11 +132,11 @@ fn carry_out<W: World>(node: &Node<W>, runtime: &mut AccumulatingRuntime<Who>, t
     while runtime.to_notify().is_some() {}
 }
 
-fn publish<W: World>(node: &Node<W>, detector: &Detector, settled: bool) {
+fn publish<W: World>(node: &Node<W>, detector: &Detector, mute: &BTreeSet<NodeId>, settled: bool) {
     let active: BTreeSet<NodeId> = detector.iter_members().map(|m| m.id().node).collect();
     let snapshot = node.cluster.snapshot();
-    let silent =
-        snapshot.view.living().map(|(id, _)| id).filter(|id| *id != node.id() && !active.contains(id));
+    let is_heard = |id: &NodeId| active.contains(id) && !mute.contains(id);
+    let silent = snapshot.view.living().map(|(id, _)| id).filter(|id| *id != node.id() && !is_heard(id));
     let doubted: BTreeSet<NodeId> = if settled { silent.collect() } else { BTreeSet::new() };
     if *node.cluster.doubted() != doubted {
         node.cluster.set_doubted(doubted);

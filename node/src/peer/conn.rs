@@ -12,8 +12,9 @@
 
 use super::CallError;
 use super::frame::{FrameError, Frames, Header, Kind, Silence};
+use super::hearing::Hearing;
 use super::write::Pieces;
-use crate::limits::{IN_FLIGHT_MAX, PING_EVERY, SILENT_PINGS_MAX, WRITE_BATCH_MAX};
+use crate::limits::{IN_FLIGHT_MAX, LOOK_EVERY, PING_EVERY, SILENT_PINGS_MAX, WRITE_BATCH_MAX};
 use crate::world::World;
 use bytes::Bytes;
 use ring::ids::ClusterId;
@@ -21,9 +22,10 @@ use ring::time::Time;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Where the answer goes.
 pub(super) type Answer = oneshot::Sender<Result<Bytes, CallError>>;
@@ -112,14 +114,21 @@ pub(super) async fn drive<W: World>(
     first: Option<Queued>,
     outbox: &mut mpsc::Receiver<Queued>,
     mut cluster: watch::Receiver<Option<ClusterId>>,
+    hearing: &Hearing,
 ) -> End {
     let (read, write) = split(stream);
     let (waiting, silence) = (Waiting::default(), Silence::default());
+    let heard = || {
+        silence.broken();
+        hearing.heard();
+    };
+    let writer = Writer { world, waiting: &waiting, silence: &silence, hearing };
     tokio::select! {
         biased;
-        end = read_answers(Frames::new(read, || silence.broken()), &waiting) => end,
-        end = write_requests(world, write, first, outbox, &waiting, &silence) => end.unwrap_or_else(End::Write),
+        end = read_answers(Frames::new(read, heard), &waiting) => end,
+        end = writer.run(write, first, outbox) => end.unwrap_or_else(End::Write),
         Ok(()) = cluster.changed() => End::Rejoined,
+        () = hearing.keep_looking(world) => unreachable!("it looks for as long as the connection stands"),
     }
 }
 
@@ -139,51 +148,78 @@ async fn read_answers(mut frames: Frames<impl AsyncRead + Unpin, impl Fn()>, wai
     }
 }
 
-async fn write_requests<W: World>(
-    world: &W,
-    mut to: impl AsyncWrite + Unpin,
-    first: Option<Queued>,
-    outbox: &mut mpsc::Receiver<Queued>,
-    waiting: &Waiting,
-    silence: &Silence,
-) -> io::Result<End> {
-    let hello = world.now();
-    let sent_ms = |now: Time| u64::try_from((now - hello).as_millis()).unwrap_or(u64::MAX);
-    let mut batch: Vec<Queued> = first.into_iter().collect();
-    let mut pieces = Pieces::default();
-    let mut ticks = interval(PING_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        let now = world.now();
-        for queued in batch.iter_mut().filter(|queued| queued.is_wanted(now)) {
-            queued.header.deadline_ms = left_ms(queued.deadline, now);
-            queued.header.sent_ms = sent_ms(now);
-            if let Some(answer) = queued.answer.take() {
-                waiting.add(queued.header.id, answer);
-            }
-            pieces.push(&queued.header, std::mem::take(&mut queued.body));
-        }
-        pieces.write_to(&mut to).await?;
-        batch.clear();
-        tokio::select! {
-            biased;
-            count = outbox.recv_many(&mut batch, WRITE_BATCH_MAX), if !outbox.is_closed() || !outbox.is_empty() => {
-                if count == 0 && waiting.is_idle() {
-                    return Ok(End::Unneeded);
+struct Writer<'a, W> {
+    world: &'a W,
+    waiting: &'a Waiting,
+    silence: &'a Silence,
+    hearing: &'a Hearing,
+}
+
+impl<W: World> Writer<'_, W> {
+    async fn run(
+        self,
+        mut to: impl AsyncWrite + Unpin,
+        first: Option<Queued>,
+        outbox: &mut mpsc::Receiver<Queued>,
+    ) -> io::Result<End> {
+        let hello = self.world.now();
+        let mut batch: Vec<Queued> = first.into_iter().collect();
+        let mut pieces = Pieces::default();
+        let (mut ticks, mut looks) = (every(PING_EVERY), every(LOOK_EVERY));
+        ticks.tick().await;
+        loop {
+            self.push_wanted(&mut batch, hello, &mut pieces);
+            pieces.write_to(&mut to).await?;
+            batch.clear();
+            tokio::select! {
+                biased;
+                count = outbox.recv_many(&mut batch, WRITE_BATCH_MAX), if !outbox.is_closed() || !outbox.is_empty() => {
+                    if count == 0 && self.waiting.is_idle() {
+                        return Ok(End::Unneeded);
+                    }
                 }
-            }
-            _ = ticks.tick() => match silence.look() {
-                _ if outbox.is_closed() && waiting.is_idle() => return Ok(End::Unneeded),
-                0 => {}
-                n if n >= SILENT_PINGS_MAX => return Ok(End::Silent),
-                _ => {
-                    let ping = Header { sent_ms: sent_ms(world.now()), ..Header::bare(Kind::Ping, 0) };
-                    pieces.push(&ping, Bytes::new());
+                _ = ticks.tick() => match self.silence.look() {
+                    _ if outbox.is_closed() && self.waiting.is_idle() => return Ok(End::Unneeded),
+                    0 => {}
+                    n if n >= SILENT_PINGS_MAX => return Ok(End::Silent),
+                    _ => self.push_ping(hello, &mut pieces),
+                },
+                _ = looks.tick() => if self.hearing.in_vain(self.world.now()) >= LOOK_EVERY {
+                    self.push_ping(hello, &mut pieces);
                 }
             }
         }
     }
+
+    fn push_wanted(&self, batch: &mut [Queued], hello: Time, pieces: &mut Pieces) {
+        let now = self.world.now();
+        for queued in batch.iter_mut().filter(|queued| queued.is_wanted(now)) {
+            queued.header.deadline_ms = left_ms(queued.deadline, now);
+            queued.header.sent_ms = since_ms(hello, now);
+            if let Some(answer) = queued.answer.take() {
+                self.waiting.add(queued.header.id, answer);
+                self.hearing.asks(now);
+            }
+            pieces.push(&queued.header, std::mem::take(&mut queued.body));
+        }
+    }
+
+    fn push_ping(&self, hello: Time, pieces: &mut Pieces) {
+        let now = self.world.now();
+        self.hearing.asks(now);
+        let ping = Header { sent_ms: since_ms(hello, now), ..Header::bare(Kind::Ping, 0) };
+        pieces.push(&ping, Bytes::new());
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn since_ms(hello: Time, now: Time) -> u64 {
+    u64::try_from((now - hello).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Rounded up: a request whose last millisecond runs is still wanted.

@@ -14,11 +14,12 @@
 //! Bodies are opaque here. What they mean, and which of them a joiner may send, the [`Handler`] decides; this module
 //! only says who is asking ([`PeerIdentity`]) and proves that it knows the cluster's secret.
 //!
-//! `frame` is the envelope, `hello` the handshake, `conn` the dialer's side of a connection, `pool` what callers
-//! hold, `serve` the acceptor's side.
+//! `frame` is the envelope, `hello` the handshake, `conn` the dialer's side of a connection, `hearing` what it says of the
+//! peer, `pool` what callers hold, `serve` the acceptor's side.
 
 mod conn;
 pub mod frame;
+mod hearing;
 pub mod hello;
 mod pool;
 mod serve;

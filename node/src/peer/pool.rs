@@ -15,6 +15,7 @@
 use super::CallError;
 use super::conn::{self, Queued};
 use super::frame::{BODY_BYTES_MAX, Header, Kind, TableTag};
+use super::hearing::{Hearing, Mute};
 use super::hello::{self, HelloError, Local, Nonce, PeerIdentity};
 use crate::limits::{
     BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, OUTBOX_MAX, TELL_DEADLINE,
@@ -25,7 +26,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use ring::ids::{ClusterId, NodeId};
 use ring::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -37,6 +38,7 @@ use tokio::time::timeout;
 pub struct Pool<W: World> {
     dialer: Dialer<W>,
     links: Arc<RwLock<BTreeMap<NodeId, Arc<Link>>>>,
+    mute: Mute,
 }
 
 /// One peer, as callers see it.
@@ -53,7 +55,7 @@ impl<W: World> Pool<W> {
     /// A pool without peers. It spawns tasks, so it is made inside the runtime.
     pub fn new(world: W, local: Arc<Local>) -> Self {
         let rng = Arc::new(Mutex::new(world.rng("peer.pool")));
-        Pool { dialer: Dialer { world, local, rng }, links: Arc::default() }
+        Pool { dialer: Dialer { world, local, rng }, links: Arc::default(), mute: Mute::default() }
     }
 
     /// Says where a peer lives. A new address ends the connection to the old one, after what is in flight there.
@@ -65,7 +67,8 @@ impl<W: World> Pool<W> {
         }
         let (link, outbox) = Link::new(address.clone());
         let (dialer, connected) = (self.dialer.clone(), Arc::clone(&link.connected));
-        tokio::spawn(LinkTask { dialer, node, address, outbox, connected }.run());
+        let hearing = Hearing::of(node, Arc::clone(&self.mute));
+        tokio::spawn(LinkTask { dialer, node, address, outbox, connected, hearing }.run());
         links.insert(node, Arc::new(link));
     }
 
@@ -78,6 +81,12 @@ impl<W: World> Pool<W> {
     /// Whether there is a connection to this peer right now. It may break before the next line.
     pub fn connected(&self, node: NodeId) -> bool {
         self.link(node).is_some_and(|link| link.connected.load(Ordering::Relaxed))
+    }
+
+    /// Those whom this node has asked something, and from whom nothing has come for [`MUTE_AFTER`](crate::limits::MUTE_AFTER):
+    /// whatever others say of them, asking them is of no use.
+    pub fn mute(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.mute.subscribe()
     }
 
     /// Asks a peer and waits for its answer, for `deadline` at most.
@@ -129,7 +138,8 @@ impl<W: World> Pool<W> {
         link.queue(Header::bare(Kind::Request, link.next_id()), body, until, Some(answer))?;
         let cluster = self.dialer.local.watch_cluster();
         let (stream, peer) = self.dialer.dial(address, None).await?;
-        let conversation = conn::drive(&self.dialer.world, stream, None, &mut outbox, cluster);
+        let hearing = Hearing::of_a_stranger();
+        let conversation = conn::drive(&self.dialer.world, stream, None, &mut outbox, cluster, &hearing);
         let left = until - self.dialer.world.now();
         tokio::select! {
             biased;
@@ -244,6 +254,7 @@ struct LinkTask<W> {
     address: String,
     outbox: mpsc::Receiver<Queued>,
     connected: Arc<AtomicBool>,
+    hearing: Hearing,
 }
 
 impl<W: World> LinkTask<W> {
@@ -266,12 +277,15 @@ impl<W: World> LinkTask<W> {
                 continue;
             }
             let cluster = self.dialer.local.watch_cluster();
+            self.hearing.asks(now);
             match self.dialer.dial(&self.address, Some(self.node)).await {
                 Ok((stream, peer)) => {
+                    self.hearing.heard();
                     (failures, failed) = (0, None);
                     self.converse(stream, &peer, first, cluster).await;
                 }
                 Err(why) => {
+                    self.hearing.look(self.dialer.world.now());
                     if failed.as_ref().is_none_or(|(before, _)| *before != why) {
                         tracing::info!(peer = %self.node, address = %self.address, %why, "no connection to a peer");
                     }
@@ -293,7 +307,9 @@ impl<W: World> LinkTask<W> {
     ) {
         tracing::info!(peer = %self.node, address = %self.address, boot = peer.boot_id, "connected to a peer");
         self.connected.store(true, Ordering::Relaxed);
-        let end = conn::drive(&self.dialer.world, stream, Some(first), &mut self.outbox, cluster).await;
+        let end =
+            conn::drive(&self.dialer.world, stream, Some(first), &mut self.outbox, cluster, &self.hearing)
+                .await;
         self.connected.store(false, Ordering::Relaxed);
         tracing::info!(peer = %self.node, address = %self.address, %end, "the connection to a peer ended");
     }

@@ -18,18 +18,27 @@ use std::time::{Duration, Instant};
 use tests::cluster::Cluster;
 
 const NODES: usize = 3;
+/// Enough that one of them owns a part only, and passes the rest on.
+const MORE_NODES: usize = 5;
 const KEYS: usize = 200;
 /// Load over bad links.
 const RUN: Duration = Duration::from_secs(8);
 /// Five workloads of five clients get some hundred answers in that time, each waiting for two frames of which one in ten is lost.
 const ACKNOWLEDGED_MIN: u64 = 50;
 
+/// Far below what a client waits for a node that does not answer.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(1);
+
 async fn behind_doors(seed: u64) -> Result<(Cluster, Proxy)> {
-    let mut cluster = Cluster::prepare(NODES)?;
+    so_many_behind_doors(NODES, seed).await
+}
+
+async fn so_many_behind_doors(nodes: usize, seed: u64) -> Result<(Cluster, Proxy)> {
+    let mut cluster = Cluster::prepare(nodes)?;
     let peers: Vec<SocketAddr> =
-        (0..NODES).map(|index| SocketAddr::from(([127, 0, 0, 1], cluster.peer_port(index)))).collect();
+        (0..nodes).map(|index| SocketAddr::from(([127, 0, 0, 1], cluster.peer_port(index)))).collect();
     let proxy = Proxy::of_peers(seed, &peers).await?;
-    for index in 0..NODES {
+    for index in 0..nodes {
         cluster.advertise(index, &proxy.door(index).to_string());
         if index > 0 {
             cluster.seed_with(index, &[proxy.door(0).port()]);
@@ -63,6 +72,44 @@ async fn who_is_heard_by_nobody_is_missed_until_it_is_heard_again_and_has_everyt
     converge(c, 2, KEYS).await?;
     let member = c.member(0, 2).await?;
     ensure!(member["reachable"] == true, "{member}");
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+/// Everybody else hears both of two nodes that do not hear each other, so the failure detector doubts neither. What one of them passes
+/// on must not wait for the other all the same.
+#[tokio::test]
+async fn nobody_waits_for_a_node_that_only_others_hear() -> Result<()> {
+    let (cluster, proxy) = so_many_behind_doors(MORE_NODES, 5).await?;
+    let c = &cluster;
+    let id = async |index: usize| {
+        let member = c.member(index, index).await?;
+        anyhow::Ok(member["id"].as_str().context("no id")?.to_owned())
+    };
+    let (first, last) = (id(0).await?, id(MORE_NODES - 1).await?);
+    let ends = [(0, MORE_NODES - 1), (MORE_NODES - 1, 0)];
+    for (from, to) in ends {
+        proxy.set(Party::Node(from), Party::Node(to), Conduct { stalled: true, ..Conduct::default() });
+    }
+    is_down(c, &[0], &last).await?;
+    is_down(c, &[MORE_NODES - 1], &first).await?;
+    each(0..KEYS, |number| async move {
+        let begun = Instant::now();
+        put_blind(&url(c, ends[number % 2].0, number), "v").await?.expect(204)?;
+        let took = begun.elapsed();
+        ensure!(took < WRITE_TIME_MAX, "key {number} took {took:?}");
+        Ok(())
+    })
+    .await?;
+    for between in 1..MORE_NODES - 1 {
+        for end in [&first, &last] {
+            let member = c.member_of(between, end).await?;
+            ensure!(member["status"] == "up", "node {between} hears both, and says {member}");
+        }
+    }
+    proxy.heal();
+    converge(c, 0, KEYS).await?;
+    eventually(HEAL_TIME_MAX, || c.is_ready()).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }
