@@ -10,6 +10,7 @@ use crate::lane::Job;
 use crate::node::Node;
 use crate::peer::frame::{Header, Kind};
 use crate::peer::{Handler, Local, PeerIdentity, Pool, Secret, serve};
+use crate::serve::Peers;
 use crate::store::mem::{MemDisk, MemStore};
 use crate::store::{Family, OpenError, keys};
 use crate::world::{Listener, World};
@@ -18,13 +19,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use ring::bucket::{BlindWrites, BucketSettings};
 use ring::ids::{ClusterId, NodeId, ObjectId, Zone};
-use ring::members::{Description, Status, View};
+use ring::members::{Description, Status, View, ViewError};
 use ring::place::{partition, position};
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::{Time, Wall};
 use ring::tree::Leaf;
 use ring::wire::peer::{Action, Answer, Ask, Message};
-use ring::wire::record::{Digest, digest};
+use ring::wire::record::{Digest, decode, digest};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -212,12 +213,16 @@ impl Handler for Peer {
 /// A node under test, and those it speaks to.
 pub(crate) struct Bench {
     pub(crate) node: Node<Pipes>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
-fn said(id: NodeId) -> Description {
+pub(crate) fn said(id: NodeId) -> Description {
     let peer = SocketAddr::from(([10, 0, 0, id.0 as u8], 1)).to_string();
     Description { http: peer.clone(), peer, zone: Zone::default(), weight: 1, starts: 1, boot_id: 1 }
+}
+
+fn local(id: NodeId) -> Arc<Local> {
+    Local::new(id, 1, said(id).peer, Secret::new("s"), Some(CLUSTER))
 }
 
 impl Bench {
@@ -234,40 +239,78 @@ impl Bench {
         for id in peers.iter().map(|peer| peer.id).chain([ME]) {
             view.admit(id, said(id)).unwrap();
         }
-        let local = |id: NodeId| Local::new(id, 1, said(id).peer, Secret::new("s"), Some(CLUSTER));
-        let pool = Pool::new(world.clone(), local(ME));
+        let bench = Bench::of(world.clone(), ME, view, stop);
         for peer in peers {
             let address = said(peer.id).peer;
             let port = world.bind(address.parse().unwrap()).await.unwrap();
             let handler = (*peer).clone();
             tokio::spawn(serve(world.clone(), port, local(peer.id), handler, stopping.clone()));
-            pool.set_peer(peer.id, address);
+            bench.node.pool.set_peer(peer.id, address);
         }
+        bench
+    }
+
+    /// Another node of production's code, with a disk of its own and the same view, which answers this one.
+    pub(crate) async fn beside(&self, id: NodeId) -> Bench {
+        let world = Pipes { disk: MemDisk::new(), ..self.node.world.clone() };
+        let view = self.node.cluster.snapshot().view.clone();
+        let bench = Bench::of(world.clone(), id, view, self.stop.clone());
+        let peers = Peers::new(mpsc::channel(1).0);
+        peers.serve(bench.node.clone());
+        let address = said(id).peer;
+        let port = world.bind(address.parse().unwrap()).await.unwrap();
+        tokio::spawn(serve(world.clone(), port, local(id), peers, self.stop.subscribe()));
+        self.node.pool.set_peer(id, address);
+        let (peers, address) = (Peers::new(mpsc::channel(1).0), said(self.node.id()).peer);
+        peers.serve(self.node.clone());
+        let port = world.bind(address.parse().unwrap()).await.unwrap();
+        tokio::spawn(serve(world, port, local(self.node.id()), peers, self.stop.subscribe()));
+        bench.node.pool.set_peer(self.node.id(), address);
+        bench
+    }
+
+    fn of(world: Pipes, id: NodeId, view: View, stop: watch::Sender<bool>) -> Bench {
         let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
         let entered =
-            boot::Entered { node: ME, description: said(ME), cluster: CLUSTER, cluster_key: [7; 32], view };
+            boot::Entered { node: id, description: said(id), cluster: CLUSTER, cluster_key: [7; 32], view };
+        let pool = Pool::new(world.clone(), local(id));
         let (store, failed) = (world.disk.open().unwrap(), watch::channel(None).0);
         let defaults = BucketSettings::default();
         let (node, _) = boot::start(&world, &store, entered, &config, defaults, &pool, failed).unwrap();
         node.past.asked(true);
-        Bench { node, _stop: stop }
+        Bench { node, stop }
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
+        self.node.cluster.update(|view| Ok::<(), ViewError>(change(view))).unwrap();
     }
 
     /// The node writes a value of so many bytes.
     pub(crate) async fn put(&self, id: &ObjectId, bytes: usize, hint_for: Option<NodeId>) -> Bytes {
+        let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None };
+        self.write(id, action, bytes, hint_for).await
+    }
+
+    /// The node deletes a value.
+    pub(crate) async fn delete(&self, id: &ObjectId) -> Bytes {
+        self.write(id, Action::Delete, 0, None).await
+    }
+
+    async fn write(&self, id: &ObjectId, action: Action, bytes: usize, hint_for: Option<NodeId>) -> Bytes {
+        let held = self.node.local(id).unwrap().map(|held| decode(&held).unwrap().clock);
         let write = Write {
-            action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
+            action,
             body: Bytes::from(vec![b'x'; bytes]),
-            seen: None,
+            seen: held,
             ttl_default: None,
             blind: BlindWrites::Siblings,
             siblings_max: 100,
             context_runs_max: CONTEXT_RUNS_MAX,
         };
-        let (write, now, id) = (Box::new(write), self.node.wall(), id.clone());
+        let (write, now) = (Box::new(write), self.node.wall());
         let job = |reply| Job::Coordinate { id: id.clone(), write, now, hint_for, sync: true, reply };
         self.node.lane.run(job).await.unwrap();
-        self.node.local(&id).unwrap().unwrap()
+        self.node.local(id).unwrap().unwrap()
     }
 
     /// The keys that the node holds.

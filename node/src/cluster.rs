@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// The settings of a bucket that nobody configured.
     pub defaults: BucketSettings,
-    /// Which n each bucket has.
+    /// Which n each bucket has: those with another than the default are named.
     pub ns: Ns,
 }
 
@@ -40,7 +40,9 @@ impl Snapshot {
             None => Arc::new(Regime::of(&view)),
         };
         let table = Arc::clone(&regime.settled);
-        let of = view.buckets_configured().map(|(name, settings)| (name.clone(), settings.n)).collect();
+        // A bucket that says so and one that says nothing have the same trees: else each new bucket would have all built anew.
+        let other = view.buckets_configured().filter(|(_, settings)| settings.n != defaults.n);
+        let of = other.map(|(name, settings)| (name.clone(), settings.n)).collect();
         let ns = Ns { default: defaults.n, of };
         Snapshot { view, regime, table, defaults, ns }
     }

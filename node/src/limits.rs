@@ -168,6 +168,10 @@ pub const GOSSIP_FANOUT: usize = 16;
 /// Comparisons of views in a row with one node, while they go on to change: what is left the next round tells.
 pub const GOSSIP_ROUNDS_MAX: usize = 3;
 
+/// How long a question waits for the tables by which its asker acts and that are not known here, and how seldom somebody who does
+/// not say is asked for them again.
+pub const CATCH_UP_MAX: Duration = Duration::from_millis(250);
+
 /// How long a comparison of views may take.
 pub const GOSSIP_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -29,6 +29,7 @@ use ring::bucket::BucketSettings;
 use ring::causal::Epochs;
 use ring::causal::token::TokenKey;
 use ring::clock::{Clock, Kept};
+use ring::ids::Partition;
 use ring::members::{Description, Status, View};
 use ring::tree::Forest;
 use std::sync::atomic::AtomicU64;
@@ -237,7 +238,12 @@ pub(crate) fn start<W: World>(
     store.write(batch, true)?;
     let partitions = entered.view.partitions;
     let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));
-    let hints = Arc::new(Mutex::new(Ledger::load(store, config.limits.hint_bytes)?));
+    let mut ledger = Ledger::load(store, config.limits.hint_bytes)?;
+    if store.lacks().contains(&Family::Hints) {
+        // Nobody knows any more who is owed what: every partition is compared, with everybody.
+        ledger.urgent.extend((0..partitions).map(|partition| (Partition(partition), None)));
+    }
+    let hints = Arc::new(Mutex::new(ledger));
     // Far apart from start to start: nobody takes a count for the one that it heard before a restart.
     let first = world.rng("let_go").random::<u64>();
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
@@ -291,6 +297,7 @@ pub(crate) fn start<W: World>(
         crowded,
         suspects: crate::node::suspects::Suspects::default(),
         keeping: tokio::sync::Mutex::default(),
+        catching_up: tokio::sync::Mutex::default(),
         gain: Mutex::default(),
         sifting: Sifting::default(),
         rng: Mutex::new(world.rng("node")),

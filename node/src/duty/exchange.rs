@@ -155,3 +155,70 @@ async fn look_closer<W: World>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{Bench, ME, ids};
+    use crate::limits::AAE_REPAIRS_MAX;
+    use ring::bucket::BucketSettings;
+    use std::sync::atomic::Ordering;
+
+    /// Some of what it lacks is tried, then no more; and deletions, which take no room, go all the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_disk_is_full_is_sent_only_what_is_dead() {
+        const BYTES: usize = 10_000;
+        let peer = NodeId(11);
+        let bench = Bench::start(1, &[ME, peer], &[]).await;
+        let full = bench.beside(peer).await;
+        let all = ids(20 * AAE_REPAIRS_MAX);
+        for id in &all {
+            bench.put(id, BYTES, None).await;
+        }
+        let dead = &all[all.len() - 1];
+        bench.delete(dead).await;
+        for one in [&bench, &full] {
+            build(&one.node).await;
+        }
+        full.node.crowded.store(true, Ordering::Relaxed);
+        let mut exchange = Exchange::new(&bench.node, peer);
+        let group = Group { partition: Partition(0), n: 3 };
+        let slots: Vec<Slot> = exchange.differing_slots(group).await.unwrap().into_iter().collect();
+        for some in slots.chunks(AAE_SLOTS_MAX) {
+            exchange.reconcile(group, some, &Only::default()).await.unwrap();
+        }
+        assert_eq!(full.kept(), std::slice::from_ref(dead));
+        let sent = bench.node.lock_aae().bytes as usize / BYTES;
+        assert!((1..=3 * AAE_REPAIRS_MAX).contains(&sent), "{sent} records were sent");
+        full.node.crowded.store(false, Ordering::Relaxed);
+        let mut exchange = Exchange::new(&bench.node, peer);
+        for some in slots.chunks(AAE_SLOTS_MAX) {
+            exchange.reconcile(group, some, &Only::default()).await.unwrap();
+        }
+        assert_eq!(full.kept().len(), all.len());
+    }
+
+    /// Whether all trees stand, before anything is built anew.
+    fn stand(bench: &Bench) -> bool {
+        let ns = bench.node.cluster.snapshot().ns.clone();
+        let mut trees = bench.node.lock_trees();
+        trees.set_ns(&ns);
+        trees.unbuilt() == 0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_another_n_has_the_trees_built_anew() {
+        let bench = Bench::start(4, &[ME], &[]).await;
+        build(&bench.node).await;
+        let configure = |n| {
+            let settings = BucketSettings { n, ..BucketSettings::default() };
+            bench.update(|view| assert!(view.set_bucket("b".into(), ME, Some(settings)).unwrap()));
+        };
+        configure(BucketSettings::default().n);
+        assert!(stand(&bench), "a bucket that says what holds anyway");
+        configure(1);
+        assert!(!stand(&bench));
+        build(&bench.node).await;
+        assert!(stand(&bench));
+    }
+}

@@ -4,7 +4,8 @@
 //! trees are compared and what differs is fetched, which costs little where two owners agree. Only what has been compared
 //! with every owner that can be reached, and with most of them in any case, counts as here. An owner that is given up is not
 //! waited for where half of them or more were heard: whatever a majority has acknowledged is with one of these. Where most are
-//! given up, only an operator's word (`--force`) can say that what they have is to be lost. Meanwhile every write of these
+//! given up, only an operator's word (`--force`) can say that what they have is to be lost. Nothing is given to them on this way: one
+//! whose disk is full would stand in the way of the very change that is to relieve it. Meanwhile every write of these
 //! partitions is sent here as well, so nothing is chased.
 
 use crate::limits::{
@@ -179,7 +180,7 @@ async fn fetch_group<W: World>(node: &Node<W>, owner: NodeId, group: Group) -> R
         }
     }
     let silent = |Silent| Halt::there(format!("{owner} does not answer questions about its trees"));
-    let mut exchange = Exchange::new(node, owner);
+    let mut exchange = Exchange::to_fetch(node, owner);
     let slots: Vec<Slot> = exchange.differing_slots(group).await.map_err(silent)?.into_iter().collect();
     let mut unlike = 0;
     for some in slots.chunks(AAE_SLOTS_MAX) {
@@ -254,3 +255,7 @@ async fn merge_page<W: World>(node: &Node<W>, page: Vec<(ObjectId, Vec<u8>)>) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "gain_tests.rs"]
+mod tests;

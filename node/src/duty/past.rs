@@ -25,7 +25,6 @@ use tokio::sync::watch;
 pub async fn greet<W: World>(node: &Node<W>) {
     let others = gossip::others(node);
     let silent = ask_all(node).await;
-    node.past.asked(others.is_empty());
     if !silent.is_empty() && node.past.said().starts > 1 {
         tracing::info!(
             ?silent,
@@ -36,6 +35,8 @@ pub async fn greet<W: World>(node: &Node<W>) {
             tracing::warn!(%refusal, "that could not be kept");
         }
     }
+    // The door opens only now: whoever comes in continues nothing of before.
+    node.past.asked(others.is_empty());
     act(node).await;
 }
 

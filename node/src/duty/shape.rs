@@ -38,7 +38,7 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-async fn take_part<W: World>(node: &Node<W>) {
+pub(super) async fn take_part<W: World>(node: &Node<W>) {
     let snapshot = node.cluster.snapshot();
     let name = snapshot.regime.name().digest;
     node.lock_gain().turn_to(name);
@@ -52,6 +52,9 @@ async fn take_part<W: World>(node: &Node<W>) {
         node.lock_gain().reason = Some(format!("{}: {why}", node.id()));
         return;
     }
+    if me.acting.done && !node.lock_gain().said {
+        return say(node, name, false);
+    }
     let (ns, doubted) = (snapshot.ns.all(), node.cluster.doubted());
     let step = next(&snapshot.view, &snapshot.regime, &ns, &doubted);
     match &step {
@@ -59,7 +62,8 @@ async fn take_part<W: World>(node: &Node<W>) {
         Step::Wait(waits) => node.lock_gain().reason = waits.first().map(told),
         Step::Fill(_) if !me.acting.done => {
             if do_part(node).await {
-                say_done(node, name);
+                node.lock_gain().said = true;
+                say(node, name, true);
             }
         }
         Step::Fill(waits) => {
@@ -107,12 +111,14 @@ fn keeps_no_hint<W: World>(node: &Node<W>) -> bool {
     node.store.scan(Family::Hints, &[], None, 1, usize::MAX).is_ok_and(|rows| rows.is_empty())
 }
 
-fn say_done<W: World>(node: &Node<W>, regime: u64) {
+/// Says whether its part is done. What a start of before has said is taken back until this one has looked for itself: the end of its
+/// log may be gone, and with it what came in.
+fn say<W: World>(node: &Node<W>, regime: u64, done: bool) {
     let same =
         |view: &View| view.members.get(&node.id()).is_some_and(|member| member.acting.regime == regime);
     let _: Result<bool, ()> = node.cluster.update(|view| {
         if same(view) {
-            view.act(node.id(), regime, true);
+            view.act(node.id(), regime, done);
         }
         Ok(())
     });

@@ -437,11 +437,11 @@ impl<S: Store> Core<S> {
                 None => draft.batch.delete(Family::Hints, key.clone()),
             }
         }
-        if !draft.sync && !draft.batch.is_empty() && !self.marked {
+        let marks = !draft.sync && !draft.batch.is_empty() && !self.marked;
+        if marks {
             // The first write that nobody syncs says so durably: a start after a power cut then draws fresh epochs.
             draft.batch.put(Family::Meta, keys::UNSYNCED, Bytes::from_static(b"1"));
             draft.sync = true;
-            self.marked = true;
         }
         // A batch without changes still syncs when it must: what it repeats may have been written without.
         let written = if draft.batch.is_empty() && !draft.sync {
@@ -449,6 +449,7 @@ impl<S: Store> Core<S> {
         } else {
             self.write(draft.batch, draft.sync).map(|()| draft.sync)
         };
+        self.marked |= marks && written.is_ok();
         if written.is_ok() && !(changes.is_empty() && draft.mended.is_empty()) {
             let mut trees = self.lock_trees();
             for (partition, slot, at, id, digests) in &changes {

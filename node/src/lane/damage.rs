@@ -86,6 +86,8 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         if !self.gaps.open(id) {
+            // The next job of this batch must not take it for empty.
+            draft.slots.remove(&keys::record_key(partition(position(id), self.partitions), id));
             return Err(Refusal::Unavailable("too many records of this disk can't be read".into()));
         }
         draft.batch.put(

@@ -66,6 +66,10 @@ async fn who_leaves_takes_nothing_more_for_others() {
     assert_eq!(bench.bytes(&key), None, "nothing was stored");
     assert!(bench.hints.lock().unwrap().is_empty());
     assert_eq!(store(None).await, Ok(true), "what it owns it still takes");
+    // Nobody relies on this one, and it would have the node wait for who is away as well.
+    assert!(!bench.hint(&other).await && !bench.has_hint(&other));
+    let place = partition(position(&other), PARTITIONS);
+    assert!(bench.hints.lock().unwrap().urgent.contains_key(&place), "its partition is compared instead");
 }
 
 #[tokio::test]

@@ -22,8 +22,8 @@ pub(super) struct Wanted {
 
 impl<S: Store> Core<S> {
     /// Keeps a hint of a key whose record has about so many bytes. One that counts is refused where there is no room, or by a
-    /// node that leaves, and the write goes elsewhere; another one is given up, and its partition compared instead. Whether it
-    /// is kept.
+    /// node that leaves, and the write goes elsewhere; another one is given up, and its partition compared instead: a node that
+    /// leaves would else never be done while clients write what somebody who is away owns. Whether it is kept.
     pub(super) fn keep_hint(
         &self,
         id: &ObjectId,
@@ -33,13 +33,18 @@ impl<S: Store> Core<S> {
     ) -> Result<bool, Refusal> {
         // Asked here and nowhere earlier: a node says that it keeps nothing more for others after it has kept the view in which
         // it leaves, and what an earlier batch holds is found by then.
-        if wanted.counted && self.cluster.snapshot().leaves(self.node) {
+        let leaves = self.cluster.snapshot().leaves(self.node);
+        if wanted.counted && leaves {
             return Err(Refusal::Unavailable("this node leaves, and keeps nothing more for others".into()));
         }
         let current = self.hint(id, wanted.owner, draft)?;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let more = u64::from(bytes).saturating_sub(current.map_or(0, |row| u64::from(row.bytes)));
         let partition = partition(position(id), self.partitions);
+        if leaves && current.is_none() {
+            draft.given_up.push(partition);
+            return Ok(false);
+        }
         // What this batch adds is not in the ledger yet: the bound may be passed by a batch's worth.
         if current.is_none() && !self.lock_hints().has_room(more) {
             if wanted.counted {

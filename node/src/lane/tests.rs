@@ -2,6 +2,7 @@
 
 use super::{Core, Crowded, Due, Gaps, Hints, Job, Lane, Ledger, Shared, Taken, Trees};
 use crate::cluster::Cluster;
+use crate::limits::GAPS_MAX;
 use crate::store::mem::{Fault, MemDisk, MemStore};
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
@@ -68,7 +69,7 @@ impl Bench {
         let cluster = Arc::new(Cluster::new(ME, view, BucketSettings::default()));
         let (trees_too, hints_too) = (Arc::clone(&trees), Arc::clone(&hints));
         let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
-        let (gaps, crowded) = (Gaps::default(), Crowded::default());
+        let (gaps, crowded) = (Gaps::load(&store).unwrap(), Crowded::default());
         let shared = Shared {
             trees: trees_too,
             hints: hints_too,
@@ -417,6 +418,43 @@ async fn a_crowded_disk_takes_deletions_and_nothing_more() {
     assert!(gone.durable && gone.record.is_dead());
     bench.crowded.store(false, Ordering::Relaxed);
     assert_eq!(merge().await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_mark_that_a_full_disk_did_not_take_is_made_later() {
+    let bench = Bench::on(MemDisk::new());
+    bench.disk.set_fault(Some(Fault::Full));
+    assert_eq!(bench.put(&id("k"), "v", None, false).await.unwrap_err(), Refusal::DiskFull);
+    bench.disk.set_fault(None);
+    bench.put(&id("k"), "v", None, false).await.unwrap();
+    bench.disk.crash();
+    let marked = bench.disk.row(Family::Meta, keys::UNSYNCED);
+    assert!(marked.is_some(), "the next start takes what was not synced for lost");
+}
+
+#[tokio::test]
+async fn two_jobs_of_a_batch_that_find_no_room_for_a_gap_are_both_refused() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    let record = bench.bytes(&key).unwrap();
+    let mut batch = Batch::default();
+    for number in 0..GAPS_MAX {
+        batch.put(Family::Meta, keys::gap_key(Partition(0), &id(&format!("other{number}"))), Bytes::new());
+    }
+    bench.store.write(batch, true).unwrap();
+    bench.disk.crash();
+    let bench = Bench::on(bench.disk);
+    assert_eq!(bench.gaps.count(), GAPS_MAX);
+    bench.disk.corrupt(Family::Records, &keys::record_key(partition(position(&key), PARTITIONS), &key));
+    let merge = || {
+        let (id, record) = (key.clone(), record.clone());
+        bench.lane.run(|reply| Job::Merge { id, record, hint_for: None, sync: true, now: Wall(1), reply })
+    };
+    let (first, second) = tokio::join!(merge(), merge());
+    assert!(matches!(first, Err(Refusal::Unavailable(_))), "{first:?}");
+    assert!(matches!(second, Err(Refusal::Unavailable(_))), "{second:?}");
+    assert_eq!(bench.disk.corrupted(), 1, "the copy is as it was");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use ring::ids::{NodeId, ObjectId};
 use ring::tree::{FANOUT, Group, Leaf, Slot, Tree, Unlike, differing, slots_of, unlike};
 use ring::wire::peer::{Answer, Ask, Message, Refusal, TreeAsk};
-use ring::wire::record::digest;
+use ring::wire::record::{decode, digest};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,6 +49,10 @@ pub(crate) struct Exchange<'a, W: World> {
     pub(crate) peer: NodeId,
     /// Whether this node's own copies may be old: then others answer who would not otherwise.
     sifts: bool,
+    /// Whether the peer is to have what is here.
+    gives: bool,
+    /// Whether the peer takes nothing that takes room, as its last answer had it.
+    full_there: AtomicBool,
     /// Bytes that were moved since the last pause.
     moved: u64,
     /// Why the last key that could not be brought together was not.
@@ -73,7 +77,14 @@ impl Failed {
 
 impl<'a, W: World> Exchange<'a, W> {
     pub(crate) fn new(node: &'a Node<W>, peer: NodeId) -> Self {
-        Exchange { node, peer, sifts: false, moved: 0, failed: None }
+        let full_there = AtomicBool::new(false);
+        Exchange { node, peer, sifts: false, gives: true, full_there, moved: 0, failed: None }
+    }
+
+    /// One that fetches what the peer has, and gives it nothing: it may have no room for that, and what it lacks it is to have
+    /// from those who own it with it.
+    pub(crate) fn to_fetch(node: &'a Node<W>, peer: NodeId) -> Self {
+        Exchange { gives: false, ..Exchange::new(node, peer) }
     }
 
     /// One that finds out what differs, and changes nothing anywhere.
@@ -118,7 +129,7 @@ impl<'a, W: World> Exchange<'a, W> {
         only: &Only,
     ) -> Result<Came, Silent> {
         let mut unlike = self.unlike(group, slots).await?;
-        unlike.retain(|key| only.means(&key.id));
+        unlike.retain(|key| only.means(&key.id) && (self.gives || key.theirs.is_some()));
         let differences = unlike.len() as u64;
         self.node.lock_aae().differences += differences;
         let repairs = self.repair_all(unlike).await;
@@ -151,7 +162,8 @@ impl<'a, W: World> Exchange<'a, W> {
         // What is under way comes to its end, and nothing more begins.
         let full = AtomicBool::new(false);
         let further = stream::iter(unlike).take_while(|_| std::future::ready(!full.load(Ordering::Relaxed)));
-        let mut repairs = further.map(|key| repair(node, peer, key)).buffer_unordered(at_once);
+        let full_there = self.gives.then_some(&self.full_there);
+        let mut repairs = further.map(|key| repair(node, peer, key, full_there)).buffer_unordered(at_once);
         while let Some(moved) = repairs.next().await {
             let bytes = match &moved {
                 Ok(bytes) => *bytes,
@@ -223,9 +235,14 @@ pub(crate) fn takes_nothing(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::DiskFull | Refusal::Disk(_) | Refusal::Draining | Refusal::Overloaded)
 }
 
-/// Brings one key together: theirs is merged here, then ours there. Answers how many bytes of records that moved, or why it did
-/// not come to an end.
-async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u64, Failed> {
+/// Brings one key together: theirs is merged here, then ours there, unless the peer is to have nothing. Answers how many bytes of
+/// records that moved, or why it did not come to an end. Once the peer has said that it takes nothing, it is sent only what is dead.
+async fn repair<W: World>(
+    node: &Node<W>,
+    peer: NodeId,
+    key: Unlike,
+    full_there: Option<&AtomicBool>,
+) -> Result<u64, Failed> {
     let _work = node.begin_work();
     let mut moved = 0;
     let refused = |refusal: Refusal, moved| Failed {
@@ -241,6 +258,7 @@ async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u
             .await
             .map_err(|refusal| refused(refusal, moved))?;
     }
+    let Some(full_there) = full_there else { return Ok(moved) };
     let Some(mine) = node.whole(&key.id).map_err(|refusal| refused(refusal, moved))? else {
         return Err(Failed::there(format!("{:?} is here no more", key.id)));
     };
@@ -248,10 +266,15 @@ async fn repair<W: World>(node: &Node<W>, peer: NodeId, key: Unlike) -> Result<u
         return Err(Failed::there("this node's disk may be behind what the others know".to_owned()));
     }
     if key.theirs != Some(digest(&mine)) {
+        if full_there.load(Ordering::Relaxed) && !decode(&mine).is_ok_and(|mine| mine.is_dead()) {
+            return Err(Failed { moved, ..Failed::there(format!("{peer} takes nothing now")) });
+        }
         moved += mine.len() as u64;
         let stored = node.store_at(peer, key.id.clone(), mine, AAE_TIMEOUT).await;
-        stored
-            .map_err(|()| Failed { moved, ..Failed::there(format!("{peer} did not take {:?}", key.id)) })?;
+        stored.map_err(|refusal| {
+            full_there.fetch_or(takes_nothing(&refusal), Ordering::Relaxed);
+            Failed { moved, ..Failed::there(format!("{peer} did not take {:?}: {refusal}", key.id)) }
+        })?;
     }
     Ok(moved)
 }

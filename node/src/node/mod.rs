@@ -113,6 +113,8 @@ pub struct Inner<W: World> {
     pub pace: pace::Pace,
     /// One at a time writes the view to the disk: an older one must not come after a newer.
     pub keeping: tokio::sync::Mutex<()>,
+    /// One at a time asks somebody for tables that are not known here: which were asked for last, and when.
+    pub catching_up: tokio::sync::Mutex<Option<(u64, Time)>>,
     /// How far it has come with what it takes over.
     pub gain: Mutex<gain::Gain>,
     /// What came of comparing copies that may be old, since the start.

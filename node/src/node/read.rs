@@ -226,7 +226,7 @@ impl<W: World> Node<W> {
         Box::pin(async move {
             match node.store_at(to, id, body, timeout).await {
                 Ok(_) => Event::Repaired { by: to },
-                Err(()) => Event::Failed { by: to },
+                Err(_) => Event::Failed { by: to },
             }
         })
     }
@@ -238,14 +238,15 @@ impl<W: World> Node<W> {
         id: ObjectId,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<bool, ()> {
+    ) -> Result<bool, Refusal> {
         if to == self.id() {
-            return self.merge_here(id, body, None, true).await.map_err(drop);
+            return self.merge_here(id, body, None, true).await;
         }
         let head = Ask::Store { id, hint_for: None, sync: true };
         match self.ask(to, Message { head, body }, timeout).await {
             Ok(Message { head: Answer::Stored { durable }, .. }) => Ok(durable),
-            _ => Err(()),
+            Ok(Message { head: Answer::Refused(refusal), .. }) => Err(refusal),
+            _ => Err(Refusal::Unavailable(format!("{to} does not answer"))),
         }
     }
 }

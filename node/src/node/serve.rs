@@ -3,7 +3,7 @@
 use super::Node;
 use crate::cluster::Snapshot;
 use crate::lane::Job;
-use crate::limits::{PULL_BYTES_MAX, PULL_ROWS_MAX};
+use crate::limits::{CATCH_UP_MAX, PULL_BYTES_MAX, PULL_ROWS_MAX};
 use crate::peer::frame::TableTag;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
@@ -90,6 +90,9 @@ impl<W: World> Node<W> {
         {
             return refused(Refusal::Unavailable(why.into()));
         }
+        if touches_copies(&message.head) {
+            self.catch_up(from, table).await;
+        }
         match message.head {
             Ask::Store { id, hint_for, sync } => {
                 match self.store_for(table, id, message.body, hint_for, sync).await {
@@ -172,6 +175,26 @@ impl<W: World> Node<W> {
             self.hints_written.fetch_add(1, Ordering::Relaxed);
         }
         self.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
+    }
+
+    /// Hears of tables that count more than this node's and that it does not know. Two sides of a partition each count their own
+    /// changes, so who counts more may still know nothing of what has happened here.
+    async fn catch_up(&self, from: NodeId, theirs: TableTag) {
+        let is_unknown = || {
+            let ours = self.table_tag();
+            theirs.digest != ours.digest && theirs.counter > ours.counter
+        };
+        if !is_unknown() {
+            return;
+        }
+        // One asks for all; and where he is not heard, only now and then.
+        let mut asked = self.catching_up.lock().await;
+        let lately =
+            asked.is_some_and(|(digest, at)| digest == theirs.digest && self.now() - at < CATCH_UP_MAX);
+        if is_unknown() && !lately {
+            let _ = tokio::time::timeout(CATCH_UP_MAX, crate::duty::gossip::exchange(self, from)).await;
+            *asked = Some((theirs.digest, self.now()));
+        }
     }
 
     /// Whether somebody acts by older tables than this node. Who acts by newer ones knows what he does.
@@ -303,3 +326,7 @@ impl<W: World> Node<W> {
         Ok(Message { head: Answer::Rows { more: !rows.is_empty() }, body: Bytes::from(body) })
     }
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

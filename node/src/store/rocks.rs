@@ -253,6 +253,10 @@ impl Inner {
                 self.fenced.store(true, Ordering::Release);
                 StoreError::Corrupt(format!("{text}; {}", self.is_made_anew(family)))
             }
+            // Who this node is and what it has agreed to stands nowhere else.
+            StoreError::Corrupt(text) if family == Family::Meta => {
+                StoreError::Corrupt(format!("{text}; {REPLACE}"))
+            }
             error => error,
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! RocksDB reads around nothing: a scan ends at such a block, and the first compaction that comes to it ends all writing, at
 //! every start again. What is derived from the records (leaves, dead, due) can be made anew, so those families are dropped as a
-//! whole at the next open, if all records can be read, and the start writes them from these. A text file, because the database
-//! may be what is broken.
+//! whole at the next open, if all records can be read, and the start writes them from these. So are hints: a hint only names a copy
+//! that is here. One of a key that is owned here the comparison of trees finds out as well, and any other is handed on to all its
+//! owners as surplus. A text file, because the database may be what is broken.
 
 #![expect(clippy::disallowed_methods, reason = "this is the disk of the real world")]
 
@@ -16,9 +17,9 @@ use std::path::Path;
 
 const NAME: &str = "SPOILED";
 
-/// Whether a family says nothing that the records don't.
+/// Whether nothing is lost with a family that the records don't say as well.
 pub(super) fn is_derived(family: Family) -> bool {
-    matches!(family, Family::Leaves | Family::Dead | Family::Due)
+    matches!(family, Family::Leaves | Family::Dead | Family::Due | Family::Hints)
 }
 
 /// The families that the last process has found spoiled.

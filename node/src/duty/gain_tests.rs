@@ -1,0 +1,58 @@
+//! Taking over from real owners: one whose disk is full, and after a start that has lost what was fetched.
+
+use super::*;
+use crate::bench::{Bench, ME, ids};
+use crate::duty::{exchange, shape};
+use ring::members::Status;
+use std::sync::atomic::Ordering;
+
+const OWNER: NodeId = NodeId(11);
+const KEYS: usize = 20;
+
+/// A node that takes over what another one owns, both of them acting by the same tables; and that other one, which holds all keys.
+async fn taking_over() -> (Bench, Bench) {
+    let bench = Bench::start(1, &[OWNER], &[]).await;
+    let owner = bench.beside(OWNER).await;
+    for id in ids(KEYS) {
+        owner.put(&id, 10, None).await;
+    }
+    for one in [&bench, &owner] {
+        one.update(|view| {
+            view.set_status(ME, Status::Up).unwrap();
+        });
+        let regime = one.node.cluster.snapshot().regime.name().digest;
+        for id in [ME, OWNER] {
+            one.update(|view| assert!(view.act(id, regime, false)));
+        }
+        exchange::build(&one.node).await;
+    }
+    assert_eq!(bench.node.table_tag(), owner.node.table_tag());
+    (bench, owner)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_whose_disk_is_full_stands_in_no_change_s_way() {
+    let (bench, owner) = taking_over().await;
+    let newer = &ids(KEYS + 1)[KEYS];
+    bench.put(newer, 10, None).await;
+    owner.node.crowded.store(true, Ordering::Relaxed);
+    assert!(fetch_all(&bench.node).await, "{:?}", bench.node.lock_gain().reason);
+    assert_eq!(bench.kept().len(), KEYS + 1);
+    assert_eq!(owner.kept().len(), KEYS, "the owner is given nothing");
+}
+
+/// The view says that it is done, and that came from the others: what this disk had when it said so is gone.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_start_has_said_is_looked_at_again() {
+    let (bench, _owner) = taking_over().await;
+    let regime = bench.node.cluster.snapshot().regime.name().digest;
+    bench.update(|view| assert!(view.act(ME, regime, true)));
+    let is_done = || bench.node.cluster.snapshot().view.members[&ME].acting.done;
+    shape::take_part(&bench.node).await;
+    assert!(!is_done() && bench.kept().is_empty(), "it takes its word back");
+    shape::take_part(&bench.node).await;
+    assert!(is_done());
+    assert_eq!(bench.kept().len(), KEYS);
+    shape::take_part(&bench.node).await;
+    assert!(is_done(), "and keeps the new one");
+}

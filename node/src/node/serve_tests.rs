@@ -1,0 +1,40 @@
+//! What a node answers somebody who acts by other tables.
+
+use crate::bench::{Bench, ME, ids};
+use crate::limits::GOSSIP_TIMEOUT;
+use ring::ids::NodeId;
+use ring::members::{Status, View};
+use ring::place::Layout;
+use ring::wire::peer::{Answer, Ask, Message, Refusal};
+
+const OWNER: NodeId = NodeId(11);
+const OTHER: NodeId = NodeId(12);
+
+/// On one side of a partition the only partition has gone from one node to another. The other side knows nothing of that, and has
+/// made more changes of its own, so its tables count more. It must not take the former owner's word that there is nothing.
+#[tokio::test(start_paused = true)]
+async fn who_counts_more_changes_is_not_thereby_newer() {
+    let bench = Bench::start(1, &[OWNER], &[]).await;
+    let admit = |view: &mut View| {
+        view.admit(OTHER, crate::bench::said(OTHER)).unwrap();
+    };
+    bench.update(admit);
+    let owner = bench.beside(OWNER).await;
+    owner.update(|view| {
+        view.set_status(OTHER, Status::Up).unwrap();
+        let others: Vec<_> = view.claimants().into_iter().filter(|member| member.id == OTHER).collect();
+        view.settled.layout = Layout::empty(1).evolve(&others);
+        view.settled.stamp += 1;
+    });
+    bench.update(|view| {
+        for status in [Status::Up, Status::Leaving, Status::Up, Status::Leaving, Status::Up] {
+            view.set_status(ME, status).unwrap();
+        }
+    });
+    let (ours, theirs) = (bench.node.table_tag(), owner.node.table_tag());
+    assert!(ours.counter > theirs.counter && ours.digest != theirs.digest);
+    let ask = Message::of(Ask::Read { id: ids(1)[0].clone(), record: true });
+    let answer = bench.node.ask(OWNER, ask, GOSSIP_TIMEOUT).await.unwrap();
+    assert_eq!(answer.head, Answer::Refused(Refusal::StaleTables));
+    assert_eq!(bench.node.table_tag(), owner.node.table_tag(), "both have heard of both");
+}
