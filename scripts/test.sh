@@ -96,7 +96,7 @@ stage_compose() {
     python3 scripts/compose.py
 }
 
-# Ten scenarios against processes, and one against the containers, with the image of the stage before.
+# Eleven scenarios against processes, and one against the containers, with the image of the stage before.
 stage_chaos() {
     local out
     out=$(mktemp -d)

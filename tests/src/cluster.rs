@@ -264,6 +264,13 @@ impl Cluster {
         Ok(kill(Pid::from_raw(self.pid(index)?), signal)?)
     }
 
+    /// Whether a node that was started has ended by itself.
+    pub fn has_ended(&mut self, index: usize) -> Result<bool> {
+        let child =
+            self.nodes[index].child.as_mut().with_context(|| format!("node {index} was not started"))?;
+        Ok(child.try_wait()?.is_some())
+    }
+
     /// Waits for a node that was told to end.
     pub async fn ended(&mut self, index: usize) -> Result<ExitStatus> {
         let mut child =

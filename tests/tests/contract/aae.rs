@@ -131,7 +131,7 @@ async fn steady_load(c: &Cluster, per_second: u32, until: impl Future<Output = R
 /// of 4,800 writes were seen to be repaired; none are, unless a machine is so busy that writes time out.
 #[tokio::test]
 async fn entry_32_replication_under_load_is_not_repaired() -> Result<()> {
-    const WRITES_PER_SECOND: u32 = 400;
+    const WRITES_PER_SECOND: u32 = 500;
     const ROUNDS_UNDER_LOAD: u64 = 12;
     let cluster = Cluster::start(3).await?;
     let c = &cluster;

@@ -4,7 +4,9 @@
 //! Nobody is ever told a wrong value, and what is missing comes back from the others without a read.
 
 use crate::aae::{BUCKET, HEAL_TIME_MAX, IDLE_ROUNDS, aae, all_converged, repairs_nothing, rounds};
+use crate::hints::hints_of;
 use crate::rollback::{log_of, lose};
+use crate::steps::is_down;
 use crate::support::{copy, eventually, metric, put_back, put_blind, versions};
 use anyhow::{Context, Result, ensure};
 use node::store::keys::{decode_record_key, leaf_key};
@@ -15,6 +17,7 @@ use ring::tree::slot;
 use ring::wire::record::digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
@@ -138,6 +141,121 @@ async fn entry_36_damaged_leaves_are_made_anew_from_the_records() -> Result<()> 
     .await?;
     let told = aae(&c, 2).await?;
     ensure!(told["repairs"] == 0, "what was on its own disk came from the others: {told}");
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+/// Of hints nothing is lost but who is owed what: the copies are here, and the comparison of trees brings them where they belong.
+#[tokio::test]
+async fn entry_36_damaged_hints_are_dropped_and_what_they_named_arrives() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    let silent = c.member(0, 2).await?["id"].as_str().context("no id")?.to_owned();
+    c.kill(2).await?;
+    is_down(&c, &[0, 1], &silent).await?;
+    for number in 0..KEYS {
+        let url = key_url(&c.url(0), BUCKET, format!("k{number}"));
+        put_blind(&url, &value_of(number)).await?.expect(204)?;
+    }
+    let kept = hints_of(&c, 0, "waiting").await?;
+    ensure!(kept == KEYS as u64, "{kept} hints are kept");
+    // A start makes table files of the log.
+    c.stop(0).await?;
+    c.spawn(0)?;
+    eventually(HEAL_TIME_MAX, || async {
+        ensure!(hints_of(&c, 0, "waiting").await? == kept, "it is not there yet");
+        Ok(())
+    })
+    .await?;
+    c.stop(0).await?;
+    ensure!(spoil_family(c.data_dir(0), "hints")? > 0, "there was no table file to spoil");
+    c.spawn(0)?;
+    let ended = c.ended(0).await?;
+    ensure!(ended.code() == Some(1), "it ended with {ended}");
+    c.spawn(0)?;
+    c.spawn(2)?;
+    c.await_ready().await?;
+    eventually(HEAL_TIME_MAX, || all_converged(&c, BUCKET, KEYS)).await?;
+    ensure!(hints_of(&c, 0, "waiting").await? == 0, "what could not be read is still counted");
+    tells_the_truth(&c, 2, BUCKET).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+fn tables_of(dir: &Path) -> Result<Vec<PathBuf>> {
+    let files = std::fs::read_dir(dir.join("db"))?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect())
+}
+
+/// The node serves, has looked at all its records, and is as the others are; or it has ended. Which of the two.
+async fn serves_or_ends(c: &mut Cluster) -> Result<bool> {
+    let begun = Instant::now();
+    while !c.has_ended(2)? {
+        let healthy = async {
+            let told = aae(c, 2).await?;
+            ensure!(told["building"] == 0 && told["scrub"]["rounds"].as_u64() > Some(0), "{told}");
+            all_converged(c, BUCKET, KEYS).await
+        };
+        match healthy.await {
+            Ok(()) => return Ok(true),
+            Err(error) if begun.elapsed() > HEAL_TIME_MAX => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    let ended = c.ended(2).await?;
+    ensure!(!ended.success(), "it ended with {ended}");
+    Ok(false)
+}
+
+/// Records, leaves, the lists of the dead and of what is due, what the node knows of itself: whichever of them is spoiled, nobody is
+/// told anything wrong, and the node is whole again at the second start, or says at each that it is to be replaced.
+#[tokio::test]
+async fn entry_36_a_byte_of_each_table_file_in_turn_is_mended_or_refused_and_never_told() -> Result<()> {
+    let mut c = Cluster::start(3).await?;
+    fill(&c, BUCKET).await?;
+    for number in 0..KEYS {
+        let short = key_url(&c.url(0), "short", format!("k{number}"));
+        http::put(short).header("cartwheel-ttl", "3600").text("short").send().await?.expect(204)?;
+        let gone = key_url(&c.url(0), "gone", format!("k{number}"));
+        let context = put_blind(&gone, "gone").await?.context()?;
+        http::delete(&gone).context(&context).send().await?.expect(204)?;
+    }
+    // A start makes table files of the log.
+    c.stop(2).await?;
+    c.restart(2).await?;
+    c.stop(2).await?;
+    let (dir, saved) = (c.data_dir(2).to_owned(), c.dir().join("saved"));
+    copy(&dir, &saved)?;
+    let tables = tables_of(&dir)?;
+    ensure!(tables.len() >= 5, "only {} table files", tables.len());
+    let mut refused = Vec::new();
+    for table in &tables {
+        let mut bytes = std::fs::read(table)?;
+        bytes[20] ^= 0x40;
+        std::fs::write(table, bytes)?;
+        c.spawn(2)?;
+        let mut serves = serves_or_ends(&mut c).await?;
+        if !serves {
+            c.spawn(2)?;
+            serves = serves_or_ends(&mut c).await?;
+        }
+        if serves {
+            tells_the_truth(&c, 2, BUCKET).await?;
+            c.stop(2).await?;
+        } else {
+            ensure!(
+                c.log(2).contains("replace"),
+                "{} and no word of what to do: {}",
+                table.display(),
+                c.log(2)
+            );
+            refused.push(table);
+        }
+        tells_the_truth(&c, 0, BUCKET).await?;
+        put_back(&saved, &dir)?;
+    }
+    ensure!(refused.len() < tables.len() / 2, "most of these could not be mended: {refused:?}");
+    c.restart(2).await?;
+    eventually(HEAL_TIME_MAX, || all_converged(&c, BUCKET, KEYS)).await?;
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
     Ok(())
 }

@@ -74,6 +74,18 @@ async fn a_run_ends_with_a_verdict_and_a_report_and_leaves_nothing() -> Result<(
     Ok(())
 }
 
+/// Real processes whose calendars are set ahead and back by up to ten minutes while they run, once or again and again.
+#[tokio::test]
+async fn entry_12_calendars_that_jump_under_load_break_no_promise() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let ran = chaos(&["run", "clocks", "--seconds", "20", "--seed", "12"], dir.path()).await?;
+    ensure!(ran.code == Some(0), "{:?}\n{}\n{}", ran.code, ran.out, ran.err);
+    ensure!(ran.out.contains("chaos: 1 runs, no promise broken"), "{}", ran.out);
+    let jumps: Vec<&str> = ran.err.lines().filter(|line| line.contains("is off by")).collect();
+    ensure!(jumps.iter().any(|line| line.contains(", then ")), "none went to and fro: {jumps:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_said_in_one_line() -> Result<()> {
     let dir = tempfile::tempdir()?;

@@ -11,8 +11,12 @@ use crate::steps::{
 };
 use crate::support::{each, eventually, metric, put_blind};
 use anyhow::{Context, Result, ensure};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tests::checks::Checks;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
@@ -200,10 +204,16 @@ async fn entry_50_an_identity_that_lives_is_given_to_nobody_else() -> Result<()>
     checks.finish(&[&cluster])
 }
 
+/// What the catalogue leaves between two starts.
+const GAP: Duration = Duration::from_secs(10);
+
 #[tokio::test]
 async fn entry_51_five_nodes_in_any_order_find_each_other_seeds_last() -> Result<()> {
     let mut cluster = Cluster::prepare(5)?;
-    for index in [3, 1, 4, 2] {
+    let mut order = [1, 2, 3, 4];
+    // Another one in each run, since the system chooses the port.
+    order.shuffle(&mut StdRng::seed_from_u64(u64::from(cluster.peer_port(0))));
+    for index in order {
         cluster.spawn(index)?;
         let c = &cluster;
         // It has tried its seed in vain.
@@ -212,9 +222,10 @@ async fn entry_51_five_nodes_in_any_order_find_each_other_seeds_last() -> Result
             Ok(())
         })
         .await?;
+        tokio::time::sleep(GAP).await;
     }
     cluster.spawn(0)?;
-    cluster.await_ready().await?;
+    cluster.await_ready().await.with_context(|| format!("started in the order {order:?}, then the seed"))?;
     let mut ids = Vec::new();
     for index in 0..5 {
         ids.push(cluster.id(index).await?);

@@ -16,7 +16,7 @@ use tests::http::{self, key_url};
 
 const KEYS: usize = 300;
 /// Enough that every node keeps a hint of some.
-const HINTED_KEYS: usize = 2000;
+const HINTED_KEYS: usize = 10_000;
 
 #[tokio::test]
 async fn entry_47_a_wiped_node_is_somebody_new_and_takes_the_old_ones_place() -> Result<()> {

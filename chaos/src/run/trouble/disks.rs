@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What a sync of a disk in trouble takes.
 const SLOW: Duration = Duration::from_millis(200);
 /// The smallest and the largest jump of a calendar, in milliseconds; drawn so that each order of magnitude is as likely.
-const JUMP_MS: (f64, f64) = (11.0, 288_000.0);
+const JUMP_MS: (f64, f64) = (11.0, 600_000.0);
 
 /// Flipped bits in one table, at most.
 const FLIPS_MAX: u32 = 4;
