@@ -282,7 +282,11 @@ impl Bench {
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
-        self.node.cluster.update(|view| Ok::<(), ViewError>(change(view))).unwrap();
+        let change = |view: &mut View| {
+            change(view);
+            Ok::<(), ViewError>(())
+        };
+        self.node.cluster.update(change).unwrap();
     }
 
     /// The node writes a value of so many bytes.

@@ -14,7 +14,7 @@ const LOAD: Duration = Duration::from_secs(60);
 /// Several, for what the load writes and which records rot is drawn.
 const SEEDS: u64 = 6;
 /// Half of what the scrub rests between two rounds.
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_millis(7_500);
 
 fn seconds(at: u64) -> Duration {
     Duration::from_secs(at)

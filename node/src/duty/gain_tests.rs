@@ -56,3 +56,14 @@ async fn what_an_earlier_start_has_said_is_looked_at_again() {
     shape::take_part(&bench.node).await;
     assert!(is_done(), "and keeps the new one");
 }
+
+/// It may have all of it by now; but until everybody acts by the new table, nobody's answer may hang on that.
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_is_asked_for_no_copy_before_the_change_is_over() {
+    let (bench, _owner) = taking_over().await;
+    let snapshot = bench.node.cluster.snapshot();
+    let plan = bench.node.cluster.plan(&snapshot, &ids(1)[0]);
+    assert_eq!((plan.owners, plan.pending), (vec![OWNER], vec![ME]));
+    let read = bench.node.held(&ids(1)[0], true);
+    assert!(matches!(read, Err(Refusal::Unavailable(_))), "it does not say that there is nothing: {read:?}");
+}

@@ -114,7 +114,8 @@ async fn who_leaves_tries_the_target_and_others_by_turns() {
         }
         let leaves = |view: &mut ring::members::View| view.set_status(ME, Status::Leaving).map(drop);
         bench.node.cluster.update(leaves).unwrap();
-        (other.refuse(true), target.refuse(true));
+        other.refuse(true);
+        target.refuse(true);
         for _ in 0..=2 * FAILURES_MAX {
             deliver_to(&bench.node, target.id).await;
         }

@@ -144,3 +144,7 @@ pub(crate) fn said(answer: Message<Answer>) -> Option<Said> {
     let (unlike, hinted) = (unlike.into_iter().collect(), hinted.into_iter().collect());
     Some(Said { unlike, hinted, work: Duration::from_millis(work_ms), mark })
 }
+
+#[cfg(test)]
+#[path = "reap_tests.rs"]
+mod tests;

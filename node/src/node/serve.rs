@@ -223,6 +223,10 @@ impl<W: World> Node<W> {
         if self.is_behind(table) {
             return Err(Refusal::StaleTables);
         }
+        // Who asks may not know it yet, or be removed as well. What such a node holds is nobody's copy.
+        if self.cluster.snapshot().is_removed(self.id()) {
+            return Err(Refusal::Unavailable(super::REMOVED.into()));
+        }
         let since = self.is_waited_for();
         let durable = self.merge_here(id, record, hint_for, sync).await?;
         self.pace.wrote(self.now() - since);

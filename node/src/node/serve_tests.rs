@@ -1,14 +1,45 @@
 //! What a node answers somebody who acts by other tables.
 
-use crate::bench::{Bench, ME, ids};
+use crate::bench::{Bench, ME, Peer, ids};
 use crate::limits::GOSSIP_TIMEOUT;
+use crate::node::write::WriteFail;
 use ring::ids::NodeId;
 use ring::members::{Status, View};
 use ring::place::Layout;
-use ring::wire::peer::{Answer, Ask, Message, Refusal};
+use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
 
 const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
+
+/// Two nodes were removed while they could not be reached. The one learns of it from the other, in the midst of a client's write that
+/// both are to store. It must not be acknowledged: what the two of them hold is nobody's copy.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_overtaken_by_its_nodes_removal_is_not_acknowledged() {
+    let other = Peer::new(OTHER.0);
+    let bench = Bench::start(1, &[ME, OWNER], &[&other]).await;
+    let owner = bench.beside(OWNER).await;
+    owner.update(|view| {
+        view.set_status(OTHER, Status::Up).unwrap();
+        for gone in [ME, OWNER] {
+            view.set_status(gone, Status::Leaving).unwrap();
+            view.set_status(gone, Status::Removed).unwrap();
+        }
+        view.settled.layout = Layout::empty(1).evolve(&view.claimants());
+        view.settled.stamp += 1;
+    });
+    let write = WriteAsk {
+        id: ids(1)[0].clone(),
+        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
+        seen: None,
+        quorum: QuorumAsk::default(),
+        timeout_ms: 5_000,
+        return_record: false,
+    };
+    let written = bench.node.coordinate(write, "v".into()).await;
+    assert_eq!(written.unwrap_err(), WriteFail::Lost, "it may show up, if somebody else has it");
+    assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
+    assert!(owner.kept().is_empty() && !other.holds(&ids(1)[0]));
+}
 
 /// On one side of a partition the only partition has gone from one node to another. The other side knows nothing of that, and has
 /// made more changes of its own, so its tables count more. It must not take the former owner's word that there is nothing.

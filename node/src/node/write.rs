@@ -269,7 +269,9 @@ impl<W: World> Drive<W> {
         self.answer = answer;
         match stored {
             Ok(durable) => {
-                self.catch_up(&mut put, &mut effects);
+                if !self.catch_up(&mut put, &mut effects) {
+                    return;
+                }
                 put.on(Event::StoredHere { durable }, &mut effects);
             }
             Err(refusal) => {
@@ -297,20 +299,25 @@ impl<W: World> Drive<W> {
                 () = &mut deadline, if self.answer.is_some() => Some(Event::TimedOut),
             };
             if let Some(event) = event {
-                self.catch_up(&mut put, &mut effects);
+                if !self.catch_up(&mut put, &mut effects) {
+                    return;
+                }
                 put.on(event, &mut effects);
             }
         }
     }
 
-    /// Nothing counts before the write goes by the tables of this moment: a yes may have been given by newer ones.
-    fn catch_up(&mut self, put: &mut Put, effects: &mut Vec<Effect>) {
+    /// Nothing counts before the write goes by the tables of this moment: a yes may have been given by newer ones. By these this node
+    /// may have been removed. Then its own copy counts for nothing, and what is in it besides this write may have been deleted and
+    /// forgotten, so the write ends here: its outcome is not known, and the copy is compared like all others. Whether it goes on.
+    fn catch_up(&mut self, put: &mut Put, effects: &mut Vec<Effect>) -> bool {
         let snapshot = self.node.cluster.snapshot();
         let now = snapshot.regime.name().digest;
         if now != self.regime {
             self.regime = now;
             put.on(Event::Replanned(self.node.own_plan(&snapshot, &self.id)), effects);
         }
+        !snapshot.is_removed(self.node.id())
     }
 
     async fn store_here(&mut self, write: Write, hint_for: Option<NodeId>) -> Result<bool, Refusal> {
