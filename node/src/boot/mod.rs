@@ -11,7 +11,7 @@ use crate::duty::{
     clock, exchange, expiry, gossip, hints, past, reap, room, scrub, shape, sift, surplus, swim,
 };
 use crate::http::metrics;
-use crate::lane::{Core, Crowded, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive};
+use crate::lane::{Core, Crowded, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive, owe_anew};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::pace::Pace;
 use crate::node::past::{Past, Standing};
@@ -238,16 +238,26 @@ pub(crate) fn start<W: World>(
     store.write(batch, true)?;
     let partitions = entered.view.partitions;
     let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));
+    let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
+    let lacks_hints = store.lacks().contains(&Family::Hints);
+    if lacks_hints && !cluster.snapshot().is_removed(entered.node) {
+        let keys = owe_anew(store, &cluster.snapshot(), entered.node, world.wall())?;
+        tracing::warn!(
+            keys,
+            "hints that the disk has spoiled were made anew from what is here and not owned here"
+        );
+    }
+    if !store.lacks().is_empty() {
+        store.lacks_nothing()?;
+    }
     let mut ledger = Ledger::load(store, config.limits.hint_bytes)?;
-    if store.lacks().contains(&Family::Hints) {
-        // Nobody knows any more who is owed what: every partition is compared, with everybody.
+    if lacks_hints {
         ledger.urgent.extend((0..partitions).map(|partition| (Partition(partition), None)));
     }
     let hints = Arc::new(Mutex::new(ledger));
     // Far apart from start to start: nobody takes a count for the one that it heard before a restart.
     let first = world.rng("let_go").random::<u64>();
     let let_go: LetGo = (0..partitions).map(|_| AtomicU64::new(first)).collect();
-    let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
     let (due, stray) = (Due::default(), Arc::<AtomicU64>::default());
     let (gaps, crowded) = (Gaps::load(store)?, Crowded::default());
     let shared = Shared {

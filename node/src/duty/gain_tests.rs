@@ -57,6 +57,18 @@ async fn what_an_earlier_start_has_said_is_looked_at_again() {
     assert!(is_done(), "and keeps the new one");
 }
 
+/// A disk that may be behind what the others know has the node take part in nothing, and is the one whose word of before holds least.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_may_be_behind_takes_its_word_back_first() {
+    let (bench, _owner) = taking_over().await;
+    let regime = bench.node.cluster.snapshot().regime.name().digest;
+    bench.update(|view| assert!(view.act(ME, regime, true)));
+    bench.node.past.hear_of(u64::from(u32::MAX));
+    assert!(bench.node.past.silence().is_some());
+    shape::take_part(&bench.node).await;
+    assert!(!bench.node.cluster.snapshot().view.members[&ME].acting.done);
+}
+
 /// It may have all of it by now; but until everybody acts by the new table, nobody's answer may hang on that.
 #[tokio::test(start_paused = true)]
 async fn who_takes_over_is_asked_for_no_copy_before_the_change_is_over() {

@@ -1,8 +1,8 @@
 //! Spreads the view: at every change to everybody, and every half second to one node drawn at random.
 //!
 //! Push-pull: the digest goes out, a view comes back only where it differs, and goes out again if that taught the other
-//! side nothing new of ours. Nodes that are believed to be dead are asked as well, or a long partition would never heal;
-//! a node that hears nobody goes back to its seeds.
+//! side nothing new of ours. Nodes that are believed to be dead are asked as well, or a long partition would never heal, and each
+//! time one of those that this node alone does not hear (`peer/hearing.rs`); a node that hears nobody goes back to its seeds.
 
 use crate::limits::{GOSSIP_EVERY, GOSSIP_FANOUT, GOSSIP_ROUNDS_MAX, GOSSIP_TIMEOUT};
 use crate::node::Node;
@@ -34,7 +34,12 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
                 continue;
             }
             Ok(()) = changes.changed() => others(&node),
-            _ = tick.tick() => others(&node).choose(&mut rng).copied().into_iter().collect(),
+            _ = tick.tick() => {
+                let (others, mute) = (others(&node), node.pool.mute().borrow().clone());
+                // Nobody asks whom he doubts, so somebody has to try.
+                let mute: Vec<NodeId> = others.iter().filter(|id| mute.contains(id)).copied().collect();
+                others.choose(&mut rng).into_iter().chain(mute.choose(&mut rng)).copied().collect()
+            }
         };
         super::past::act(&node).await;
         super::past::keep_asked(&node).await;

@@ -61,9 +61,12 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         // are other owners.
         if doubted.difference(&now).next().is_some() || regime != by {
             let mut deliveries = node.lock_deliveries();
-            for (_, delivery) in deliveries.iter_mut().filter(|(target, _)| !under_way.contains(*target)) {
+            for (target, delivery) in deliveries.iter_mut().filter(|(target, _)| !under_way.contains(*target))
+            {
+                // Who has not been away has failed as often as before: a leaver goes by that.
+                let failures = if doubted.contains(target) { 0 } else { delivery.failures };
                 let from = delivery.from.take();
-                *delivery = Delivery { from, ..Delivery::default() };
+                *delivery = Delivery { from, failures, ..Delivery::default() };
             }
         }
         (doubted, regime) = (now, by);
@@ -117,8 +120,9 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
             let Undelivered { why, from } = error;
             // Somebody was away when he was to have his part, and is back.
             if doubted.difference(&node.cluster.doubted()).next().is_some() {
-                let fresh = again(State::BackingOff, HINTS_EVERY);
-                deliveries.insert(target, Delivery { error: Some(why), from, ..fresh });
+                let soon = again(State::BackingOff, HINTS_EVERY);
+                let soon = Delivery { error: Some(why), from, failures: before + 1, ..soon };
+                deliveries.insert(target, soon);
                 return target;
             }
             Delivery { state: State::BackingOff, failures: before + 1, not_before, error: Some(why), from }

@@ -131,3 +131,27 @@ async fn who_leaves_tries_the_target_and_others_by_turns() {
         );
     }
 }
+
+/// Which copies were kept for whom is gone with the hints. All that is not owned here is owed to every owner, and what is owned here is
+/// not.
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_is_made_anew_from_what_is_not_owned() {
+    let peers = [11, 12, 13].map(Peer::new);
+    let owners = [ME, peers[0].id, peers[1].id, peers[2].id];
+    let bench = Bench::start(16, &owners, &[&peers[0], &peers[1], &peers[2]]).await;
+    let (node, ids) = (&bench.node, ids(100));
+    for id in &ids {
+        bench.put(id, 10, None).await;
+    }
+    let foreign: Vec<_> = ids.iter().filter(|id| !bench.owners(id).contains(&ME)).collect();
+    assert!(!foreign.is_empty() && foreign.len() < ids.len());
+    let made = crate::lane::owe_anew(&node.store, &node.cluster.snapshot(), ME, node.wall());
+    assert_eq!(made.unwrap(), foreign.len());
+    assert!(foreign.iter().all(|id| node.hints_of(id).unwrap().len() == 3));
+    *node.lock_hints() = crate::lane::Ledger::load(&node.store, 1 << 20).unwrap();
+    for peer in &peers {
+        until_left(&bench, peer.id, 0).await;
+        assert!(foreign.iter().all(|id| peer.holds(id)));
+    }
+    assert_eq!(bench.kept().len(), ids.len() - foreign.len(), "a copy goes with its last hint");
+}

@@ -46,14 +46,15 @@ pub(super) async fn take_part<W: World>(node: &Node<W>) {
     if snapshot.regime.is_settled() || me.acting.regime != name || me.status == Status::Removed {
         return;
     }
+    // Before anything else: a disk that may be behind is just the one whose word of before holds no more.
+    if me.acting.done && !node.lock_gain().said {
+        return say(node, name, false);
+    }
     if let Some(why) = node.past.silence() {
         // What is fetched now would be merged with copies that may be old, and handed out as if it were whole. And a disk that may
         // have forgotten to what it agreed, or that another process has as well, must not agree to something else.
         node.lock_gain().reason = Some(format!("{}: {why}", node.id()));
         return;
-    }
-    if me.acting.done && !node.lock_gain().said {
-        return say(node, name, false);
     }
     let (ns, doubted) = (snapshot.ns.all(), node.cluster.doubted());
     let step = next(&snapshot.view, &snapshot.regime, &ns, &doubted);

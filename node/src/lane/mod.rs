@@ -23,7 +23,7 @@ mod sift;
 
 pub use core::{Core, LetGo, Shared, Trees, leaf_row};
 pub use damage::Gaps;
-pub use derive::derive;
+pub use derive::{derive, owe_anew};
 pub use earliest::{Due, Earliest};
 pub use job::{Job, Sift, Taken};
 pub use ledger::{HintRow, Hints, Kept, Ledger};

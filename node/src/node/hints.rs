@@ -126,16 +126,28 @@ impl<W: World> Node<W> {
     }
 
     /// Merges many records at once, and says how many more may come: few while clients or other nodes wait for this one.
-    pub(crate) async fn answer_store_many(&self, body: &Bytes) -> Result<Message<Answer>, Refusal> {
+    pub(crate) async fn answer_store_many(
+        &self,
+        from: NodeId,
+        body: &Bytes,
+    ) -> Result<Message<Answer>, Refusal> {
         let rows: Rows = postcard::from_bytes(body).map_err(|error| Refusal::Malformed(error.to_string()))?;
         if rows.len() > HINT_ROWS_MAX {
             return Err(Refusal::Malformed("too many records at once".into()));
         }
-        let merges = (0..).zip(rows).map(|(at, (id, record))| async move {
+        let snapshot = self.cluster.snapshot();
+        let removed = snapshot.is_removed(from);
+        let owned_by_many = |id: &ObjectId| {
+            let n = usize::from(snapshot.settings(id.bucket()).n);
+            snapshot.table.owners(snapshot.table.partition_of(id), n).len() > 1
+        };
+        let (refused, rows): (Vec<_>, Vec<_>) =
+            (0..).zip(rows).partition(|(_, (id, _))| removed && owned_by_many(id));
+        let merges = rows.into_iter().map(|(at, (id, record))| async move {
             (at, self.merge_here(id, Bytes::from(record), None, true).await)
         });
         let mut merged = stream::iter(merges).buffer_unordered(PULL_MERGES);
-        let mut failed: Vec<u16> = Vec::new();
+        let mut failed: Vec<u16> = refused.into_iter().map(|(at, _)| at).collect();
         while let Some((at, durable)) = merged.next().await {
             if durable != Ok(true) {
                 failed.push(at);

@@ -93,6 +93,9 @@ impl<W: World> Node<W> {
         if touches_copies(&message.head) {
             self.catch_up(from, table).await;
         }
+        if let Some(refusal) = self.refuses_removed(from, table, &message.head) {
+            return refused(refusal);
+        }
         match message.head {
             Ask::Store { id, hint_for, sync } => {
                 match self.store_for(table, id, message.body, hint_for, sync).await {
@@ -121,7 +124,7 @@ impl<W: World> Node<W> {
             Ask::Sizes => self.sizes().map_or_else(refused, |sizes| Message::of(Answer::Sizes(sizes))),
             Ask::Transfers => Message::of(Answer::Transfers(self.transfers_here())),
             Ask::StoreMany if self.is_behind(table) => refused(Refusal::StaleTables),
-            Ask::StoreMany => match self.answer_store_many(&message.body).await {
+            Ask::StoreMany => match self.answer_store_many(from, &message.body).await {
                 // Whoever takes over may have fetched meanwhile, and the sender drops nothing that is refused.
                 Ok(_) if self.is_behind(table) => refused(Refusal::StaleTables),
                 answer => answer.unwrap_or_else(refused),
@@ -177,6 +180,23 @@ impl<W: World> Node<W> {
         self.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
     }
 
+    /// Copies go neither to a removed node nor from one, whatever either of them knows of it. What such a node holds is nobody's copy, so
+    /// nobody may rely on its having something; and what it sends may have been deleted and forgotten meanwhile, so it sends nothing
+    /// but what it alone owned, many at a time (`duty/surplus.rs`).
+    fn refuses_removed(&self, from: NodeId, table: TableTag, ask: &Ask) -> Option<Refusal> {
+        let (snapshot, stores) = (self.cluster.snapshot(), matches!(ask, Ask::Store { .. }));
+        let relied_on = stores || matches!(ask, Ask::StoreMany | Ask::Lacks);
+        let (is_here, is_there) = (snapshot.is_removed(self.id()), snapshot.is_removed(from));
+        if !(relied_on && is_here || stores && is_there) {
+            return None;
+        }
+        // Who acts by other tables may not have heard of it: he hears of it now.
+        Some(match table == self.table_tag() {
+            false => Refusal::StaleTables,
+            true => Refusal::Unavailable(super::REMOVED.into()),
+        })
+    }
+
     /// Hears of tables that count more than this node's and that it does not know. Two sides of a partition each count their own
     /// changes, so who counts more may still know nothing of what has happened here.
     async fn catch_up(&self, from: NodeId, theirs: TableTag) {
@@ -222,10 +242,6 @@ impl<W: World> Node<W> {
     ) -> Result<bool, Refusal> {
         if self.is_behind(table) {
             return Err(Refusal::StaleTables);
-        }
-        // Who asks may not know it yet, or be removed as well. What such a node holds is nobody's copy.
-        if self.cluster.snapshot().is_removed(self.id()) {
-            return Err(Refusal::Unavailable(super::REMOVED.into()));
         }
         let since = self.is_waited_for();
         let durable = self.merge_here(id, record, hint_for, sync).await?;

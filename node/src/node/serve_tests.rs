@@ -2,14 +2,27 @@
 
 use crate::bench::{Bench, ME, Peer, ids};
 use crate::limits::GOSSIP_TIMEOUT;
+use crate::node::hints::pack;
 use crate::node::write::WriteFail;
-use ring::ids::NodeId;
+use ring::bucket::BucketSettings;
+use ring::ids::{NodeId, ObjectId};
 use ring::members::{Status, View};
 use ring::place::Layout;
 use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
 
 const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
+
+fn write_of(id: &ObjectId) -> WriteAsk {
+    WriteAsk {
+        id: id.clone(),
+        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
+        seen: None,
+        quorum: QuorumAsk::default(),
+        timeout_ms: 5_000,
+        return_record: false,
+    }
+}
 
 /// Two nodes were removed while they could not be reached. The one learns of it from the other, in the midst of a client's write that
 /// both are to store. It must not be acknowledged: what the two of them hold is nobody's copy.
@@ -27,18 +40,47 @@ async fn a_write_that_is_overtaken_by_its_nodes_removal_is_not_acknowledged() {
         view.settled.layout = Layout::empty(1).evolve(&view.claimants());
         view.settled.stamp += 1;
     });
-    let write = WriteAsk {
-        id: ids(1)[0].clone(),
-        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
-        seen: None,
-        quorum: QuorumAsk::default(),
-        timeout_ms: 5_000,
-        return_record: false,
-    };
-    let written = bench.node.coordinate(write, "v".into()).await;
+    let written = bench.node.coordinate(write_of(&ids(1)[0]), "v".into()).await;
     assert_eq!(written.unwrap_err(), WriteFail::Lost, "it may show up, if somebody else has it");
     assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
     assert!(owner.kept().is_empty() && !other.holds(&ids(1)[0]));
+}
+
+/// A node was removed while it could not be reached, and what it holds was deleted and forgotten by all others meanwhile. Somebody
+/// writes that key through it before it has heard of that: nothing of what it holds gets to the owners with it. Nor does it by itself.
+#[tokio::test(start_paused = true)]
+async fn a_removed_node_brings_nothing_back() {
+    let bench = Bench::start(1, &[ME, OWNER], &[]).await;
+    let owner = bench.beside(OWNER).await;
+    let (id, single) = (&ids(2)[0], &ids(2)[1]);
+    let forgotten = bench.put(id, 10, None).await;
+    owner.update(|view| {
+        view.set_status(ME, Status::Leaving).unwrap();
+        view.set_status(ME, Status::Removed).unwrap();
+        view.admit(OTHER, crate::bench::said(OTHER)).unwrap();
+        view.set_status(OTHER, Status::Up).unwrap();
+        view.settled.layout = Layout::empty(1).evolve(&view.claimants());
+        view.settled.stamp += 1;
+    });
+    let written = bench.node.coordinate(write_of(id), "v".into()).await;
+    assert_eq!(written.unwrap_err(), WriteFail::Lost);
+    assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
+    assert!(owner.kept().is_empty(), "not even when it asks again by the new tables");
+    let node = &bench.node;
+    assert!(node.store_at(OWNER, id.clone(), forgotten.clone(), GOSSIP_TIMEOUT).await.is_err());
+    let rows = [(id.clone(), forgotten.clone()), (single.clone(), forgotten)];
+    let many = async || node.store_many(OWNER, pack(&rows), GOSSIP_TIMEOUT).await.map(|stored| stored.failed);
+    assert_eq!(many().await, Ok([0, 1].into()), "each is refused for itself");
+    assert!(owner.kept().is_empty());
+    // What only it has owned is nowhere else.
+    for one in [&bench, &owner] {
+        one.update(|view| {
+            let settings = BucketSettings { n: 1, ..BucketSettings::default() };
+            view.set_bucket("b".into(), OWNER, Some(settings)).unwrap();
+        });
+    }
+    assert_eq!(many().await, Ok([].into()));
+    assert_eq!(owner.kept().len(), 2);
 }
 
 /// On one side of a partition the only partition has gone from one node to another. The other side knows nothing of that, and has

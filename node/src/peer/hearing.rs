@@ -5,7 +5,8 @@
 //! remembers since when it has asked in vain, and after [`MUTE_AFTER`] its peer counts as doubted here, until anything comes from it.
 //!
 //! A peer that is slow is not mute: while an answer is awaited and nothing comes, the connection asks for a sign of life every
-//! [`LOOK_EVERY`], and that is given whatever the peer is busy with.
+//! [`LOOK_EVERY`], and that is given while requests are worked at. Not while what was sent before it fills the link, or the peer's
+//! hands (it reads no further with a thousand requests under way): then whatever is asked would wait as well, and others do it.
 
 use crate::limits::{LOOK_EVERY, MUTE_AFTER};
 use crate::world::World;
@@ -20,23 +21,26 @@ use tokio::sync::watch;
 /// Who is mute.
 pub(super) type Mute = Arc<watch::Sender<BTreeSet<NodeId>>>;
 
-/// What one link hears. Only its own task changes it.
+/// What one link hears. Only its own task changes it, until it is retired.
 pub(super) struct Hearing {
     /// Nobody for a connection to somebody whose name is not known yet.
     peer: Option<NodeId>,
     /// When the first question was asked since something was heard, in the microseconds of [`Time`]; 0: none was.
     asked_at: AtomicU64,
     is_mute: AtomicBool,
+    /// Whether another link has taken this one's place.
+    retired: AtomicBool,
     mute: Mute,
 }
 
 impl Hearing {
     pub(super) fn of(peer: NodeId, mute: Mute) -> Hearing {
-        Hearing { peer: Some(peer), asked_at: 0.into(), is_mute: false.into(), mute }
+        Hearing { peer: Some(peer), asked_at: 0.into(), is_mute: false.into(), retired: false.into(), mute }
     }
 
     pub(super) fn of_a_stranger() -> Hearing {
-        Hearing { peer: None, asked_at: 0.into(), is_mute: false.into(), mute: Mute::default() }
+        let mute = Mute::default();
+        Hearing { peer: None, asked_at: 0.into(), is_mute: false.into(), retired: false.into(), mute }
     }
 
     /// A question goes out, or is tried to.
@@ -81,17 +85,19 @@ impl Hearing {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut BTreeSet<NodeId>, NodeId) -> bool) {
+    /// From now on it says nothing of anybody, and what it has said is taken back: its peer is called at another address, or no more.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
         if let Some(peer) = self.peer {
-            self.mute.send_if_modified(|set| change(set, peer));
+            self.mute.send_if_modified(|set| set.remove(&peer));
         }
     }
-}
 
-/// A link that is forgotten says nothing of anybody.
-impl Drop for Hearing {
-    fn drop(&mut self) {
-        self.heard();
+    fn tell(&self, change: impl FnOnce(&mut BTreeSet<NodeId>, NodeId) -> bool) {
+        if let Some(peer) = self.peer {
+            // Looked at under the lock: what is said just before it retires is taken back after that.
+            self.mute.send_if_modified(|set| !self.retired.load(Ordering::SeqCst) && change(set, peer));
+        }
     }
 }
 

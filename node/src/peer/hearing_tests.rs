@@ -143,7 +143,28 @@ async fn a_link_that_ends_takes_its_word_back() {
     while !is_mute(&pool) {
         assert!(ask(&pool, "anyone?").await.is_err());
     }
+    // Its old connection stands, with a question under way, and would go on to look.
+    let asking = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.call(PEER, TableTag::default(), "still there?".into(), 20 * MUTE_AFTER).await }
+    });
+    tokio::task::yield_now().await;
+    let moved = "10.0.0.2:2";
+    let (_stop, stopping) = watch::channel(false);
+    let port = world.bind(moved.parse().unwrap()).await.unwrap();
+    tokio::spawn(serve(world.clone(), port, local(PEER.0), Slow, stopping));
+    pool.set_peer(PEER, moved);
+    assert!(!is_mute(&pool));
+    for _ in 0..20 {
+        assert_eq!(ask(&pool, "here?").await, Ok("here?".into()));
+        assert!(!is_mute(&pool), "it answers at its new address");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    assert!(!asking.is_finished(), "the old connection is gone, so this proves nothing");
+    pool.set_peer(PEER, ADDRESS);
+    while !is_mute(&pool) {
+        assert!(ask(&pool, "anyone?").await.is_err());
+    }
     pool.remove_peer(PEER);
-    let mut mute = pool.mute();
-    mute.wait_for(BTreeSet::is_empty).await.unwrap();
+    assert!(!is_mute(&pool));
 }

@@ -49,6 +49,7 @@ struct Link {
     next_id: AtomicU64,
     slots: Semaphore,
     room: Arc<Semaphore>,
+    hearing: Arc<Hearing>,
 }
 
 impl<W: World> Pool<W> {
@@ -65,16 +66,22 @@ impl<W: World> Pool<W> {
         if links.get(&node).is_some_and(|link| link.address == address) {
             return;
         }
-        let (link, outbox) = Link::new(address.clone());
-        let (dialer, connected) = (self.dialer.clone(), Arc::clone(&link.connected));
         let hearing = Hearing::of(node, Arc::clone(&self.mute));
+        let (link, outbox) = Link::new(address.clone(), hearing);
+        let (dialer, connected) = (self.dialer.clone(), Arc::clone(&link.connected));
+        let hearing = Arc::clone(&link.hearing);
         tokio::spawn(LinkTask { dialer, node, address, outbox, connected, hearing }.run());
-        links.insert(node, Arc::new(link));
+        if let Some(before) = links.insert(node, Arc::new(link)) {
+            before.hearing.retire();
+        }
     }
 
     /// Forgets a peer. What is in flight may still be answered.
     pub fn remove_peer(&self, node: NodeId) {
-        self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        let link = self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        if let Some(link) = link {
+            link.hearing.retire();
+        }
         self.dialer.local.forget_calls_of(node);
     }
 
@@ -133,13 +140,12 @@ impl<W: World> Pool<W> {
         deadline: Duration,
     ) -> Result<(PeerIdentity, Bytes), CallError> {
         let until = self.dialer.world.now() + deadline;
-        let (link, mut outbox) = Link::new(address.to_owned());
+        let (link, mut outbox) = Link::new(address.to_owned(), Hearing::of_a_stranger());
         let (answer, answered) = oneshot::channel();
         link.queue(Header::bare(Kind::Request, link.next_id()), body, until, Some(answer))?;
         let cluster = self.dialer.local.watch_cluster();
         let (stream, peer) = self.dialer.dial(address, None).await?;
-        let hearing = Hearing::of_a_stranger();
-        let conversation = conn::drive(&self.dialer.world, stream, None, &mut outbox, cluster, &hearing);
+        let conversation = conn::drive(&self.dialer.world, stream, None, &mut outbox, cluster, &link.hearing);
         let left = until - self.dialer.world.now();
         tokio::select! {
             biased;
@@ -165,7 +171,7 @@ async fn await_answer(
 }
 
 impl Link {
-    fn new(address: String) -> (Link, mpsc::Receiver<Queued>) {
+    fn new(address: String, hearing: Hearing) -> (Link, mpsc::Receiver<Queued>) {
         let (outbox, receiver) = mpsc::channel(OUTBOX_MAX);
         let link = Link {
             address,
@@ -174,6 +180,7 @@ impl Link {
             next_id: AtomicU64::new(1),
             slots: Semaphore::new(IN_FLIGHT_MAX),
             room: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),
+            hearing: Arc::new(hearing),
         };
         (link, receiver)
     }
@@ -254,7 +261,7 @@ struct LinkTask<W> {
     address: String,
     outbox: mpsc::Receiver<Queued>,
     connected: Arc<AtomicBool>,
-    hearing: Hearing,
+    hearing: Arc<Hearing>,
 }
 
 impl<W: World> LinkTask<W> {

@@ -223,9 +223,11 @@ impl Put {
         out.push(Effect::Store { to, hint_for });
     }
 
-    /// Whether a yes of this node counts in a set: an owner's, and a fallback's where the quorum is sloppy.
+    /// Whether a yes of this node counts in a set: an owner's, and a fallback's where the quorum is sloppy. By the tables of now: who
+    /// was an owner when it said yes, and has left the cluster since, sets its copy aside.
     fn counts(&self, node: NodeId, set: &[NodeId]) -> bool {
-        set.contains(&node) || (self.quorum.sloppy && !self.plan.concerns(node))
+        let stands_in = || node == self.plan.me || self.plan.fallbacks.contains(&node);
+        set.contains(&node) || (self.quorum.sloppy && !self.plan.concerns(node) && stands_in())
     }
 
     /// What has come in, as far as it counts in a set.

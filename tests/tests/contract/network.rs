@@ -26,8 +26,8 @@ const RUN: Duration = Duration::from_secs(8);
 /// Five workloads of five clients get some hundred answers in that time, each waiting for two frames of which one in ten is lost.
 const ACKNOWLEDGED_MIN: u64 = 50;
 
-/// Far below what a client waits for a node that does not answer.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Below what a client waits for a node that does not answer, and above what five processes on a busy machine take.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(3);
 
 async fn behind_doors(seed: u64) -> Result<(Cluster, Proxy)> {
     so_many_behind_doors(NODES, seed).await
@@ -103,8 +103,12 @@ async fn nobody_waits_for_a_node_that_only_others_hear() -> Result<()> {
     .await?;
     for between in 1..MORE_NODES - 1 {
         for end in [&first, &last] {
-            let member = c.member_of(between, end).await?;
-            ensure!(member["status"] == "up", "node {between} hears both, and says {member}");
+            eventually(HEAL_TIME_MAX, || async {
+                let member = c.member_of(between, end).await?;
+                ensure!(member["status"] == "up", "node {between} hears both, and says {member}");
+                Ok(())
+            })
+            .await?;
         }
     }
     proxy.heal();

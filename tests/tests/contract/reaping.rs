@@ -6,7 +6,7 @@
 use crate::support::{each, eventually, expect_values, put_blind, put_with};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
@@ -211,16 +211,22 @@ async fn entry_38_40_deletes_during_a_join_leave_nothing_anywhere() -> Result<()
         delete(&cluster, number % 3, key).await?;
     }
     cluster.spawn(newcomer)?;
-    let deleted = &AtomicUsize::new(100);
+    let (deleted, is_in) = (&AtomicUsize::new(100), &AtomicBool::new(false));
     let deleting = async {
         for (number, key) in keys.iter().enumerate().skip(100) {
+            // The last ones come after it, however quick the disk is.
+            while number + 100 >= keys.len() && !is_in.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             delete(&cluster, number % 3, key).await?;
             deleted.fetch_add(1, Ordering::Relaxed);
         }
         anyhow::Ok(())
     };
     let joining = async {
-        eventually(REAP_TIME_MAX, || cluster.is_ready()).await?;
+        let ready = eventually(REAP_TIME_MAX, || cluster.is_ready()).await;
+        is_in.store(true, Ordering::Relaxed);
+        ready?;
         anyhow::Ok(deleted.load(Ordering::Relaxed))
     };
     let (done, joined) = tokio::join!(deleting, joining);

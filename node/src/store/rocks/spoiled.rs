@@ -3,8 +3,7 @@
 //! RocksDB reads around nothing: a scan ends at such a block, and the first compaction that comes to it ends all writing, at
 //! every start again. What is derived from the records (leaves, dead, due) can be made anew, so those families are dropped as a
 //! whole at the next open, if all records can be read, and the start writes them from these. So are hints: a hint only names a copy
-//! that is here. One of a key that is owned here the comparison of trees finds out as well, and any other is handed on to all its
-//! owners as surplus. A text file, because the database may be what is broken.
+//! that is here (`lane/derive.rs`). A text file, because the database may be what is broken.
 
 #![expect(clippy::disallowed_methods, reason = "this is the disk of the real world")]
 

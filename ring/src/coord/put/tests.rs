@@ -158,6 +158,16 @@ fn a_write_goes_on_by_the_tables_that_hold_when_it_is_answered() {
 }
 
 #[test]
+fn the_yes_of_a_node_that_has_left_meanwhile_counts_no_more() {
+    let moving = || plan(1, &[4], &[9], &[]);
+    let over = || Plan { owners: vec![NodeId(1), NodeId(2), NodeId(9)], ..plan(1, &[4], &[], &[]) };
+    replanned([moving(), over()], "+1 +3", "", "here >2 >3 >9");
+    replanned([moving(), over()], "+1 +3", "+9", "here >2 >3 >9 applied");
+    let stays = || Plan { fallbacks: vec![NodeId(4), NodeId(3)], ..over() };
+    replanned([moving(), stays()], "+1 +3", "", "here >2 >3 >9 applied");
+}
+
+#[test]
 fn what_is_not_synced_counts_for_w_and_not_for_dw() {
     let durable = WriteQuorum { w: 1, pw: 0, dw: 2, sloppy: true };
     check(plan(1, &[], &[], &[]), durable, "+1 ~2 +3", "here >2 >3 applied");
