@@ -2,7 +2,8 @@
 //!
 //! It answers one question, "whom is it pointless to ask first?", and decides nothing: ownership and membership never
 //! follow from it. A node is doubted when foca has declared it down, or when it has not been heard of for a while after
-//! this node's start; or when others hear it and this node, which has asked it, does not (`peer/hearing.rs`). Its tables are told to nobody; each node holds its own opinion.
+//! this node's start; or when others hear it and this node, which has asked it, does not (`peer/hearing.rs`). Its tables are
+//! told to nobody; each node holds its own opinion.
 
 use crate::limits::{SWIM_ANNOUNCE_EVERY, SWIM_GRACE};
 use crate::node::Node;

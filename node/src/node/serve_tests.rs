@@ -8,6 +8,7 @@ use ring::bucket::BucketSettings;
 use ring::ids::{NodeId, ObjectId};
 use ring::members::{Status, View};
 use ring::place::Layout;
+use ring::tree::Leaf;
 use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
 
 const OWNER: NodeId = NodeId(11);
@@ -44,6 +45,13 @@ async fn a_write_that_is_overtaken_by_its_nodes_removal_is_not_acknowledged() {
     assert_eq!(written.unwrap_err(), WriteFail::Lost, "it may show up, if somebody else has it");
     assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
     assert!(owner.kept().is_empty() && !other.holds(&ids(1)[0]));
+    // Nor is it taken at its word that it has something, or stores many at a time: whoever asks would let his own copy go.
+    let rows = [(ids(1)[0].clone(), "v".into())];
+    let stored = bench.node.store_many(OWNER, pack(&rows), GOSSIP_TIMEOUT).await;
+    assert!(matches!(stored.err(), Some(Refusal::Unavailable(_))));
+    let asks = Message { head: Ask::Lacks, body: postcard::to_stdvec::<Vec<Leaf>>(&vec![]).unwrap().into() };
+    let answer = bench.node.ask(OWNER, asks, GOSSIP_TIMEOUT).await.unwrap();
+    assert!(matches!(answer.head, Answer::Refused(Refusal::Unavailable(_))), "{answer:?}");
 }
 
 /// A node was removed while it could not be reached, and what it holds was deleted and forgotten by all others meanwhile. Somebody
