@@ -6,7 +6,9 @@
 
 use crate::boot;
 use crate::config::{Config, NodeArgs};
-use crate::lane::Job;
+use crate::duty::gossip;
+use crate::lane::{Job, derive};
+use crate::limits::{LOOK_EVERY, MUTE_AFTER};
 use crate::node::Node;
 use crate::peer::frame::{Header, Kind};
 use crate::peer::{Handler, Local, PeerIdentity, Pool, Secret, serve};
@@ -34,6 +36,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// The node under test.
@@ -122,9 +125,12 @@ struct Held {
     hints: Vec<(ObjectId, NodeId)>,
     /// Bytes that its link carries in a second; 0: any number.
     bytes_per_second: u64,
-    /// When the link has carried everything that was sent so far.
+    /// Since when the link has been full, and when it will have carried everything that was sent so far.
+    full_since: Option<Instant>,
     free_at: Option<Instant>,
     refuses: bool,
+    /// How often somebody began to gossip with it.
+    gossip: usize,
 }
 
 /// A peer that answers as it is told. Clones are the same.
@@ -145,6 +151,13 @@ impl Peer {
         (held.bytes_per_second, held.free_at) = (bytes_per_second, None);
     }
 
+    /// Whether nothing could be heard of it for too long, since its link is full.
+    fn is_mute(&self) -> bool {
+        let (held, now) = (self.held.lock().unwrap(), Instant::now());
+        let full = held.free_at.is_some_and(|at| at > now);
+        full && held.full_since.is_some_and(|since| now - since >= MUTE_AFTER)
+    }
+
     /// Whether it refuses what it is asked to keep.
     pub(crate) fn refuse(&self, refuses: bool) {
         self.held.lock().unwrap().refuses = refuses;
@@ -160,6 +173,10 @@ impl Peer {
 
     pub(crate) fn hints(&self) -> usize {
         self.held.lock().unwrap().hints.len()
+    }
+
+    pub(crate) fn gossip(&self) -> usize {
+        self.held.lock().unwrap().gossip
     }
 
     fn answer(&self, ask: Message<Ask>) -> Option<Answer> {
@@ -182,6 +199,8 @@ impl Peer {
                 held.hints.push((id, target));
                 Some(Answer::Stored { durable: true })
             }
+            // It knows what everybody knows.
+            Ask::Gossip { .. } => Some(Answer::Same),
             _ => None,
         }
     }
@@ -189,13 +208,20 @@ impl Peer {
 
 impl Handler for Peer {
     async fn handle(&self, _: &PeerIdentity, header: Header, body: Bytes) -> Option<Bytes> {
+        let ask = Message::<Ask>::decode(&body).unwrap();
         let arrives = {
             let mut held = self.held.lock().unwrap();
+            held.gossip += usize::from(matches!(ask.head, Ask::Gossip { .. }));
             let takes = match held.bytes_per_second {
                 0 => Duration::ZERO,
                 rate => Duration::from_secs_f64(body.len() as f64 / rate as f64),
             };
-            let arrives = held.free_at.unwrap_or_else(Instant::now).max(Instant::now()) + takes;
+            let now = Instant::now();
+            let begins = held.free_at.unwrap_or(now).max(now);
+            if begins == now {
+                held.full_since = Some(now);
+            }
+            let arrives = begins + takes;
             held.free_at = Some(arrives);
             arrives
         };
@@ -204,7 +230,6 @@ impl Handler for Peer {
             return std::future::pending().await;
         }
         tokio::time::sleep_until(arrives).await;
-        let ask = Message::<Ask>::decode(&body).unwrap();
         let answer = (header.kind == Kind::Request).then(|| self.answer(ask)).flatten()?;
         Some(Message::of(answer).encode())
     }
@@ -239,7 +264,8 @@ impl Bench {
         for id in peers.iter().map(|peer| peer.id).chain([ME]) {
             view.admit(id, said(id)).unwrap();
         }
-        let bench = Bench::of(world.clone(), ME, view, stop);
+        let bench = Bench::of(world.clone(), ME, 1, view, stop);
+        bench.node.past.asked(true);
         for peer in peers {
             let address = said(peer.id).peer;
             let port = world.bind(address.parse().unwrap()).await.unwrap();
@@ -250,11 +276,31 @@ impl Bench {
         bench
     }
 
+    /// From now on the node doubts whoever of these is mute, until the task ends.
+    pub(crate) fn doubts_who_is_mute(&self, peers: &[&Peer]) -> JoinHandle<()> {
+        let cluster = Arc::clone(&self.node.cluster);
+        let peers: Vec<Peer> = peers.iter().map(|peer| (*peer).clone()).collect();
+        tokio::spawn(async move {
+            loop {
+                cluster.set_doubted(peers.iter().filter(|peer| peer.is_mute()).map(|peer| peer.id).collect());
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+    }
+
+    /// Nobody who calls a peer gets through any more, until what this gives back is called.
+    pub(crate) fn cut(&self, peer: &Peer) -> impl FnOnce() + use<> {
+        let (ports, address) = (Arc::clone(&self.node.world.ports), said(peer.id).peer);
+        let door = ports.lock().unwrap().remove(&address).unwrap();
+        move || drop(ports.lock().unwrap().insert(address, door))
+    }
+
     /// Another node of production's code, with a disk of its own and the same view, which answers this one.
     pub(crate) async fn beside(&self, id: NodeId) -> Bench {
         let world = Pipes { disk: MemDisk::new(), ..self.node.world.clone() };
         let view = self.node.cluster.snapshot().view.clone();
-        let bench = Bench::of(world.clone(), id, view, self.stop.clone());
+        let bench = Bench::of(world.clone(), id, 1, view, self.stop.clone());
+        bench.node.past.asked(true);
         let peers = Peers::new(mpsc::channel(1).0);
         peers.serve(bench.node.clone());
         let address = said(id).peer;
@@ -269,15 +315,28 @@ impl Bench {
         bench
     }
 
-    fn of(world: Pipes, id: NodeId, view: View, stop: watch::Sender<bool>) -> Bench {
+    /// The process dies, and another one starts on its disk, as it is left to it. Nobody was asked yet what he remembers.
+    pub(crate) fn again(self, leave: impl FnOnce(&MemDisk)) -> Bench {
+        let Bench { node, stop } = self;
+        let (world, view) = (node.world.clone(), node.cluster.snapshot().view.clone());
+        let (id, starts) = (node.id(), node.past.said().starts + 1);
+        drop(node);
+        world.disk.crash_keeping(usize::MAX);
+        leave(&world.disk);
+        let bench = Bench::of(world, id, starts, view, stop);
+        gossip::introduce(&bench.node);
+        bench
+    }
+
+    fn of(world: Pipes, node: NodeId, starts: u64, view: View, stop: watch::Sender<bool>) -> Bench {
         let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
-        let entered =
-            boot::Entered { node: id, description: said(id), cluster: CLUSTER, cluster_key: [7; 32], view };
-        let pool = Pool::new(world.clone(), local(id));
+        let description = Description { starts, boot_id: starts, ..said(node) };
+        let entered = boot::Entered { node, description, cluster: CLUSTER, cluster_key: [7; 32], view };
+        let pool = Pool::new(world.clone(), local(node));
         let (store, failed) = (world.disk.open().unwrap(), watch::channel(None).0);
+        derive(&store).unwrap();
         let defaults = BucketSettings::default();
         let (node, _) = boot::start(&world, &store, entered, &config, defaults, &pool, failed).unwrap();
-        node.past.asked(true);
         Bench { node, stop }
     }
 

@@ -239,9 +239,10 @@ pub(crate) fn start<W: World>(
     let partitions = entered.view.partitions;
     let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));
     let cluster = Arc::new(Cluster::new(entered.node, entered.view, defaults));
+    let mut clock = Clock::start(kept, world.wall(), world.now());
     let lacks_hints = store.lacks().contains(&Family::Hints);
     if lacks_hints && !cluster.snapshot().is_removed(entered.node) {
-        let keys = owe_anew(store, &cluster.snapshot(), entered.node, world.wall())?;
+        let keys = owe_anew(store, &cluster.snapshot(), entered.node, clock.read(world.now()))?;
         tracing::warn!(
             keys,
             "hints that the disk has spoiled were made anew from what is here and not owned here"
@@ -288,7 +289,7 @@ pub(crate) fn start<W: World>(
         hints_written: 0.into(),
         hints_delivered: 0.into(),
         read_repairs: 0.into(),
-        clock: Mutex::new(Clock::start(kept, world.wall(), world.now())),
+        clock: Mutex::new(clock),
         expired: 0.into(),
         trees,
         let_go,

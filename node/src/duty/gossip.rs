@@ -150,3 +150,7 @@ pub async fn exchange<W: World>(node: &Node<W>, to: NodeId) -> Option<bool> {
     let answer = node.ask(to, push, GOSSIP_TIMEOUT).await.ok()?;
     Some(matches!(answer, Message { head: Answer::Same, .. }))
 }
+
+#[cfg(test)]
+#[path = "gossip_tests.rs"]
+mod tests;

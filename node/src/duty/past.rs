@@ -30,7 +30,8 @@ pub async fn greet<W: World>(node: &Node<W>) {
             ?silent,
             "not everybody has said what he remembers: no version of before is continued"
         );
-        if let Err(refusal) = node.lane.run(|reply| Job::Forsake { reply }).await {
+        // In its turn: peers may have filled the lane by now, and the door does not open without it.
+        if let Err(refusal) = node.lane.run_in_turn(|reply| Job::Forsake { reply }).await {
             // The lane does not do it either; only the next start might, and a disk that fails ends this one.
             tracing::warn!(%refusal, "that could not be kept");
         }
@@ -157,3 +158,7 @@ fn say<W: World>(node: &Node<W>, said: Description) {
         tracing::error!(%error, "this node's description was refused");
     }
 }
+
+#[cfg(test)]
+#[path = "past_tests.rs"]
+mod tests;

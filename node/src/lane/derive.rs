@@ -20,16 +20,16 @@ const PAGE_BYTES: usize = 4 << 20;
 /// The leaf of a record that can't be read: no record has it, so the scrub looks at this one and fetches another copy.
 const UNREADABLE: Digest = Digest(0);
 
-/// Goes through all records, if the store lacks anything that follows from them. That it lacks it stays noted until hints were made
-/// anew as well, which takes the cluster's tables ([`owe_anew`]).
+/// Goes through all records, if the store lacks anything that follows from them alone. That it lacks it stays noted until hints
+/// were made anew as well, which takes the cluster's tables ([`owe_anew`]).
 pub fn derive<S: Store>(store: &S) -> Result<(), StoreError> {
-    let families = store.lacks();
+    let families: Vec<Family> = store.lacks().into_iter().filter(|family| *family != Family::Hints).collect();
     if families.is_empty() {
         return Ok(());
     }
     tracing::warn!(?families, "what the disk has spoiled is written anew from the records");
     let records = write_anew(store, &families)?;
-    tracing::warn!(records, "it is whole again");
+    tracing::warn!(records, "these are whole again");
     Ok(())
 }
 

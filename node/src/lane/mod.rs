@@ -74,6 +74,16 @@ impl Lane {
         self.submit(job(answer))?;
         wait.await.unwrap_or(Err(Refusal::Draining))
     }
+
+    /// As [`Lane::run`], but waits for room in the queue: for what must not be left undone because others are busy.
+    pub async fn run_in_turn<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Job,
+    ) -> Result<T, Refusal> {
+        let (answer, wait) = oneshot::channel();
+        self.queue.send(job(answer)).await.map_err(|_| Refusal::Draining)?;
+        wait.await.unwrap_or(Err(Refusal::Draining))
+    }
 }
 
 fn run_thread<S: Store>(mut core: Core<S>, mut jobs: mpsc::Receiver<Job>, finished: oneshot::Sender<()>) {

@@ -15,7 +15,7 @@ use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::Wall;
 use ring::tree::{Forest, Group, slot};
 use ring::wire::peer::{Action, Refusal};
-use ring::wire::record::{decode, digest};
+use ring::wire::record::{decode, digest, encode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ use tokio::sync::watch;
 mod derive;
 #[path = "hint_tests.rs"]
 mod handing;
+#[path = "queue_tests.rs"]
+mod queue;
 #[path = "sift_tests.rs"]
 mod sift;
 
@@ -238,10 +240,19 @@ async fn an_epoch_is_never_issued_twice_over_crashes() {
 async fn a_damaged_record_is_not_nothing() {
     let bench = Bench::on(MemDisk::new());
     let key = id("k");
-    bench.put(&key, "v", None, true).await.unwrap();
+    let first = bench.put(&key, "v", None, true).await.unwrap();
     bench.disk.corrupt(Family::Records, &keys::record_key(partition(position(&key), PARTITIONS), &key));
-    let refused = bench.put(&key, "w", None, true).await.unwrap_err();
-    assert!(matches!(refused, Refusal::Unavailable(_)), "{refused:?}");
+    // What was here may be more than the writer has seen: it gets a new name, and nobody is told that it is all there is.
+    let before = first.dots[0].actor;
+    let second = bench.put(&key, "w", None, true).await.unwrap();
+    assert_ne!(second.dots[0].actor, before, "no dot of before is continued");
+    assert!(bench.gaps.has(&key), "others may have more");
+    assert_eq!(decode(&bench.bytes(&key).unwrap()).unwrap().siblings.len(), 1);
+    // The others bring back what was here, beside it.
+    let (id, record, now) = (key.clone(), encode(&first.record), Wall(1));
+    let merge = |reply| Job::Merge { id, record, hint_for: None, sync: true, now, reply };
+    assert_eq!(bench.lane.run(merge).await, Ok(true));
+    assert_eq!(decode(&bench.bytes(&key).unwrap()).unwrap().siblings.len(), 2);
 }
 
 #[tokio::test]

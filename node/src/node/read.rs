@@ -231,7 +231,8 @@ impl<W: World> Node<W> {
         })
     }
 
-    /// Merges a record into a node's copy, this one's included; answers whether it is durable there.
+    /// Merges a record into a node's copy, this one's included; answers whether it is durable there. What a removed node holds is
+    /// nobody's copy any more, and goes to no other in this way, also if that one has not heard of it.
     pub(crate) async fn store_at(
         &self,
         to: NodeId,
@@ -241,6 +242,9 @@ impl<W: World> Node<W> {
     ) -> Result<bool, Refusal> {
         if to == self.id() {
             return self.merge_here(id, body, None, true).await;
+        }
+        if self.cluster.snapshot().is_removed(self.id()) {
+            return Err(Refusal::Unavailable(super::REMOVED.into()));
         }
         let head = Ask::Store { id, hint_for: None, sync: true };
         match self.ask(to, Message { head, body }, timeout).await {

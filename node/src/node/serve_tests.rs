@@ -75,7 +75,9 @@ async fn a_removed_node_brings_nothing_back() {
     assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
     assert!(owner.kept().is_empty(), "not even when it asks again by the new tables");
     let node = &bench.node;
-    assert!(node.store_at(OWNER, id.clone(), forgotten.clone(), GOSSIP_TIMEOUT).await.is_err());
+    let head = Ask::Store { id: id.clone(), hint_for: None, sync: true };
+    let answer = node.ask(OWNER, Message { head, body: forgotten.clone() }, GOSSIP_TIMEOUT).await.unwrap();
+    assert!(matches!(answer.head, Answer::Refused(_)), "{answer:?}");
     let rows = [(id.clone(), forgotten.clone()), (single.clone(), forgotten)];
     let many = async || node.store_many(OWNER, pack(&rows), GOSSIP_TIMEOUT).await.map(|stored| stored.failed);
     assert_eq!(many().await, Ok([0, 1].into()), "each is refused for itself");
@@ -89,6 +91,23 @@ async fn a_removed_node_brings_nothing_back() {
     }
     assert_eq!(many().await, Ok([].into()));
     assert_eq!(owner.kept().len(), 2);
+}
+
+/// A read has begun before its node was removed, and ends in a repair of an owner who has not heard of that and can't be told.
+#[tokio::test(start_paused = true)]
+async fn a_removed_node_repairs_nobody() {
+    let bench = Bench::start(1, &[ME, OWNER], &[]).await;
+    let owner = bench.beside(OWNER).await;
+    let id = &ids(1)[0];
+    let forgotten = bench.put(id, 10, None).await;
+    owner.node.pool.set_peer(ME, "10.0.0.99:1");
+    let repair = async || bench.node.store_at(OWNER, id.clone(), forgotten.clone(), GOSSIP_TIMEOUT).await;
+    bench.update(|view| {
+        view.set_status(ME, Status::Leaving).unwrap();
+        view.set_status(ME, Status::Removed).unwrap();
+    });
+    assert!(matches!(repair().await, Err(Refusal::Unavailable(_))));
+    assert!(owner.kept().is_empty());
 }
 
 /// On one side of a partition the only partition has gone from one node to another. The other side knows nothing of that, and has

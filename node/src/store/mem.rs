@@ -54,6 +54,7 @@ struct State {
     bytes: u64,
     undo: VecDeque<Vec<Undo>>,
     corrupt: BTreeSet<(Family, Vec<u8>)>,
+    lacks: BTreeSet<Family>,
     fault: Option<Fault>,
     fenced: bool,
     late: Option<Batch>,
@@ -112,7 +113,8 @@ impl MemDisk {
     /// A disk with the same rows, as an image of it would hold them.
     pub fn image(&self) -> MemDisk {
         let state = self.state();
-        let image = State { rows: state.rows.clone(), bytes: state.bytes, ..State::default() };
+        let (rows, lacks) = (state.rows.clone(), state.lacks.clone());
+        let image = State { rows, lacks, bytes: state.bytes, ..State::default() };
         MemDisk { state: Arc::new(RwLock::new(image)) }
     }
 
@@ -142,6 +144,17 @@ impl MemDisk {
     /// Spoils a row: reading it is [`StoreError::Corrupt`] until it is written again or deleted.
     pub fn corrupt(&self, family: Family, key: &[u8]) {
         self.state_mut().corrupt.insert((family, key.to_vec()));
+    }
+
+    /// Spoils a family of a disk that nobody has open: whoever opens it finds nothing there, and is told so ([`Store::lacks`]).
+    pub fn spoil(&self, family: Family) {
+        let mut state = self.state_mut();
+        assert_eq!(state.session.strong_count(), 0, "somebody reads it");
+        for key in state.rows[family as usize].keys().cloned().collect::<Vec<_>>() {
+            state.set(family, key, None);
+        }
+        state.undo.iter_mut().for_each(|batch| batch.retain(|undo| undo.family != family));
+        state.lacks.insert(family);
     }
 
     /// How many rows are spoilt and not yet written again.
@@ -240,6 +253,17 @@ impl Store for MemStore {
 
     fn disk_bytes(&self) -> u64 {
         self.disk.state().bytes
+    }
+
+    fn lacks(&self) -> Vec<Family> {
+        self.disk.state().lacks.iter().copied().collect()
+    }
+
+    fn lacks_nothing(&self) -> Result<(), StoreError> {
+        let mut state = self.disk.state_mut();
+        self.check_writable(&mut state)?;
+        state.lacks.clear();
+        Ok(())
     }
 
     fn has_lost_writes(&self) -> bool {

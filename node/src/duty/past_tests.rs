@@ -1,0 +1,38 @@
+//! What comes before what at a start.
+
+use super::*;
+use crate::bench::{Bench, ME, Peer, ids};
+use crate::store::Store;
+use std::time::Duration;
+
+/// Somebody who may be the only one to remember says nothing. Whoever comes in as the door opens continues no version of before.
+#[tokio::test(start_paused = true)]
+async fn the_door_opens_after_the_versions_of_before_are_given_up() {
+    let (answers, silent) = (Peer::new(11), Peer::new(12));
+    let bench = Bench::start(1, &[ME, answers.id, silent.id], &[&answers, &silent]).await;
+    bench.put(&ids(1)[0], 10, None).await;
+    silent.narrow(1);
+    let bench = bench.again(|_| {});
+    let node = &bench.node;
+    let given_up = || node.store.get(Family::Meta, keys::EPOCH_BOOT).unwrap();
+    let before = given_up();
+    let mut greeting = Box::pin(greet(node));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut greeting => break,
+            () = std::future::ready(()) => {}
+        }
+        assert!(node.past.objection().is_some() || given_up() != before, "the door is open too early");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((node.past.objection(), node.past.standing()), (None, Standing::Clear));
+    assert_ne!(given_up(), before);
+    drop(greeting);
+    silent.narrow(0);
+    let bench = bench.again(|_| {});
+    let before = bench.node.store.get(Family::Meta, keys::EPOCH_BOOT).unwrap();
+    greet(&bench.node).await;
+    let after = bench.node.store.get(Family::Meta, keys::EPOCH_BOOT).unwrap();
+    assert_eq!(after, before, "when everybody answers, nothing is given up");
+}
