@@ -6,11 +6,12 @@
 use crate::node::Node;
 use crate::peer::Handler;
 use crate::peer::PeerIdentity;
-use crate::peer::frame::{Header, Kind, TableTag};
+use crate::peer::frame::{Header, Kind};
 use crate::world::World;
 use bytes::Bytes;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Answers peers once the node is there.
@@ -36,14 +37,15 @@ impl<W: World> Peers<W> {
         assert!(self.node.set(node).is_ok(), "a node is put in once");
     }
 
-    async fn respond(&self, from: &PeerIdentity, table: TableTag, message: Message<Ask>) -> Message<Answer> {
+    async fn respond(&self, from: &PeerIdentity, header: Header, message: Message<Ask>) -> Message<Answer> {
         let Some(node) = self.node.get() else {
             return Message::of(Answer::Refused(Refusal::Unavailable("this node has no cluster yet".into())));
         };
         if from.cluster.is_none() && message.head != Ask::Join {
             return Message::of(Answer::Refused(Refusal::Malformed("join first".into())));
         }
-        node.answer(from.node, table, message).await
+        let until = node.now() + Duration::from_millis(header.deadline_ms.into());
+        node.answer(from.node, header.table, until, message).await
     }
 }
 
@@ -62,6 +64,6 @@ impl<W: World> Handler for Peers<W> {
             }
             return None;
         }
-        Some(self.respond(from, header.table, message).await.encode())
+        Some(self.respond(from, header, message).await.encode())
     }
 }

@@ -143,6 +143,12 @@ pub(crate) fn print(plan: &Plan, terminal: &mut Terminal<'_>) {
             "{node} can't be reached: where half of the owners are heard, nobody waits for it"
         ));
     }
+    if plan.unreachable.len() > 1 {
+        terminal.line(
+            "what only these have acknowledged, one of them in the place of others, is set aside when they come \
+             back: bring one of them back first, if there is a way",
+        );
+    }
     if plan.partitions_without_most_owners > 0 {
         terminal.line(&format!(
             "{} partitions have most of their owners among these: the change waits for one of them, or for --force",

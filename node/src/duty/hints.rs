@@ -98,16 +98,18 @@ fn due<W: World>(node: &Node<W>, under_way: &BTreeSet<NodeId>) -> Vec<NodeId> {
 async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
     let (healed, tables, doubted) = (node.suspects.healed(), node.table_tag().digest, node.cluster.doubted());
     let from = node.lock_deliveries().get(&target).and_then(|delivery| delivery.from.clone());
-    let (outcome, met_damage) = pass(node, target, from).await;
+    let (outcome, met_damage) = pass(node, target, from.clone()).await;
     let mut deliveries = node.lock_deliveries();
     let before = deliveries.get(&target).map_or(0, |delivery| delivery.failures);
     let again = |state, after| Delivery { state, not_before: node.now() + after, ..Delivery::default() };
     let delivery = match outcome {
-        // Whoever comes back is tried at once, and so is everybody by other tables; but not who does so during a pass.
+        // Whoever comes back is tried at once, and so is everybody by other tables; but not who does so during a pass. It may be away
+        // only for the record that its link is busy with: what is behind that one goes first.
         Ok(true) if tables == node.table_tag().digest && node.cluster.doubted().contains(&target) => {
-            again(State::Waiting, node.hint_age.clamp(HINTS_EVERY, HINT_BACKOFF_MAX))
+            let after = node.hint_age.clamp(HINTS_EVERY, HINT_BACKOFF_MAX);
+            Delivery { from, ..again(State::Waiting, after) }
         }
-        Ok(true) => again(State::Waiting, HINTS_EVERY),
+        Ok(true) => Delivery { from, ..again(State::Waiting, HINTS_EVERY) },
         Ok(false) => again(State::Idle, HINTS_EVERY),
         Err(error) => {
             // What it met may have been healed behind its back.

@@ -50,6 +50,47 @@ async fn an_owner_is_given_what_is_behind_the_one_that_its_link_does_not_carry()
     assert!(peers.iter().all(|peer| ids.iter().all(|id| peer.holds(id))));
 }
 
+/// The same as the node really goes about it: who has said nothing for two seconds, because his link is busy with the large one, is doubted,
+/// and then nothing more is asked of him. When he is heard again the large one must not come first again.
+#[tokio::test(start_paused = true)]
+async fn who_is_mute_over_a_large_one_is_given_what_is_behind_it() {
+    for owns in [true, false] {
+        let (peers, target) = ([11, 12, 13].map(Peer::new), Peer::new(14));
+        let owners =
+            if owns { [ME, peers[0].id, target.id] } else { [0, 1, 2].map(|at: usize| peers[at].id) };
+        let all = [&peers[0], &peers[1], &peers[2], &target];
+        let bench = Bench::start(1, &owners, &all).await;
+        if !owns {
+            bench.update(|view| view.set_status(target.id, Status::Removed).map(drop).unwrap());
+        }
+        let ids = ids(2 * HINT_SCAN_ROWS);
+        for large in [0, HINT_SCAN_ROWS - 1] {
+            for (at, id) in ids.iter().enumerate() {
+                bench.put(id, if at == large { LARGE } else { 10 }, Some(target.id)).await;
+            }
+            let narrow = if owns { &target } else { &peers[1] };
+            narrow.narrow(NARROW);
+            let doubts = bench.doubts_who_is_mute(&[narrow]);
+            let (_stop, stopping) = watch::channel(false);
+            let duty = tokio::spawn(run(bench.node.clone(), stopping));
+            let begun = bench.node.now();
+            while bench.hints_for(target.id) > 1 {
+                let (took, left) = (bench.node.now() - begun, bench.hints_for(target.id));
+                assert!(took < 10 * HINT_BACKOFF_MAX, "{left} are left, the large one is number {large}");
+                tokio::time::sleep(HINTS_EVERY).await;
+            }
+            narrow.narrow(0);
+            while bench.hints_for(target.id) > 0 {
+                assert!(bench.node.now() - begun < 20 * HINT_BACKOFF_MAX);
+                tokio::time::sleep(HINTS_EVERY).await;
+            }
+            assert!(ids.iter().all(|id| narrow.holds(id)));
+            doubts.abort();
+            duty.abort();
+        }
+    }
+}
+
 /// An owner comes back while a long pass is under way that has passed it over. It does not wait for a pause that has grown before.
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_during_a_pass_is_tried_at_once_as_well() {
@@ -70,7 +111,11 @@ async fn who_comes_back_during_a_pass_is_tried_at_once_as_well() {
     });
     deliver_to(&bench.node, gone.id).await;
     assert_eq!((bench.hints_for(gone.id), peers[0].holds(&ids(1)[0])), (1, true));
-    let not_before = bench.node.lock_deliveries()[&gone.id].not_before;
+    let (not_before, failures) = {
+        let deliveries = bench.node.lock_deliveries();
+        (deliveries[&gone.id].not_before, deliveries[&gone.id].failures)
+    };
+    assert_eq!(failures, 17);
     assert!(not_before - bench.node.now() <= HINTS_EVERY, "it waits for {:?}", not_before - bench.node.now());
     deliver_to(&bench.node, gone.id).await;
     assert_eq!(bench.hints_for(gone.id), 0);
@@ -132,26 +177,68 @@ async fn who_leaves_tries_the_target_and_others_by_turns() {
     }
 }
 
-/// Which copies were kept for whom is gone with the hints. All that is not owned here is owed to every owner, and what is owned here is
-/// not.
+/// Which copies were kept for whom is gone with the hints. At the next start all that is not owned here is owed to every owner, and what is
+/// owned here is not.
 #[tokio::test(start_paused = true)]
 async fn what_is_owed_is_made_anew_from_what_is_not_owned() {
     let peers = [11, 12, 13].map(Peer::new);
     let owners = [ME, peers[0].id, peers[1].id, peers[2].id];
     let bench = Bench::start(16, &owners, &[&peers[0], &peers[1], &peers[2]]).await;
-    let (node, ids) = (&bench.node, ids(100));
+    let ids = ids(100);
     for id in &ids {
         bench.put(id, 10, None).await;
     }
-    let foreign: Vec<_> = ids.iter().filter(|id| !bench.owners(id).contains(&ME)).collect();
-    assert!(!foreign.is_empty() && foreign.len() < ids.len());
-    let made = crate::lane::owe_anew(&node.store, &node.cluster.snapshot(), ME, node.wall());
-    assert_eq!(made.unwrap(), foreign.len());
-    assert!(foreign.iter().all(|id| node.hints_of(id).unwrap().len() == 3));
-    *node.lock_hints() = crate::lane::Ledger::load(&node.store, 1 << 20).unwrap();
+    let (own, foreign): (Vec<_>, Vec<_>) = ids.iter().partition(|id| bench.owners(id).contains(&ME));
+    assert!(!foreign.is_empty() && !own.is_empty());
+    let bench = bench.again(|disk| disk.spoil(Family::Hints));
+    let node = &bench.node;
+    assert_eq!(node.store.lacks(), [], "that is done");
+    let row = |target: NodeId, id: &ObjectId| {
+        let row = node.store.get(Family::Hints, &node.hint_key(target, id)).unwrap();
+        row.map(|row| HintRow::decode(&row))
+    };
+    assert!(own.iter().all(|id| node.hints_of(id).unwrap().is_empty()));
+    for (id, peer) in foreign.iter().flat_map(|id| peers.iter().map(move |peer| (id, peer))) {
+        let row = row(peer.id, id).expect("it is owed to each owner");
+        assert!(row.counted && row.since == node.wall());
+    }
+    node.past.asked(true);
     for peer in &peers {
         until_left(&bench, peer.id, 0).await;
         assert!(foreign.iter().all(|id| peer.holds(id)));
     }
-    assert_eq!(bench.kept().len(), ids.len() - foreign.len(), "a copy goes with its last hint");
+    assert_eq!(bench.kept().len(), own.len(), "a copy goes with its last hint");
+}
+
+/// Somebody comes back. Who else could not be delivered to is tried at once as well, and has failed as often as before: a node that
+/// leaves goes by that. Who was away himself begins anew.
+#[tokio::test(start_paused = true)]
+async fn who_has_not_been_away_has_failed_as_often_as_before() {
+    let (other, target) = (Peer::new(11), Peer::new(14));
+    for (back, failures) in [(other.id, FAILURES_MAX + 1), (target.id, 1)] {
+        let bench = Bench::start(1, &[ME, other.id, target.id], &[&other, &target]).await;
+        bench.put(&ids(1)[0], 10, Some(target.id)).await;
+        target.refuse(true);
+        for _ in 0..FAILURES_MAX {
+            deliver_to(&bench.node, target.id).await;
+        }
+        let of = |bench: &Bench| bench.node.lock_deliveries()[&target.id].failures;
+        assert_eq!(of(&bench), FAILURES_MAX);
+        bench.node.cluster.set_doubted(BTreeSet::from([back]));
+        let (_stop, stopping) = watch::channel(false);
+        let duty = tokio::spawn(run(bench.node.clone(), stopping));
+        tokio::task::yield_now().await;
+        bench.node.cluster.set_doubted(BTreeSet::new());
+        let begun = bench.node.now();
+        while of(&bench) == FAILURES_MAX {
+            assert!(bench.node.now() - begun <= 2 * HINTS_EVERY, "nobody has tried");
+            tokio::time::sleep(HINTS_EVERY / 10).await;
+        }
+        // It may be between two passes.
+        if of(&bench) == 0 {
+            tokio::time::sleep(HINTS_EVERY / 10).await;
+        }
+        assert_eq!(of(&bench), failures, "{back:?} was away");
+        duty.abort();
+    }
 }

@@ -77,6 +77,8 @@ async fn refused_by_some<W: World>(
             continue;
         }
         if doubted.contains(owner) || taking.unable.contains(owner) {
+            // It may have become mute over a record that was too much for the way to it.
+            taking.missed = taking.missed.take().or_else(|| taking.giving.get_mut(owner)?.missed.take());
             refused.extend(all());
             continue;
         }

@@ -235,7 +235,7 @@ pub(super) struct Giving {
     /// How many bytes the other asks for at a time.
     credit: usize,
     /// The last record of a delivery that was not answered, if it was the one before.
-    missed: Option<ObjectId>,
+    pub(super) missed: Option<ObjectId>,
 }
 
 impl Default for Giving {

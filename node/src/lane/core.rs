@@ -2,7 +2,7 @@
 
 use super::Gaps;
 use super::earliest::{Due, Earliest};
-use super::hints::Wanted;
+use super::hints::{Wanted, bytes_after, bytes_merged};
 use super::job::{Job, Reply, Taken};
 use super::ledger::{HintChange, Hints, Ledger};
 use super::room::Crowded;
@@ -318,13 +318,14 @@ impl<S: Store> Core<S> {
         draft: &mut Draft,
     ) -> Result<Taken, Refusal> {
         self.has_room(matches!(write.action, ring::wire::peer::Action::Delete))?;
+        self.replace_damaged(id, draft)?;
         let (key, local) = self.slot(id, draft)?;
         let is_cart =
             !matches!(write.action, ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete);
         if let Some(owner) = hint_for {
             // Before the write gets its dot: where there is no room nothing is done.
             let wanted = Wanted { owner, counted: true, now };
-            self.keep_hint(id, wanted, write.body.len(), draft)?;
+            self.keep_hint(id, wanted, bytes_after(local.as_deref(), &write), draft)?;
         }
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         let done = take(local.as_deref(), write, now, &mut me)?;
@@ -352,7 +353,8 @@ impl<S: Store> Core<S> {
         self.replace_damaged(id, draft)?;
         let (key, local) = self.slot(id, draft)?;
         if let Some(owner) = hint_for {
-            self.keep_hint(id, Wanted { owner, counted: true, now }, incoming.bytes(), draft)?;
+            let wanted = Wanted { owner, counted: true, now };
+            self.keep_hint(id, wanted, bytes_merged(local.as_deref(), &incoming), draft)?;
         }
         if let Some((epoch, _)) = incoming.clock.newest_of(self.node)
             && self.epochs.is_foreign(epoch)

@@ -56,6 +56,11 @@ impl Gaps {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Whether there is room for no more.
+    pub fn are_full(&self) -> bool {
+        self.count() >= GAPS_MAX
+    }
+
     /// Whether there was room for it.
     fn open(&self, id: &ObjectId) -> bool {
         let mut ids = self.lock();

@@ -1,13 +1,17 @@
 //! Hints, and copies that are handed on: neither goes before somebody else has what is in it.
 
-use super::{Bench, ME, OTHER, PARTITIONS, id};
+use super::{Bench, HINT_BYTES_MAX, ME, OTHER, PARTITIONS, id};
 use crate::lane::Job;
 use crate::store::mem::MemDisk;
 use crate::store::{Family, Store, keys};
+use ring::bucket::BlindWrites;
+use ring::causal::{Actor, Context, Dot};
 use ring::place::{partition, position};
+use ring::record::write::{CONTEXT_RUNS_MAX, Write};
+use ring::record::{Content, Record, Sibling};
 use ring::time::Wall;
-use ring::wire::peer::Refusal;
-use ring::wire::record::{digest, encode};
+use ring::wire::peer::{Action, Refusal};
+use ring::wire::record::{decode, digest, encode};
 
 #[tokio::test]
 async fn a_copy_goes_only_as_it_was_handed_on() {
@@ -122,6 +126,55 @@ async fn a_hint_that_counts_is_refused_where_there_is_no_room_and_another_is_giv
     bench.disk.crash();
     let again = Bench::on(bench.disk);
     assert_eq!(again.hints.lock().unwrap().of_target(OTHER).rows, 1, "the sum is made anew");
+}
+
+/// A key that is kept for somebody who is away is overwritten with more and more.
+#[tokio::test]
+async fn a_hint_that_grows_is_refused_where_there_is_no_room_as_well() {
+    let bench = Bench::on(MemDisk::new());
+    let store = async |bytes: usize, seen: Option<Context>| {
+        let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None };
+        let write = Write {
+            action,
+            body: vec![b'x'; bytes].into(),
+            seen,
+            ttl_default: None,
+            blind: BlindWrites::Siblings,
+            siblings_max: 100,
+            context_runs_max: CONTEXT_RUNS_MAX,
+        };
+        let (id, hint_for, sync, now) = (id("k"), Some(OTHER), true, Wall(1));
+        let job = |reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply };
+        bench.lane.run(job).await.map(|taken| taken.context)
+    };
+    let kept = || bench.hints.lock().unwrap().of_target(OTHER).bytes;
+    let mut seen = store(10, None).await.unwrap();
+    assert!(kept() < 100);
+    for bytes in [500, 800, 800, 20, 800] {
+        seen = store(bytes, Some(seen)).await.unwrap();
+        assert!((bytes..bytes + 100).contains(&usize::try_from(kept()).unwrap()), "{} of {bytes}", kept());
+    }
+    assert_eq!(store(HINT_BYTES_MAX as usize + 1, Some(seen.clone())).await, Err(Refusal::HintsFull));
+    assert_eq!(store(800, None).await, Err(Refusal::HintsFull), "beside what is there");
+    assert!(kept() < 900);
+    seen = store(800, Some(seen)).await.unwrap();
+    // The same by way of others, who coordinated it.
+    let held = decode(&bench.bytes(&id("k")).unwrap()).unwrap();
+    let (mut larger, mut as_large) = (held.clone(), held);
+    for (record, bytes) in [(&mut larger, 1200), (&mut as_large, 800)] {
+        let dot = Dot { actor: Actor { node: OTHER, epoch: 1 }, count: 1 };
+        record.clock.join(&seen);
+        record.clock.insert(dot);
+        let Content::Object(mut object) = record.siblings[0].content.clone() else { panic!("a value") };
+        object.body = vec![b'y'; bytes].into();
+        record.siblings = vec![Sibling { dot, content: Content::Object(object) }];
+    }
+    let merge = async |record: &Record| {
+        let (id, record, hint_for, sync, now) = (id("k"), encode(record), Some(OTHER), true, Wall(2));
+        bench.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
+    };
+    assert_eq!(merge(&larger).await, Err(Refusal::HintsFull));
+    assert_eq!(merge(&as_large).await, Ok(true));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use ring::coord::get::Held;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Description, Member, Status, View};
 use ring::planted::{self, Bug};
+use ring::time::Time;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use ring::wire::record::{digest, verify};
 use serde::{Deserialize, Serialize};
@@ -77,11 +78,12 @@ fn copy(held: Result<Option<Bytes>, Refusal>) -> Message<Answer> {
 pub type Rows = Vec<(ObjectId, Vec<u8>)>;
 
 impl<W: World> Node<W> {
-    /// Answers a peer.
+    /// Answers a peer, who waits no longer than that: what is too late before it is begun is not begun.
     pub(crate) async fn answer(
         &self,
         from: NodeId,
         table: TableTag,
+        until: Time,
         message: Message<Ask>,
     ) -> Message<Answer> {
         let refused = |refusal| Message::of(Answer::Refused(refusal));
@@ -92,6 +94,9 @@ impl<W: World> Node<W> {
         }
         if touches_copies(&message.head) {
             self.catch_up(from, table).await;
+        }
+        if self.now() >= until {
+            return refused(Refusal::Unavailable("nobody waits for this any more".into()));
         }
         if let Some(refusal) = self.refuses_removed(from, table, &message.head) {
             return refused(refusal);
@@ -207,12 +212,13 @@ impl<W: World> Node<W> {
         if !is_unknown() {
             return;
         }
-        // One asks for all; and where he is not heard, only now and then.
-        let mut asked = self.catching_up.lock().await;
+        // One asks for all; and where he is not heard, only now and then. The wait for the others has the same end.
+        let until = tokio::time::Instant::now() + CATCH_UP_MAX;
+        let Ok(mut asked) = tokio::time::timeout_at(until, self.catching_up.lock()).await else { return };
         let lately =
             asked.is_some_and(|(digest, at)| digest == theirs.digest && self.now() - at < CATCH_UP_MAX);
         if is_unknown() && !lately {
-            let _ = tokio::time::timeout(CATCH_UP_MAX, crate::duty::gossip::exchange(self, from)).await;
+            let _ = tokio::time::timeout_at(until, crate::duty::gossip::exchange(self, from)).await;
             *asked = Some((theirs.digest, self.now()));
         }
     }

@@ -76,24 +76,33 @@ impl<W: World> Node<W> {
         let snapshot = self.cluster.snapshot();
         let plan = self.cluster.plan(&snapshot, &ask.id);
         let may_coordinate = !self.is_joining() && self.objection().is_none();
-        if plan.owners.contains(&self.id()) && may_coordinate {
+        let owns = plan.owners.contains(&self.id()) && may_coordinate;
+        // Nothing else has an owner refuse what another one would take.
+        if owns && !self.gaps.are_full() {
             return self.coordinate(ask, body).await;
         }
+        let others = plan.owners.iter().filter(|owner| **owner != self.id());
         let (trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
-            plan.owners.iter().partition(|o| !plan.doubted.contains(o));
-        // Whether somebody would take it, had he room for it.
-        let mut full = false;
+            others.partition(|owner| !plan.doubted.contains(owner));
+        // Why somebody did not take it who would, had he room for it.
+        let mut full = None;
+        if owns && let Some(written) = self.coordinate_or_pass(&ask, &body, &mut full).await {
+            return written;
+        }
         for owner in trusted {
             if let Some(written) = self.forward(owner, &ask, &body, &mut full).await {
                 return written;
             }
         }
         let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
-        // Who leaves would have to hand on at once what it takes for others: somebody who stays stands in.
         let has_room = !self.crowded.load(Ordering::Relaxed) || matches!(ask.action, Action::Delete);
-        full |= !has_room;
-        if quorum.sloppy && may_coordinate && has_room && !snapshot.leaves(self.id()) {
-            return self.coordinate(ask, body).await;
+        if !has_room {
+            full = Some(Refusal::DiskFull);
+        }
+        // Who leaves would have to hand on at once what it takes for others: somebody who stays stands in.
+        let stands_in = quorum.sloppy && may_coordinate && has_room && !owns && !snapshot.leaves(self.id());
+        if stands_in && let Some(written) = self.coordinate_or_pass(&ask, &body, &mut full).await {
+            return written;
         }
         let stays = |node: &&NodeId| **node != self.id() && !plan.doubted.contains(*node);
         for fallback in plan.fallbacks.iter().filter(stays).take_while(|_| quorum.sloppy) {
@@ -106,25 +115,37 @@ impl<W: World> Node<W> {
                 return written;
             }
         }
-        Err(if full {
-            WriteFail::Refused(Refusal::DiskFull)
-        } else {
-            WriteFail::Unreachable { need: quorum.w }
-        })
+        Err(full.map_or(WriteFail::Unreachable { need: quorum.w }, WriteFail::Refused))
     }
 
-    /// Asks an owner to coordinate; `None` if it surely did nothing and another may be asked.
-    async fn forward(&self, owner: NodeId, ask: &WriteAsk, body: &Bytes, full: &mut bool) -> Option<Written> {
+    /// Coordinates here; `None` if that did nothing and another may be asked.
+    async fn coordinate_or_pass(
+        &self,
+        ask: &WriteAsk,
+        body: &Bytes,
+        full: &mut Option<Refusal>,
+    ) -> Option<Written> {
+        match self.coordinate(ask.clone(), body.clone()).await {
+            Err(WriteFail::Refused(refusal)) => passes(refusal, full).map(|why| Err(WriteFail::Refused(why))),
+            written => Some(written),
+        }
+    }
+
+    /// Asks a node to coordinate; `None` if it surely did nothing and another may be asked.
+    async fn forward(
+        &self,
+        owner: NodeId,
+        ask: &WriteAsk,
+        body: &Bytes,
+        full: &mut Option<Refusal>,
+    ) -> Option<Written> {
         let message = Message { head: Ask::Write(ask.clone()), body: body.clone() };
         let deadline = Duration::from_millis(u64::from(ask.timeout_ms)) + FORWARD_GRACE;
         match self.ask(owner, message, deadline).await {
             Ok(Message { head: Answer::Written(written), body }) => Some(Ok(Message { head: written, body })),
-            Ok(Message { head: Answer::Refused(Refusal::DiskFull), .. }) => {
-                *full = true;
-                None
+            Ok(Message { head: Answer::Refused(refusal), .. }) => {
+                passes(refusal, full).map(|why| Err(WriteFail::Refused(why)))
             }
-            Ok(Message { head: Answer::Refused(Refusal::Draining | Refusal::Unavailable(_)), .. }) => None,
-            Ok(Message { head: Answer::Refused(refusal), .. }) => Some(Err(WriteFail::Refused(refusal))),
             Ok(_) => Some(Err(WriteFail::Lost)),
             Err(CallError::Unreachable | CallError::Refused(_) | CallError::Overloaded) => None,
             Err(CallError::Lost | CallError::TimedOut | CallError::TooLarge(_) | CallError::NotServed) => {
@@ -219,6 +240,17 @@ impl<W: World> Node<W> {
         }
         plan
     }
+}
+
+/// A coordinator did nothing, and says why. `None` if another might take the write; a lack of room is remembered, of the disk above all.
+fn passes(refusal: Refusal, full: &mut Option<Refusal>) -> Option<Refusal> {
+    match refusal {
+        Refusal::DiskFull => *full = Some(refusal),
+        Refusal::HintsFull => *full = full.take().or(Some(refusal)),
+        Refusal::Draining | Refusal::Unavailable(_) => {}
+        other => return Some(other),
+    }
+    None
 }
 
 /// Awaits some work however long it takes, and says when it takes too long. A client need not wait for a disk that hangs;

@@ -39,7 +39,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 pub trait Handler: Clone + Send + Sync + 'static {
     /// The answer to a message; none to a one-way message, or to a request that is not served to this peer.
     /// `from.cluster` is none for a joiner: then only messages of joining may be answered. The handler keeps the
-    /// deadline itself: it knows what may be dropped half-way and what must not. The future is dropped when the
+    /// deadline itself, which counts from now: it knows what may be dropped half-way and what must not. The future is dropped when the
     /// connection ends, so whatever has to be finished once begun belongs to somebody else's task, like the lane's.
     fn handle(
         &self,

@@ -175,6 +175,39 @@ async fn entry_26_a_hint_that_counts_is_refused_rather_than_forgotten() -> Resul
     Ok(())
 }
 
+/// A node that may keep nothing more for others asks one that may, where nobody who owns the key can take it.
+#[tokio::test]
+async fn entry_26_what_one_node_has_no_room_for_another_keeps() -> Result<()> {
+    const KEYS: usize = 300;
+    let mut c = Cluster::prepare(3)?;
+    c.set("CARTWHEEL_LIMITS_HINT_BYTES", "20000");
+    (0..3).try_for_each(|node| c.spawn(node))?;
+    c.await_ready().await?;
+    keep_one_copy(&c, BUCKET).await?;
+    c.kill(2).await?;
+    is_doubted(&c, 0, 2).await?;
+    is_doubted(&c, 1, 2).await?;
+    let mut taken = BTreeSet::new();
+    for key in 0..KEYS {
+        let url = key_url(&c.url(0), BUCKET, format!("k{key}"));
+        let reply = http::put(url).text(&"x".repeat(400)).send().await?;
+        match reply.status {
+            204 => drop(taken.insert(key)),
+            _ => drop(reply.problem_code(503, "write_quorum_not_met")?),
+        }
+    }
+    ensure!(taken.len() < KEYS, "both have room for all, so this proves nothing");
+    for node in [0, 1] {
+        let bytes = hints_of(&c, node, "bytes").await?;
+        ensure!((15_000..=20_000).contains(&bytes), "node {node} keeps {bytes} bytes");
+    }
+    c.restart(2).await?;
+    drained(&c).await?;
+    holds(&c, 2, taken.into_iter()).await?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
 #[tokio::test]
 async fn entry_27_a_hint_that_counted_survives_the_death_of_all() -> Result<()> {
     const KEYS: usize = 200;

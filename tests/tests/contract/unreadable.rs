@@ -40,6 +40,25 @@ fn url(c: &Cluster, node: usize, key: &str) -> String {
     key_url(&c.url(node), BUCKET, key)
 }
 
+/// A node alone, whose disk has spoiled a key: nobody else can be asked, and nobody else takes the write.
+#[tokio::test]
+async fn whoever_writes_a_key_that_can_t_be_read_has_decided() -> Result<()> {
+    let mut c = Cluster::start(1).await?;
+    for key in ["old", "fine"] {
+        put_blind(&url(&c, 0, key), key).await?.expect(204)?;
+    }
+    c.stop(0).await?;
+    ensure!(spoil(c.data_dir(0), |key| key == b"old")?.len() == 1, "it is not there");
+    c.restart(0).await?;
+    http::get(url(&c, 0, "old")).send().await?.expect(503)?;
+    put_blind(&url(&c, 0, "old"), "new").await?.expect(204)?;
+    eventually(NAMED_TIME_MAX, || async { expect_values(&url(&c, 0, "old"), &["new"]).await.map(drop) })
+        .await?;
+    expect_values(&url(&c, 0, "fine"), &["fine"]).await?.expect(200)?;
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_change_names_the_key_that_it_waits_for_and_goes_on_when_somebody_has_decided() -> Result<()> {
     let (mut cluster, _) = settled(2).await?;
@@ -80,7 +99,8 @@ async fn a_change_names_the_key_that_it_waits_for_and_goes_on_when_somebody_has_
     })
     .await?;
     for key in &spoiled {
-        put_blind(&url(c, 0, key), "decided").await?.expect(204)?;
+        // Through its own node and through the other.
+        put_blind(&url(c, key.len() % 2, key), "decided").await?.expect(204)?;
     }
     c.await_settled(&[0, 1, third], &[(new.as_str(), "up")]).await?;
     each(0..KEYS, |number| {

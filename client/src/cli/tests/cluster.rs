@@ -62,6 +62,19 @@ async fn status_is_a_table_with_a_star_and_what_is_staged() {
 }
 
 #[tokio::test]
+async fn a_plan_says_what_it_may_cost_to_let_two_go_who_can_t_be_reached() {
+    let cost = "bring one of them back first";
+    for (unreachable, costs) in [(body!([N2]), false), (body!([N2, N3]), true)] {
+        let mut staged = plan(&body!({ "leave": N2 }));
+        staged["unreachable"] = unreachable;
+        let (shown, _stage) = ran(vec![json(200, staged)], &["cluster", "plan"]).await;
+        assert_eq!(shown.code, 0, "{}", shown.messages);
+        expect_words(&shown, &[&format!("{N2} can't be reached")]);
+        assert_eq!(shown.out.contains(cost), costs, "{}", shown.out);
+    }
+}
+
+#[tokio::test]
 async fn status_of_a_server_that_says_less_or_more_is_shown_all_the_same() {
     let old = body!({ "cluster": "c1", "node": N1, "members": [{ "id": N1, "status": "up", "reachable": true }],
         "ring": { "version": 4, "partitions": 256 }, "transfers": {} });
