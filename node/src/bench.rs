@@ -340,6 +340,10 @@ impl Bench {
         Bench { node, stop }
     }
 
+    pub(crate) fn disk(&self) -> &MemDisk {
+        &self.node.world.disk
+    }
+
     pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
         let change = |view: &mut View| {
             change(view);

@@ -162,7 +162,7 @@ pub async fn run<W: World>(
 
 /// Says what this node is. A newcomer asks for its share at once, unless that is to be an operator's word. One that was
 /// removed says nothing: it serves nobody, and hands on what it holds.
-fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
+pub(crate) fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
     let (me, said) = (node.id(), node.past.said());
     if node.cluster.snapshot().is_removed(me) {
         tracing::error!(node = %me, "{}", crate::node::REMOVED);
@@ -170,8 +170,8 @@ fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
     }
     let is_member =
         node.cluster.snapshot().view.members.get(&me).is_some_and(|m| m.status != Status::Joining);
-    if is_member && node.past.standing() == Standing::Alone {
-        // Said as soon as somebody has answered (`duty/past.rs`), and not before he has said what he remembers.
+    if is_member && (node.past.standing() == Standing::Alone || node.past.is_asked_to_be_kept()) {
+        // Said as soon as somebody has answered and that is kept (`duty/past.rs`), and not before he has said what he remembers.
         return Ok(());
     }
     let come = |view: &mut View| {

@@ -41,8 +41,8 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
                 others.choose(&mut rng).into_iter().chain(mute.choose(&mut rng)).copied().collect()
             }
         };
-        super::past::act(&node).await;
         super::past::keep_asked(&node).await;
+        super::past::act(&node).await;
         introduce(&node);
         persisted = persist(&node, persisted).await;
         // However many hang, one more is asked: each for so long as one question may take.

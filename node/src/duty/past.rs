@@ -72,8 +72,8 @@ async fn ask_all<W: World>(node: &Node<W>) -> Vec<NodeId> {
     silent
 }
 
-/// This start has asked, and somebody has answered: what the others remember from now on is of this directory. Until that is
-/// kept, the next start takes this one for one that it has forgotten, which costs it a comparison and nothing else.
+/// This start has asked, and somebody has answered: what the others remember from now on is of this directory. They are told of it
+/// only when that is kept: the next start would otherwise take this one for one that it has forgotten, and set aside what only it has.
 pub async fn keep_asked<W: World>(node: &Node<W>) {
     if !node.past.is_asked_to_be_kept() {
         return;
@@ -113,6 +113,7 @@ pub async fn act<W: World>(node: &Node<W>) {
     node.past.hear_of(node.stray.load(Ordering::Relaxed));
     let (remembered, twin) = match node.past.standing() {
         Standing::Unasked | Standing::Alone => return,
+        Standing::Clear if node.past.is_asked_to_be_kept() => return,
         Standing::Clear => return repeat(node),
         Standing::Behind { remembered } => (remembered, false),
         // Said once, so that the other one finds out too.

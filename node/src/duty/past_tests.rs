@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::bench::{Bench, ME, Peer, ids};
+use crate::boot;
+use crate::config::{Config, NodeArgs};
 use crate::store::Store;
+use crate::store::mem::Fault;
 use std::time::Duration;
 
 /// Somebody who may be the only one to remember says nothing. Whoever comes in as the door opens continues no version of before.
@@ -35,4 +38,29 @@ async fn the_door_opens_after_the_versions_of_before_are_given_up() {
     greet(&bench.node).await;
     let after = bench.node.store.get(Family::Meta, keys::EPOCH_BOOT).unwrap();
     assert_eq!(after, before, "when everybody answers, nothing is given up");
+}
+
+/// The disk is full when a node starts. What the others remember of a start that the disk does not, the next one would take for one that it
+/// has forgotten: it would answer for nothing, and set aside what nobody else has.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_a_start_before_the_disk_knows_that_it_has_asked() {
+    let other = Peer::new(11);
+    let bench = Bench::start(1, &[ME, other.id], &[&other]).await;
+    let bench = bench.again(|_| {});
+    let node = &bench.node;
+    let told = || node.cluster.snapshot().view.members[&ME].description.starts;
+    let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
+    let before = told();
+    bench.disk().set_fault(Some(Fault::Full));
+    greet(node).await;
+    keep_asked(node).await;
+    boot::come_in(node, &config).unwrap();
+    act(node).await;
+    assert_eq!((node.past.standing(), told()), (Standing::Clear, before));
+    bench.disk().set_fault(None);
+    keep_asked(node).await;
+    act(node).await;
+    assert_eq!(told(), before + 1);
+    let asked = node.store.get(Family::Meta, keys::ASKED).unwrap();
+    assert_eq!(asked.as_deref(), Some(&told().to_be_bytes()[..]));
 }

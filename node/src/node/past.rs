@@ -152,6 +152,7 @@ impl Past {
     pub fn raised(&self, lease: u64) -> Description {
         let mut state = self.lock();
         state.said.starts = state.said.starts.max(lease);
+        state.kept = true;
         state.said.clone()
     }
 

@@ -213,12 +213,12 @@ impl<W: World> Node<W> {
             return;
         }
         // One asks for all; and where he is not heard, only now and then. The wait for the others has the same end.
-        let until = tokio::time::Instant::now() + CATCH_UP_MAX;
-        let Ok(mut asked) = tokio::time::timeout_at(until, self.catching_up.lock()).await else { return };
+        let until = self.now() + CATCH_UP_MAX;
+        let Ok(mut asked) = tokio::time::timeout(CATCH_UP_MAX, self.catching_up.lock()).await else { return };
         let lately =
             asked.is_some_and(|(digest, at)| digest == theirs.digest && self.now() - at < CATCH_UP_MAX);
         if is_unknown() && !lately {
-            let _ = tokio::time::timeout_at(until, crate::duty::gossip::exchange(self, from)).await;
+            let _ = tokio::time::timeout(until - self.now(), crate::duty::gossip::exchange(self, from)).await;
             *asked = Some((theirs.digest, self.now()));
         }
     }
