@@ -170,8 +170,9 @@ pub(crate) fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), B
     }
     let is_member =
         node.cluster.snapshot().view.members.get(&me).is_some_and(|m| m.status != Status::Joining);
-    if is_member && (node.past.standing() == Standing::Alone || node.past.is_asked_to_be_kept()) {
-        // Said as soon as somebody has answered and that is kept (`duty/past.rs`), and not before he has said what he remembers.
+    if is_member && (node.past.standing() != Standing::Clear || node.past.is_asked_to_be_kept()) {
+        // Said as soon as somebody has answered and that is kept (`duty/past.rs`), and not before he has said what he remembers. One
+        // that is to stop before that says nothing.
         return Ok(());
     }
     let come = |view: &mut View| {

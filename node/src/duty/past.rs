@@ -9,9 +9,7 @@ use crate::lane::Job;
 use crate::limits::{GREET_AGAIN, GREET_TIMEOUT, RAISE_EVERY};
 use crate::node::Node;
 use crate::node::past::Standing;
-use crate::store::{Batch, Family, keys};
 use crate::world::World;
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ring::causal::epochs::JUMP;
@@ -78,9 +76,7 @@ pub async fn keep_asked<W: World>(node: &Node<W>) {
     if !node.past.is_asked_to_be_kept() {
         return;
     }
-    let mut batch = Batch::default();
-    batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&node.past.said().starts.to_be_bytes()));
-    match node.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await {
+    match node.lane.run(|reply| Job::Asked { reply }).await {
         Ok(_) => node.past.asked_is_kept(),
         Err(refusal) => tracing::warn!(%refusal, "that the others were asked could not be kept"),
     }
@@ -129,7 +125,7 @@ pub async fn act<W: World>(node: &Node<W>) {
         );
     }
     let lease = remembered + JUMP;
-    match node.lane.run(|reply| Job::Jump { lease, reply }).await {
+    match node.lane.run_in_turn(|reply| Job::Jump { lease, reply }).await {
         Ok(_) => say(node, node.past.jumped(lease)),
         // Tried again at the next round of gossip.
         Err(refusal) => {

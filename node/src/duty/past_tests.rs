@@ -6,6 +6,7 @@ use crate::boot;
 use crate::config::{Config, NodeArgs};
 use crate::store::Store;
 use crate::store::mem::Fault;
+use crate::store::{Family, keys};
 use std::time::Duration;
 
 /// Somebody who may be the only one to remember says nothing. Whoever comes in as the door opens continues no version of before.
@@ -63,4 +64,18 @@ async fn nobody_is_told_of_a_start_before_the_disk_knows_that_it_has_asked() {
     assert_eq!(told(), before + 1);
     let asked = node.store.get(Family::Meta, keys::ASKED).unwrap();
     assert_eq!(asked.as_deref(), Some(&told().to_be_bytes()[..]));
+}
+
+/// It is to stop before it has asked everybody: then nobody hears of it.
+#[tokio::test(start_paused = true)]
+async fn who_stops_before_he_has_asked_tells_nobody_of_his_start() {
+    let other = Peer::new(11);
+    let bench = Bench::start(1, &[ME, other.id], &[&other]).await;
+    let bench = bench.again(|_| {});
+    let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
+    let told = || bench.node.cluster.snapshot().view.members[&ME].description.starts;
+    let before = told();
+    keep_asked(&bench.node).await;
+    boot::come_in(&bench.node, &config).unwrap();
+    assert_eq!((bench.node.past.standing(), told()), (Standing::Unasked, before));
 }

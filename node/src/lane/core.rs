@@ -251,6 +251,10 @@ impl<S: Store> Core<S> {
                 let forsaken = self.forsake();
                 draft.answer(reply, forsaken, |(), _| true);
             }
+            Job::Asked { reply } => {
+                let kept = self.keep_asked();
+                draft.answer(reply, kept, |(), _| true);
+            }
             Job::Raise { reply } => {
                 let raised = self.raise();
                 draft.answer(reply, raised, |lease, _| lease);

@@ -4,9 +4,11 @@ use super::{Bench, HINT_BYTES_MAX, ME, OTHER, PARTITIONS, id};
 use crate::lane::Job;
 use crate::store::mem::MemDisk;
 use crate::store::{Family, Store, keys};
+use bytes::Bytes;
 use ring::bucket::BlindWrites;
 use ring::causal::{Actor, Context, Dot};
 use ring::place::{partition, position};
+use ring::record::content::SIBLING_BYTES;
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::record::{Content, Record, Sibling};
 use ring::time::Wall;
@@ -149,14 +151,15 @@ async fn a_hint_that_grows_is_refused_where_there_is_no_room_as_well() {
     };
     let kept = || bench.hints.lock().unwrap().of_target(OTHER).bytes;
     let mut seen = store(10, None).await.unwrap();
-    assert!(kept() < 100);
+    let here = |bench: &Bench| decode(&bench.bytes(&id("k")).unwrap()).unwrap().bytes() as u64;
+    assert_eq!(kept(), here(&bench));
     for bytes in [500, 800, 800, 20, 800] {
         seen = store(bytes, Some(seen)).await.unwrap();
-        assert!((bytes..bytes + 100).contains(&usize::try_from(kept()).unwrap()), "{} of {bytes}", kept());
+        assert_eq!(kept(), here(&bench), "of {bytes}");
     }
     assert_eq!(store(HINT_BYTES_MAX as usize + 1, Some(seen.clone())).await, Err(Refusal::HintsFull));
     assert_eq!(store(800, None).await, Err(Refusal::HintsFull), "beside what is there");
-    assert!(kept() < 900);
+    assert_eq!(kept(), here(&bench));
     seen = store(800, Some(seen)).await.unwrap();
     // The same by way of others, who coordinated it.
     let held = decode(&bench.bytes(&id("k")).unwrap()).unwrap();
@@ -174,7 +177,55 @@ async fn a_hint_that_grows_is_refused_where_there_is_no_room_as_well() {
         bench.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
     };
     assert_eq!(merge(&larger).await, Err(Refusal::HintsFull));
+    // One that is as large has its room, even where there is none left.
+    let room = |bytes: u64| bench.hints.lock().unwrap().has_room(bytes);
+    let filler = Action::Put { content_type: String::new(), meta: vec![], ttl_ms: None };
+    let left = (0..HINT_BYTES_MAX).rev().find(|bytes| room(*bytes)).unwrap() as usize;
+    let record =
+        bench.write(&id("filler"), filler, &"z".repeat(left - SIBLING_BYTES), None, true).await.unwrap();
+    let (id, record, now) = (id("filler"), encode(&record.record), Wall(2));
+    let fill = |reply| Job::Merge { id, record, hint_for: Some(OTHER), sync: true, now, reply };
+    assert_eq!(bench.lane.run(fill).await, Ok(true));
+    assert!(!room(1));
     assert_eq!(merge(&as_large).await, Ok(true));
+}
+
+/// What a cart's changes come to counts, though they have no body.
+#[tokio::test]
+async fn a_hint_of_a_cart_is_counted_by_all_that_is_in_it() {
+    let bench = Bench::on(MemDisk::new());
+    let add = async |number: usize| {
+        let action = Action::CartAdd {
+            sku: format!("sku-{number}").into(),
+            quantity: 1,
+            op: None,
+            attributes: Some(format!("{{\"note\":\"{}\"}}", "n".repeat(50)).into()),
+        };
+        let write = Write {
+            action,
+            body: Bytes::new(),
+            seen: None,
+            ttl_default: None,
+            blind: BlindWrites::Siblings,
+            siblings_max: 100,
+            context_runs_max: CONTEXT_RUNS_MAX,
+        };
+        let (id, hint_for, sync, now) = (id("cart"), Some(OTHER), true, Wall(1));
+        let job = |reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply };
+        bench.lane.run(job).await.map(drop)
+    };
+    let mut refused = None;
+    for number in 0..10 {
+        let before = bench.hints.lock().unwrap().of_target(OTHER).bytes;
+        if let Err(refusal) = add(number).await {
+            refused = Some(refusal);
+            break;
+        }
+        let held = decode(&bench.bytes(&id("cart")).unwrap()).unwrap().bytes() as u64;
+        let kept = bench.hints.lock().unwrap().of_target(OTHER).bytes;
+        assert!(kept > before && kept == held, "{kept} bytes of {held}");
+    }
+    assert_eq!(refused, Some(Refusal::HintsFull));
 }
 
 #[tokio::test]

@@ -22,8 +22,7 @@ pub(super) struct Wanted {
     pub(super) now: Wall,
 }
 
-/// About how many bytes a key's record takes after a write: what the writer has seen goes. A cart keeps what it has, and its change is
-/// small.
+/// About how many bytes a key's record takes after a write: what the writer has seen goes, but for what a cart has.
 pub(super) fn bytes_after(local: Option<&Record>, write: &Write) -> usize {
     let is_object = matches!(write.action, Action::Put { .. } | Action::Delete);
     let goes = |dot| match (&write.seen, write.blind) {
@@ -31,7 +30,7 @@ pub(super) fn bytes_after(local: Option<&Record>, write: &Write) -> usize {
         (None, blind) => is_object && blind == BlindWrites::Supersede,
     };
     let stays = local.into_iter().flat_map(|held| &held.siblings).filter(|sibling| !goes(&sibling.dot));
-    write.body.len() + stays.map(|sibling| sibling.content.bytes()).sum::<usize>()
+    write.bytes() + stays.map(|sibling| sibling.content.bytes()).sum::<usize>()
 }
 
 /// The same after a merge: what the other copy has seen and does not have goes.

@@ -148,6 +148,11 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
+    /// Note that the others were asked under the latest lease.
+    Asked {
+        /// The answer.
+        reply: Reply<bool>,
+    },
     /// Take another lease, so that the others may remember that this disk has come as far. Answers its number.
     Raise {
         /// The answer.
@@ -198,6 +203,7 @@ impl Job {
             | Job::CheckLeaf { reply, .. }
             | Job::Jump { reply, .. }
             | Job::Forsake { reply }
+            | Job::Asked { reply }
             | Job::Sift(_, reply)
             | Job::Sifted { reply, .. }
             | Job::GrowTree { reply, .. }

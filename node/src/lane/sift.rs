@@ -74,6 +74,14 @@ impl<S: Store> Core<S> {
         self.store.write(batch, true).map_err(|error| self.refusal(error))
     }
 
+    /// The others were asked under the latest lease. Written at once: what came of the draft of this batch would be older than a lease
+    /// that is raised in it.
+    pub(super) fn keep_asked(&self) -> Result<(), Refusal> {
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&self.epochs.taken().to_be_bytes()));
+        self.store.write(batch, true).map_err(|error| self.refusal(error))
+    }
+
     /// Takes the next lease before the present one is used up. That the others were asked under it is written with it: they
     /// are told of it only afterwards, and who starts on an image from before does not know of it.
     pub(super) fn raise(&mut self) -> Result<u64, Refusal> {

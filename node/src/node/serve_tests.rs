@@ -10,6 +10,7 @@ use ring::members::{Status, View};
 use ring::place::Layout;
 use ring::tree::Leaf;
 use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
+use std::sync::atomic::Ordering;
 
 const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
@@ -137,4 +138,19 @@ async fn who_counts_more_changes_is_not_thereby_newer() {
     let answer = bench.node.ask(OWNER, ask, GOSSIP_TIMEOUT).await.unwrap();
     assert_eq!(answer.head, Answer::Refused(Refusal::StaleTables));
     assert_eq!(bench.node.table_tag(), owner.node.table_tag(), "both have heard of both");
+}
+
+/// A client's write through a node that stands in and whose disk is full: another one has room for it. Of its own keys it says that it
+/// is full.
+#[tokio::test(start_paused = true)]
+async fn who_stands_in_without_room_lets_another_do_so() {
+    let bench = Bench::start(1, &[OWNER], &[]).await;
+    let owner = bench.beside(OWNER).await;
+    bench.node.crowded.store(true, Ordering::Relaxed);
+    let written = bench.node.write(write_of(&ids(1)[0]), "v".into()).await;
+    assert!(written.is_ok(), "{written:?}");
+    assert_eq!((bench.kept().len(), owner.kept().len()), (0, 1));
+    owner.node.crowded.store(true, Ordering::Relaxed);
+    let written = bench.node.write(write_of(&ids(2)[1]), "v".into()).await;
+    assert_eq!(written.unwrap_err(), WriteFail::Refused(Refusal::DiskFull));
 }

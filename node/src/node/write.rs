@@ -77,7 +77,9 @@ impl<W: World> Node<W> {
         let plan = self.cluster.plan(&snapshot, &ask.id);
         let may_coordinate = !self.is_joining() && self.objection().is_none();
         let owns = plan.owners.contains(&self.id()) && may_coordinate;
-        // Nothing else has an owner refuse what another one would take.
+        let has_room = !self.crowded.load(Ordering::Relaxed) || matches!(ask.action, Action::Delete);
+        // One whose disk is full says so to those who ask it (507): they know of others to ask. One that is spoiled all over
+        // lets another owner take what it can't.
         if owns && !self.gaps.are_full() {
             return self.coordinate(ask, body).await;
         }
@@ -95,7 +97,6 @@ impl<W: World> Node<W> {
             }
         }
         let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
-        let has_room = !self.crowded.load(Ordering::Relaxed) || matches!(ask.action, Action::Delete);
         if !has_room {
             full = Some(Refusal::DiskFull);
         }

@@ -84,6 +84,9 @@ pub enum Content {
     },
 }
 
+/// About how many bytes a sibling takes beside what it is made of.
+pub const SIBLING_BYTES: usize = 64;
+
 impl Content {
     /// About how many bytes it takes in a record.
     pub fn bytes(&self) -> usize {
@@ -98,7 +101,7 @@ impl Content {
             Content::CartRemoved { sku, seen } => sku.as_ref().map_or(0, Bytes::len) + 48 * seen.runs().len(),
             Content::CartSpent { ops } => 24 * ops.len(),
         };
-        text + 64
+        text + SIBLING_BYTES
     }
 
     /// Whether it only remembers that something is gone, and may be forgotten once nobody can bring that back. What a cart
