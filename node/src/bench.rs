@@ -61,6 +61,15 @@ impl Pipes {
     pub(crate) fn new() -> Pipes {
         Pipes { ports: Ports::default(), disk: MemDisk::new(), started: Instant::now() }
     }
+
+    /// Another machine on the same network.
+    pub(crate) fn another(&self) -> Pipes {
+        Pipes { disk: MemDisk::new(), ..self.clone() }
+    }
+
+    pub(crate) fn disk(&self) -> &MemDisk {
+        &self.disk
+    }
 }
 
 pub(crate) struct Port(mpsc::Receiver<DuplexStream>, SocketAddr);
@@ -297,7 +306,7 @@ impl Bench {
 
     /// Another node of production's code, with a disk of its own and the same view, which answers this one.
     pub(crate) async fn beside(&self, id: NodeId) -> Bench {
-        let world = Pipes { disk: MemDisk::new(), ..self.node.world.clone() };
+        let world = self.node.world.another();
         let view = self.node.cluster.snapshot().view.clone();
         let bench = Bench::of(world.clone(), id, 1, view, self.stop.clone());
         bench.node.past.asked(true);

@@ -68,7 +68,7 @@ impl Identity {
         }
         // In the first write that this start syncs: after it, nobody could tell any more that the log was cut.
         let behind = store.has_lost_writes().then_some(identity.starts);
-        save(store, &identity, None, behind)?;
+        save(store, &identity, Known { view: None, asked: false, behind })?;
         Ok(identity)
     }
 
@@ -101,6 +101,8 @@ impl Identity {
         door: &Door<'_, W>,
     ) -> Result<Entered, BootError> {
         let Door { pool, local, waits } = door;
+        // Whoever lets it in remembers this start from then on, and no start of this directory had anything before.
+        let first = self.cluster.is_none();
         let stored = store.get(Family::Meta, keys::VIEW)?;
         let view = match (self.cluster, stored) {
             (Some(_), Some(bytes)) => {
@@ -117,7 +119,7 @@ impl Identity {
                 welcome.view
             }
         };
-        save(store, &self, Some(&view), None)?;
+        save(store, &self, Known { view: Some(&view), asked: first, behind: None })?;
         let (cluster, cluster_key) = self.cluster.expect("every branch has set it");
         local.set_cluster(cluster);
         let description = description.clone();
@@ -125,22 +127,29 @@ impl Identity {
     }
 }
 
-fn save<S: Store>(
-    store: &S,
-    identity: &Identity,
-    view: Option<&View>,
+/// What is kept beside the identity.
+struct Known<'a> {
+    view: Option<&'a View>,
+    /// Whether this start has asked others what they remember of the directory.
+    asked: bool,
+    /// Since which start the copies may be old.
     behind: Option<u64>,
-) -> Result<(), StoreError> {
+}
+
+fn save<S: Store>(store: &S, identity: &Identity, known: Known<'_>) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     batch.put(
         Family::Meta,
         keys::IDENTITY,
         postcard::to_stdvec(identity).expect("an identity is plain data"),
     );
-    if let Some(view) = view {
+    if let Some(view) = known.view {
         batch.put(Family::Meta, keys::VIEW, view.encode());
     }
-    if let Some(start) = behind {
+    if known.asked {
+        batch.put(Family::Meta, keys::ASKED, Bytes::copy_from_slice(&identity.starts.to_be_bytes()));
+    }
+    if let Some(start) = known.behind {
         batch.put(Family::Meta, keys::BEHIND, Bytes::copy_from_slice(&start.to_be_bytes()));
     }
     store.write(batch, true)

@@ -123,7 +123,9 @@ pub async fn run<W: World>(
     past::keep_asked(&node).await;
     // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
     // they remember, before they were asked for it.
-    come_in(&node, &config)?;
+    if !*shutdown.borrow() {
+        come_in(&node, &config)?;
+    }
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
@@ -171,8 +173,7 @@ pub(crate) fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), B
     let is_member =
         node.cluster.snapshot().view.members.get(&me).is_some_and(|m| m.status != Status::Joining);
     if is_member && (node.past.standing() != Standing::Clear || node.past.is_asked_to_be_kept()) {
-        // Said as soon as somebody has answered and that is kept (`duty/past.rs`), and not before he has said what he remembers. One
-        // that is to stop before that says nothing.
+        // Said as soon as somebody has answered and that is kept (`duty/past.rs`), and not before he has said what he remembers.
         return Ok(());
     }
     let come = |view: &mut View| {
@@ -325,3 +326,6 @@ fn stop_clean<S: Store>(store: S) -> Result<(), BootError> {
     store.write(batch, true)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,8 @@ pub async fn keep_asked<W: World>(node: &Node<W>) {
     if !node.past.is_asked_to_be_kept() {
         return;
     }
-    match node.lane.run(|reply| Job::Asked { reply }).await {
+    // In its turn: until then nobody is told of this start, however busy it is.
+    match node.lane.run_in_turn(|reply| Job::Asked { reply }).await {
         Ok(_) => node.past.asked_is_kept(),
         Err(refusal) => tracing::warn!(%refusal, "that the others were asked could not be kept"),
     }
@@ -93,7 +94,7 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         if node.past.silence().is_some() || node.cluster.snapshot().is_removed(node.id()) {
             continue;
         }
-        match node.lane.run(|reply| Job::Raise { reply }).await {
+        match node.lane.run_in_turn(|reply| Job::Raise { reply }).await {
             Ok(lease) => say(&node, node.past.raised(lease)),
             Err(refusal) => tracing::warn!(%refusal, "a new lease could not be taken"),
         }

@@ -1,18 +1,18 @@
 //! One step of the lane: read, decide, one batch, answers.
 
 use super::Gaps;
+use super::draft::{Draft, Slot};
 use super::earliest::{Due, Earliest};
-use super::hints::{Wanted, bytes_after, bytes_merged};
-use super::job::{Job, Reply, Taken};
-use super::ledger::{HintChange, Hints, Ledger};
+use super::hints::Wanted;
+use super::job::{Job, Taken};
+use super::ledger::{Hints, Ledger};
 use super::room::Crowded;
 use crate::cluster::Cluster;
-use crate::limits::LEAF_PAGE_ROWS;
-use crate::store::{Batch, Change, Family, Row, Store, StoreError, keys};
+use crate::store::{Batch, Change, Family, Store, StoreError, keys};
 use bytes::Bytes;
 use ring::causal::Epochs;
 use ring::causal::epochs::lease_of;
-use ring::ids::{NodeId, ObjectId, Partition};
+use ring::ids::{NodeId, ObjectId};
 use ring::place::{partition, position};
 use ring::planted::{self, Bug};
 use ring::record::write::{Write, take};
@@ -20,8 +20,7 @@ use ring::record::{Me, Record, receive};
 use ring::time::Wall;
 use ring::tree::{self, Forest};
 use ring::wire::peer::Refusal;
-use ring::wire::record::{Digest, decode, digest, encode};
-use std::collections::{BTreeMap, BTreeSet};
+use ring::wire::record::{Digest, decode, digest};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -74,46 +73,6 @@ pub struct Shared {
     /// Whether the disk is nearly full.
     pub crowded: Crowded,
 }
-
-/// A key in the batch: what it holds now, decoded once.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) partition: Partition,
-    pub(super) tree: tree::Slot,
-    pub(super) id: ObjectId,
-    pub(super) record: Option<Arc<Record>>,
-    /// The digest of what the disk holds.
-    pub(super) stored: Option<Digest>,
-    /// Whether the disk counts it among the dead.
-    pub(super) dead: bool,
-    /// When the values expire that the disk holds.
-    pub(super) due: BTreeSet<Wall>,
-    pub(super) changed: bool,
-}
-
-/// What a batch changes in the trees: partition, slot, where the leaf stands, whose it is, and its digests.
-type TreeChange = (Partition, tree::Slot, Vec<u8>, ObjectId, [Option<Digest>; 2]);
-
-/// What one step collects.
-#[derive(Default)]
-pub(super) struct Draft {
-    pub(super) slots: BTreeMap<Vec<u8>, Slot>,
-    pub(super) batch: Batch,
-    sync: bool,
-    answers: Vec<Answer>,
-    /// Partitions with a leaf that was wrong.
-    mended: BTreeSet<Partition>,
-    /// Hints that come and go, by their keys on disk.
-    pub(super) hints: BTreeMap<Vec<u8>, HintChange>,
-    /// Partitions of which a hint was given up.
-    pub(super) given_up: Vec<Partition>,
-    /// Partitions of which a copy goes that is not owned here.
-    pub(super) let_go: BTreeSet<Partition>,
-    /// The earliest of the notes about values that expire.
-    pub(super) due: Option<Wall>,
-}
-
-type Answer = Box<dyn FnOnce(Result<bool, Refusal>) + Send>;
 
 impl<S: Store> Core<S> {
     /// The lane of a node. `failed` is told when the disk has failed.
@@ -326,14 +285,13 @@ impl<S: Store> Core<S> {
         let (key, local) = self.slot(id, draft)?;
         let is_cart =
             !matches!(write.action, ring::wire::peer::Action::Put { .. } | ring::wire::peer::Action::Delete);
-        if let Some(owner) = hint_for {
-            // Before the write gets its dot: where there is no room nothing is done.
-            let wanted = Wanted { owner, counted: true, now };
-            self.keep_hint(id, wanted, bytes_after(local.as_deref(), &write), draft)?;
-        }
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
         let done = take(local.as_deref(), write, now, &mut me)?;
         let record = Arc::new(done.record);
+        if let Some(owner) = hint_for {
+            // Where there is no room nothing is done, and nobody has seen the dot.
+            self.keep_hint(id, Wanted { owner, counted: true, now }, record.bytes(), draft)?;
+        }
         // Removing from a cart that is not there leaves nothing to store: an empty record here and none elsewhere would differ
         // for ever.
         if local.as_deref().unwrap_or(&Record::default()) != &*record {
@@ -356,62 +314,25 @@ impl<S: Store> Core<S> {
         self.has_room(incoming.is_dead())?;
         self.replace_damaged(id, draft)?;
         let (key, local) = self.slot(id, draft)?;
-        if let Some(owner) = hint_for {
-            let wanted = Wanted { owner, counted: true, now };
-            self.keep_hint(id, wanted, bytes_merged(local.as_deref(), &incoming), draft)?;
-        }
         if let Some((epoch, _)) = incoming.clock.newest_of(self.node)
             && self.epochs.is_foreign(epoch)
         {
             self.stray.fetch_max(lease_of(epoch), Ordering::Relaxed);
         }
         let mut me = Me { node: self.node, epochs: &mut self.epochs };
-        match receive(local.as_deref(), &incoming, &mut me) {
+        let merged = receive(local.as_deref(), &incoming, &mut me);
+        if let Some(owner) = hint_for {
+            let bytes = merged.as_ref().or(local.as_deref()).map_or(0, Record::bytes);
+            self.keep_hint(id, Wanted { owner, counted: true, now }, bytes, draft)?;
+        }
+        match merged {
             Some(merged) => draft.set(&key, Some(Arc::new(merged))),
             None => self.hash_again(&key, draft)?,
         }
         Ok(())
     }
 
-    /// Somebody sent what is here already, perhaps because the leaf here says something else. Then the leaf is mended, and
-    /// the partition's trees are built again: they were made of it.
-    fn hash_again(&self, key: &[u8], draft: &mut Draft) -> Result<(), Refusal> {
-        let slot = &draft.slots[key];
-        if slot.changed {
-            return Ok(());
-        }
-        let at = keys::leaf_key(slot.partition, slot.tree, &slot.id);
-        let leaf = self.store.get(Family::Leaves, &at).map_err(|e| self.refusal(e))?;
-        let right = slot.stored.map(|digest| Bytes::copy_from_slice(&digest.0.to_be_bytes()));
-        if leaf == right {
-            return Ok(());
-        }
-        tracing::warn!(key = ?slot.id, "a leaf was not that of its record");
-        match right {
-            Some(right) => draft.batch.put(Family::Leaves, at, right),
-            None => draft.batch.delete(Family::Leaves, at),
-        }
-        draft.mended.insert(slot.partition);
-        Ok(())
-    }
-
-    /// Reads the next page of leaves into the trees. Between two batches nothing is under way: the page is all that the
-    /// disk holds there.
-    fn grow_tree(&self, partition: Partition) -> Result<bool, Refusal> {
-        let Some(from) = self.lock_trees().builds_from(partition) else { return Ok(true) };
-        let (first, end) = keys::leaves_of_partition(partition);
-        let from = if from.is_empty() { first } else { from };
-        let rows = self
-            .store
-            .scan(Family::Leaves, &from, end.as_deref(), LEAF_PAGE_ROWS, usize::MAX)
-            .map_err(|e| self.refusal(e))?;
-        let next = rows.last().filter(|_| rows.len() == LEAF_PAGE_ROWS).map(|(last, _)| keys::after(last));
-        let page: Vec<_> = rows.iter().filter_map(leaf_row).map(|(_, slot, id, d)| (slot, id, d)).collect();
-        self.lock_trees().grow(partition, &page, next);
-        Ok(self.lock_trees().stands(partition))
-    }
-
-    fn lock_trees(&self) -> MutexGuard<'_, Forest> {
+    pub(super) fn lock_trees(&self) -> MutexGuard<'_, Forest> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -513,80 +434,6 @@ impl<S: Store> Core<S> {
                 self.failed.send_replace(Some(why.clone()));
                 Refusal::Disk(why)
             }
-        }
-    }
-}
-
-/// A leaf as it stands on disk; `None` if these bytes can't be one.
-pub fn leaf_row((key, value): &Row) -> Option<(Partition, tree::Slot, ObjectId, Digest)> {
-    let (partition, slot, id) = keys::decode_leaf_key(key).ok()?;
-    let digest = Digest(u128::from_be_bytes(value.as_ref().try_into().ok()?));
-    Some((partition, slot, id, digest))
-}
-
-impl Draft {
-    /// Puts every changed record and its leaf into the batch.
-    fn write_slots(&mut self) -> Vec<TreeChange> {
-        let mut changes = Vec::new();
-        for (key, slot) in std::mem::take(&mut self.slots) {
-            if !slot.changed {
-                continue;
-            }
-            let leaf = keys::leaf_key(slot.partition, slot.tree, &slot.id);
-            self.write_due(&slot);
-            let after = match slot.record {
-                Some(record) => {
-                    let bytes = encode(&record);
-                    let hash = digest(&bytes);
-                    match (slot.dead, record.is_dead()) {
-                        (_, true) => self.batch.put(Family::Dead, key.clone(), Bytes::new()),
-                        (true, false) => self.batch.delete(Family::Dead, key.clone()),
-                        (false, false) => {}
-                    }
-                    self.batch.put(Family::Records, key, bytes);
-                    let value = Bytes::copy_from_slice(&hash.0.to_be_bytes());
-                    self.batch.put(Family::Leaves, leaf.clone(), value);
-                    Some(hash)
-                }
-                None => {
-                    if slot.dead {
-                        self.batch.delete(Family::Dead, key.clone());
-                    }
-                    self.batch.delete(Family::Records, key);
-                    self.batch.delete(Family::Leaves, leaf.clone());
-                    None
-                }
-            };
-            changes.push((slot.partition, slot.tree, leaf, slot.id, [slot.stored, after]));
-        }
-        changes
-    }
-
-    /// What the disk holds of a key, unless this batch changes it.
-    pub(super) fn unchanged(&self, key: &[u8]) -> Option<Option<Digest>> {
-        self.slots.get(key).filter(|slot| !slot.changed).map(|slot| slot.stored)
-    }
-
-    pub(super) fn set(&mut self, key: &[u8], record: Option<Arc<Record>>) {
-        let slot = self.slots.get_mut(key).expect("slot() has read it in");
-        slot.record = record;
-        slot.changed = true;
-    }
-
-    /// Answers after the batch is written, or at once if there is nothing to write for it.
-    fn answer<T: Send + 'static, U: Send + 'static>(
-        &mut self,
-        reply: Reply<U>,
-        outcome: Result<T, Refusal>,
-        finish: impl FnOnce(T, bool) -> U + Send + 'static,
-    ) {
-        match outcome {
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal));
-            }
-            Ok(value) => self.answers.push(Box::new(move |written| {
-                let _ = reply.send(written.map(|synced| finish(value, synced)));
-            })),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! being filled.
 
 use super::Core;
-use super::core::{Draft, Slot};
+use super::draft::{Draft, Slot};
 use crate::limits::GAPS_MAX;
 use crate::store::{Family, Store, StoreError, keys};
 use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! The lane's part of expiry: what is due is noted in the batch of its record, and dropped in one of its own.
 
-use super::core::{Core, Draft, Slot};
+use super::core::Core;
+use super::draft::{Draft, Slot};
 use crate::store::{Family, Store, keys};
 use bytes::Bytes;
 use ring::ids::ObjectId;

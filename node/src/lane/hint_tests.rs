@@ -1,14 +1,13 @@
 //! Hints, and copies that are handed on: neither goes before somebody else has what is in it.
 
 use super::{Bench, HINT_BYTES_MAX, ME, OTHER, PARTITIONS, id};
-use crate::lane::Job;
+use crate::lane::{Job, Taken};
 use crate::store::mem::MemDisk;
 use crate::store::{Family, Store, keys};
 use bytes::Bytes;
 use ring::bucket::BlindWrites;
 use ring::causal::{Actor, Context, Dot};
 use ring::place::{partition, position};
-use ring::record::content::SIBLING_BYTES;
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::record::{Content, Record, Sibling};
 use ring::time::Wall;
@@ -130,24 +129,33 @@ async fn a_hint_that_counts_is_refused_where_there_is_no_room_and_another_is_giv
     assert_eq!(again.hints.lock().unwrap().of_target(OTHER).rows, 1, "the sum is made anew");
 }
 
+fn write(action: Action) -> Write {
+    Write {
+        action,
+        body: Bytes::new(),
+        seen: None,
+        ttl_default: None,
+        blind: BlindWrites::Siblings,
+        siblings_max: 100,
+        context_runs_max: CONTEXT_RUNS_MAX,
+    }
+}
+
+/// Coordinates a write in another's stead.
+async fn stand_in(bench: &Bench, key: &str, write: Write) -> Result<Taken, Refusal> {
+    let (id, hint_for, sync, now) = (id(key), Some(OTHER), true, Wall(1));
+    let job = |reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply };
+    bench.lane.run(job).await
+}
+
 /// A key that is kept for somebody who is away is overwritten with more and more.
 #[tokio::test]
 async fn a_hint_that_grows_is_refused_where_there_is_no_room_as_well() {
     let bench = Bench::on(MemDisk::new());
     let store = async |bytes: usize, seen: Option<Context>| {
         let action = Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None };
-        let write = Write {
-            action,
-            body: vec![b'x'; bytes].into(),
-            seen,
-            ttl_default: None,
-            blind: BlindWrites::Siblings,
-            siblings_max: 100,
-            context_runs_max: CONTEXT_RUNS_MAX,
-        };
-        let (id, hint_for, sync, now) = (id("k"), Some(OTHER), true, Wall(1));
-        let job = |reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply };
-        bench.lane.run(job).await.map(|taken| taken.context)
+        let write = Write { body: vec![b'x'; bytes].into(), seen, ..write(action) };
+        stand_in(&bench, "k", write).await.map(|taken| taken.context)
     };
     let kept = || bench.hints.lock().unwrap().of_target(OTHER).bytes;
     let mut seen = store(10, None).await.unwrap();
@@ -181,13 +189,45 @@ async fn a_hint_that_grows_is_refused_where_there_is_no_room_as_well() {
     let room = |bytes: u64| bench.hints.lock().unwrap().has_room(bytes);
     let filler = Action::Put { content_type: String::new(), meta: vec![], ttl_ms: None };
     let left = (0..HINT_BYTES_MAX).rev().find(|bytes| room(*bytes)).unwrap() as usize;
-    let record =
-        bench.write(&id("filler"), filler, &"z".repeat(left - SIBLING_BYTES), None, true).await.unwrap();
+    let empty = bench.write(&id("empty"), filler.clone(), "", None, true).await.unwrap().record.bytes();
+    let record = bench.write(&id("filler"), filler, &"z".repeat(left - empty), None, true).await.unwrap();
     let (id, record, now) = (id("filler"), encode(&record.record), Wall(2));
     let fill = |reply| Job::Merge { id, record, hint_for: Some(OTHER), sync: true, now, reply };
     assert_eq!(bench.lane.run(fill).await, Ok(true));
     assert!(!room(1));
     assert_eq!(merge(&as_large).await, Ok(true));
+}
+
+/// An acknowledgement that does not rely on it is no reason to keep more than there is room for.
+#[tokio::test]
+async fn a_hint_that_grows_and_never_counted_is_given_up() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    let small = bench.put(&key, "v", None, true).await.unwrap();
+    assert!(bench.hint(&key).await);
+    let large = "x".repeat(HINT_BYTES_MAX as usize);
+    bench.put(&key, &large, Some(small.context), true).await.unwrap();
+    assert!(!bench.hint(&key).await && !bench.has_hint(&key));
+    let place = partition(position(&key), PARTITIONS);
+    let ledger = bench.hints.lock().unwrap();
+    assert_eq!((ledger.of_target(OTHER).bytes, ledger.dropped), (0, 1));
+    assert!(ledger.urgent.contains_key(&place), "its partition is compared instead");
+}
+
+/// What comes too late changes nothing, and needs no room.
+#[tokio::test]
+async fn a_hint_needs_room_for_what_its_record_comes_to_and_no_more() {
+    let bench = Bench::on(MemDisk::new());
+    let action = Action::Put { content_type: String::new(), meta: vec![], ttl_ms: None };
+    let first = Write { body: vec![b'x'; 700].into(), ..write(action.clone()) };
+    let first = stand_in(&bench, "k", first).await.unwrap();
+    let second = Write { body: vec![b'y'; 800].into(), seen: Some(first.context), ..write(action) };
+    let second = stand_in(&bench, "k", second).await.unwrap();
+    let (record, now) = (encode(&first.record), Wall(2));
+    let late = |reply| Job::Merge { id: id("k"), record, hint_for: Some(OTHER), sync: true, now, reply };
+    assert_eq!(bench.lane.run(late).await, Ok(true), "it has been superseded");
+    assert_eq!(decode(&bench.bytes(&id("k")).unwrap()).unwrap(), *second.record);
+    assert_eq!(bench.hints.lock().unwrap().of_target(OTHER).bytes, second.record.bytes() as u64);
 }
 
 /// What a cart's changes come to counts, though they have no body.
@@ -201,18 +241,7 @@ async fn a_hint_of_a_cart_is_counted_by_all_that_is_in_it() {
             op: None,
             attributes: Some(format!("{{\"note\":\"{}\"}}", "n".repeat(50)).into()),
         };
-        let write = Write {
-            action,
-            body: Bytes::new(),
-            seen: None,
-            ttl_default: None,
-            blind: BlindWrites::Siblings,
-            siblings_max: 100,
-            context_runs_max: CONTEXT_RUNS_MAX,
-        };
-        let (id, hint_for, sync, now) = (id("cart"), Some(OTHER), true, Wall(1));
-        let job = |reply| Job::Coordinate { id, write: Box::new(write), now, hint_for, sync, reply };
-        bench.lane.run(job).await.map(drop)
+        stand_in(&bench, "cart", write(action)).await.map(drop)
     };
     let mut refused = None;
     for number in 0..10 {

@@ -1,15 +1,14 @@
 //! The lane's part of hinted handoff: a hint comes and goes in the batch of its record.
 
-use super::core::{Core, Draft};
+use super::core::Core;
+use super::draft::Draft;
 use super::ledger::{HintChange, HintRow};
 use crate::store::{Family, Store, keys};
-use ring::bucket::BlindWrites;
 use ring::ids::{NodeId, ObjectId};
 use ring::place::{partition, position};
 use ring::record::Record;
-use ring::record::write::Write;
 use ring::time::Wall;
-use ring::wire::peer::{Action, Refusal};
+use ring::wire::peer::Refusal;
 use ring::wire::record::{Digest, digest, encode};
 
 /// A hint that is to be kept.
@@ -20,24 +19,6 @@ pub(super) struct Wanted {
     /// Whether an acknowledgement will rely on it.
     pub(super) counted: bool,
     pub(super) now: Wall,
-}
-
-/// About how many bytes a key's record takes after a write: what the writer has seen goes, but for what a cart has.
-pub(super) fn bytes_after(local: Option<&Record>, write: &Write) -> usize {
-    let is_object = matches!(write.action, Action::Put { .. } | Action::Delete);
-    let goes = |dot| match (&write.seen, write.blind) {
-        (Some(seen), _) => is_object && seen.has(dot),
-        (None, blind) => is_object && blind == BlindWrites::Supersede,
-    };
-    let stays = local.into_iter().flat_map(|held| &held.siblings).filter(|sibling| !goes(&sibling.dot));
-    write.bytes() + stays.map(|sibling| sibling.content.bytes()).sum::<usize>()
-}
-
-/// The same after a merge: what the other copy has seen and does not have goes.
-pub(super) fn bytes_merged(local: Option<&Record>, incoming: &Record) -> usize {
-    let held = local.into_iter().flat_map(|held| &held.siblings);
-    let stays = held.filter(|sibling| !incoming.clock.has(&sibling.dot));
-    incoming.bytes() + stays.map(|sibling| sibling.content.bytes()).sum::<usize>()
 }
 
 impl<S: Store> Core<S> {
@@ -70,11 +51,12 @@ impl<S: Store> Core<S> {
         if !has_room && wanted.counted {
             return Err(Refusal::HintsFull);
         }
-        // One that is kept already says what is here now, however that has grown.
-        if !has_room && current.is_none() {
+        if !has_room && !current.is_some_and(|row| row.counted) {
+            self.drop_row(id, wanted.owner, draft)?;
             draft.given_up.push(partition);
             return Ok(false);
         }
+        // An acknowledgement relies on it: it says what is here now, however that has grown.
         let since = current.map_or(wanted.now, |row| row.since);
         let counted = wanted.counted || current.is_some_and(|row| row.counted);
         self.set_hint(id, wanted.owner, Some(HintRow { since, counted, bytes }), draft)?;

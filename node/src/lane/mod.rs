@@ -13,19 +13,22 @@
 mod core;
 mod damage;
 mod derive;
+mod draft;
 mod earliest;
 mod expiry;
 mod hints;
 mod job;
+mod leaves;
 mod ledger;
 mod room;
 mod sift;
 
-pub use core::{Core, LetGo, Shared, Trees, leaf_row};
+pub use core::{Core, LetGo, Shared, Trees};
 pub use damage::Gaps;
 pub use derive::{derive, owe_anew};
 pub use earliest::{Due, Earliest};
 pub use job::{Job, Sift, Taken};
+pub use leaves::leaf_row;
 pub use ledger::{HintRow, Hints, Kept, Ledger};
 pub use room::Crowded;
 

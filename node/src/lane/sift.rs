@@ -1,6 +1,7 @@
 //! The lane's part of comparing copies that may be old. What becomes of each is decided in `ring::sift`.
 
-use super::core::{Core, Draft};
+use super::core::Core;
+use super::draft::Draft;
 use super::job::Sift;
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;

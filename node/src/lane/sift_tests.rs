@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lane::Sift;
+use tokio::sync::oneshot;
 
 /// The others have a newer version, or none: it takes the place of the old one with nothing of its clock, and only while the
 /// copy is what was compared.
@@ -41,6 +42,28 @@ async fn a_lease_is_raised_durably() {
         bench.disk.row(Family::Meta, key).map(|b| u64::from_be_bytes(b.as_ref().try_into().unwrap()))
     };
     assert_eq!((number(keys::EPOCH_LEASE), number(keys::ASKED)), (Some(raised), Some(raised)));
+}
+
+/// Both in one batch, whichever comes first: a start on an image from before must find the lease that others were told of.
+#[tokio::test]
+async fn a_note_of_having_asked_lowers_no_lease_that_is_raised_beside_it() {
+    for asks_first in [true, false] {
+        let bench = Bench::on(MemDisk::new());
+        let (asked, is_asked) = oneshot::channel();
+        let (raise, is_raised) = oneshot::channel();
+        let mut jobs = [Job::Asked { reply: asked }, Job::Raise { reply: raise }];
+        if !asks_first {
+            jobs.reverse();
+        }
+        for job in jobs {
+            bench.lane.submit(job).unwrap();
+        }
+        assert_eq!(is_asked.await.unwrap(), Ok(true));
+        let raised = is_raised.await.unwrap().unwrap();
+        bench.disk.crash();
+        let noted = bench.disk.row(Family::Meta, keys::ASKED).unwrap();
+        assert_eq!(u64::from_be_bytes(noted.as_ref().try_into().unwrap()), raised, "{asks_first}");
+    }
 }
 
 #[tokio::test]

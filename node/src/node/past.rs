@@ -69,10 +69,12 @@ impl Past {
     /// What this start says of itself, the number of the last start of this directory that has asked the others, and the
     /// mark, if there is one.
     pub fn new(said: Description, last_asked: u64, behind: Option<u64>) -> Past {
+        // That of a newcomer has asked already, to be let in; another process that calls itself the same start is a twin yet.
+        let since = (last_asked + 1).min(said.starts);
         Past {
             state: Mutex::new(State {
                 said,
-                since: last_asked + 1,
+                since,
                 standing: Standing::Unasked,
                 behind,
                 met: false,
@@ -311,6 +313,19 @@ mod tests {
         assert_eq!(past.standing(), Standing::Unasked);
         past.hear(&said(3, 31));
         assert_eq!(past.standing(), Standing::Behind { remembered: 3 });
+    }
+
+    /// A newcomer has asked to be let in, and that is noted before it knows of anybody.
+    #[test]
+    fn a_newcomers_own_start_is_not_of_its_past() {
+        let newcomer = Past::new(said(2, 20), 2, None);
+        newcomer.hear(&said(1, 10));
+        assert_eq!(newcomer.standing(), Standing::Unasked, "an earlier try to be let in");
+        newcomer.hear(&said(2, 21));
+        assert_eq!(newcomer.standing(), Standing::Behind { remembered: 2 }, "a copy of the directory runs");
+        let next = Past::new(said(3, 30), 2, None);
+        next.hear(&said(2, 20));
+        assert_eq!(next.standing(), Standing::Unasked);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub enum Content {
 }
 
 /// About how many bytes a sibling takes beside what it is made of.
-pub const SIBLING_BYTES: usize = 64;
+const SIBLING_BYTES: usize = 64;
 
 impl Content {
     /// About how many bytes it takes in a record.

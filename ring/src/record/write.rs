@@ -2,7 +2,6 @@
 //!
 //! Limits hold here and nowhere else: a merge that refused would leave replicas apart for ever.
 
-use super::content::SIBLING_BYTES;
 use super::{Content, Coordinated, Me, Object, Op, Record, coordinate};
 use crate::bucket::BlindWrites;
 use crate::cart::{self, CartChange};
@@ -29,27 +28,6 @@ pub struct Write {
     pub siblings_max: usize,
     /// How long a writer's context may grow: [`CONTEXT_RUNS_MAX`], or less in a test.
     pub context_runs_max: usize,
-}
-
-impl Write {
-    /// About how many bytes its siblings will take in a record.
-    pub fn bytes(&self) -> usize {
-        let item = |sku: &Bytes, attributes: &Option<Bytes>| {
-            let described = attributes.as_ref().map_or(0, |json| SIBLING_BYTES + sku.len() + json.len());
-            SIBLING_BYTES + sku.len() + described
-        };
-        match &self.action {
-            Action::Put { content_type, meta, .. } => {
-                let meta: usize = meta.iter().map(|(name, value)| name.len() + value.len()).sum();
-                SIBLING_BYTES + self.body.len() + content_type.len() + meta
-            }
-            Action::Delete | Action::CartRemove(_) => SIBLING_BYTES,
-            Action::CartAdd { sku, attributes, .. } | Action::CartSet { sku, attributes, .. } => {
-                item(sku, attributes)
-            }
-            Action::CartAddMany(adds) => adds.iter().map(|(sku, ..)| item(sku, &None)).sum(),
-        }
-    }
 }
 
 /// A writer's context with more runs than this is of somebody who has gone on for long without a read.

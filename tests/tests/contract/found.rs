@@ -11,7 +11,7 @@ use crate::steps::{is_down, newcomer};
 use crate::support::{configure, eventually, put_blind, put_with};
 use anyhow::{Context, Result, ensure};
 use node::limits::AAE_EVERY;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tests::checks::Checks;
 use tests::cluster::Cluster;
@@ -48,6 +48,7 @@ async fn entry_33_what_no_hint_knows_of_is_repaired_without_a_read() -> Result<(
     let c = &cluster;
     let mut checks = Checks::new();
     ensure!(is_converged(c, BUCKET, "k100").await.is_err(), "what it missed is not here yet");
+    checks.run("explain says whose tree differs before it is repaired", differs(c, 2, BUCKET, "k100")).await;
     for bucket in [BUCKET, "pair"] {
         checks
             .run(
@@ -62,6 +63,19 @@ async fn entry_33_what_no_hint_knows_of_is_repaired_without_a_read() -> Result<(
     rounds(c, 1).await?;
     checks.run("equal replicas repair nothing", repairs_nothing(c, rounds(c, IDLE_ROUNDS))).await;
     checks.finish(&[&cluster])
+}
+
+async fn differs(c: &Cluster, node: usize, bucket: &str, key: &str) -> Result<()> {
+    let id = c.id(node).await?;
+    eventually(HEAL_TIME_MAX, || async {
+        let told = explained(c, bucket, key).await?;
+        let replicas = told["replicas"].as_array().context("no replicas")?;
+        let fits =
+            |replica: &Value| replica["tree"] == if replica["node"] == id { "differs" } else { "agrees" };
+        ensure!(replicas.iter().all(fits), "{told}");
+        Ok(())
+    })
+    .await
 }
 
 async fn says_what_it_knows(c: &Cluster) -> Result<()> {
