@@ -74,6 +74,7 @@ pub struct Cluster {
     me: NodeId,
     current: ArcSwap<Snapshot>,
     doubted: ArcSwap<BTreeSet<NodeId>>,
+    late: ArcSwap<BTreeSet<NodeId>>,
     /// Whether the failure detector has listened for long enough to have an opinion.
     listened: watch::Sender<bool>,
     writer: Mutex<()>,
@@ -87,6 +88,7 @@ impl Cluster {
             me,
             current: ArcSwap::from_pointee(Snapshot::of(view, defaults, None)),
             doubted: ArcSwap::from_pointee(BTreeSet::new()),
+            late: ArcSwap::from_pointee(BTreeSet::new()),
             listened: watch::channel(false).0,
             writer: Mutex::new(()),
             changed: watch::channel(0).0,
@@ -133,6 +135,16 @@ impl Cluster {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// Who owes this node an answer for so long that others are better asked first.
+    pub fn late(&self) -> Arc<BTreeSet<NodeId>> {
+        self.late.load_full()
+    }
+
+    /// Somebody is late, or no longer. Nobody waits for that.
+    pub fn set_late(&self, late: BTreeSet<NodeId>) {
+        self.late.store(Arc::new(late));
+    }
+
     /// The failure detector has listened for a while: from now on its silence about somebody means something.
     pub fn set_listened(&self) {
         self.listened.send_if_modified(|listened| !std::mem::replace(listened, true));
@@ -166,6 +178,7 @@ impl Cluster {
             |node: &&NodeId| !owners.contains(node) && !pending.contains(node) && !snapshot.leaves(**node);
         let fallbacks = snapshot.table.fallbacks(partition, n).iter().filter(able).copied().collect();
         let doubted = doubted.iter().copied().collect();
-        Plan { me: self.me, owners, also, fallbacks, pending, doubted }
+        let late = self.late.load().iter().copied().collect();
+        Plan { me: self.me, owners, also, fallbacks, pending, doubted, late }
     }
 }

@@ -84,7 +84,7 @@ pub async fn run<W: World>(
     let started = node.now();
     let mut tick = tokio::time::interval(SWIM_ANNOUNCE_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut mute = node.pool.mute();
+    let (mut mute, mut late) = (node.pool.mute(), node.pool.late());
     loop {
         let done = tokio::select! {
             biased;
@@ -92,6 +92,10 @@ pub async fn run<W: World>(
             Some(bytes) = inbox.recv() => detector.handle_data(&bytes, &mut runtime),
             Some(timer) = timers.next(), if !timers.is_empty() => detector.handle_timer(timer, &mut runtime),
             Ok(()) = mute.changed() => Ok(()),
+            Ok(()) = late.changed() => {
+                node.cluster.set_late(late.borrow_and_update().clone());
+                Ok(())
+            }
             _ = tick.tick() => announce(&node, &mut detector, &mut runtime),
         };
         if let Err(error) = done {
@@ -139,7 +143,14 @@ fn publish<W: World>(node: &Node<W>, detector: &Detector, mute: &BTreeSet<NodeId
     let is_heard = |id: &NodeId| active.contains(id) && !mute.contains(id);
     let silent = snapshot.view.living().map(|(id, _)| id).filter(|id| *id != node.id() && !is_heard(id));
     let doubted: BTreeSet<NodeId> = if settled { silent.collect() } else { BTreeSet::new() };
-    if *node.cluster.doubted() != doubted {
+    let before = node.cluster.doubted();
+    if *before != doubted {
+        for peer in doubted.difference(&before) {
+            tracing::warn!(%peer, "a member is not heard any more");
+        }
+        for peer in before.difference(&doubted).filter(|peer| is_heard(peer)) {
+            tracing::info!(%peer, "a member is heard again");
+        }
         node.cluster.set_doubted(doubted);
     }
     if settled {

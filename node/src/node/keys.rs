@@ -87,7 +87,7 @@ impl<W: World> Node<W> {
         all.iter().all(quorum).then_some(false)
     }
 
-    /// For each partition the owner to ask: this node if it is one, otherwise the first that is not doubted.
+    /// For each partition the owner to ask: this node if it is one, otherwise the first that is not doubted, and not late either.
     fn cover(
         &self,
         bucket: &Bytes,
@@ -96,12 +96,12 @@ impl<W: World> Node<W> {
         missing: &mut Vec<Partition>,
     ) -> BTreeMap<NodeId, Vec<Partition>> {
         let snapshot = self.cluster.snapshot();
-        let (doubted, me) = (self.cluster.doubted(), self.id());
+        let (doubted, late, me) = (self.cluster.doubted(), self.cluster.late(), self.id());
         let n = usize::from(snapshot.settings(bucket).n);
         let mut cover: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
         for partition in open {
             let able = || snapshot.table.owners(*partition, n).iter().filter(|o| !failed.contains(o));
-            let best = able().min_by_key(|o| (**o != me, doubted.contains(o)));
+            let best = able().min_by_key(|o| (**o != me, doubted.contains(o), late.contains(o)));
             match best {
                 Some(owner) => cover.entry(*owner).or_default().push(*partition),
                 None => missing.push(*partition),

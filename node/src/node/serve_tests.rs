@@ -1,11 +1,16 @@
 //! What a node answers somebody who acts by other tables.
 
 use crate::bench::{Bench, ME, Peer, ids};
-use crate::limits::GOSSIP_TIMEOUT;
+use crate::lane::Job;
+use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT};
 use crate::node::hints::pack;
 use crate::node::write::WriteFail;
-use ring::bucket::BucketSettings;
-use ring::ids::{NodeId, ObjectId};
+use crate::peer::frame::TableTag;
+use crate::store::{Batch, Family, keys};
+use bytes::Bytes;
+use ring::bucket::{BucketSettings, Level};
+use ring::coord::Outcome;
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Status, View};
 use ring::place::Layout;
 use ring::tree::Leaf;
@@ -153,4 +158,81 @@ async fn who_stands_in_without_room_lets_another_do_so() {
     owner.node.crowded.store(true, Ordering::Relaxed);
     let written = bench.node.write(write_of(&ids(2)[1]), "v".into()).await;
     assert_eq!(written.unwrap_err(), WriteFail::Refused(Refusal::DiskFull));
+}
+
+/// A client's write of a key whose copy here can't be read, at an owner that has room for no more gaps: the other owner takes it.
+#[tokio::test(start_paused = true)]
+async fn who_is_spoiled_all_over_lets_another_owner_decide() {
+    let bench = Bench::start(1, &[ME, OWNER], &[]).await;
+    let (spoiled, whole) = (&ids(2)[0], &ids(2)[1]);
+    bench.put(spoiled, 10, None).await;
+    let mut batch = Batch::default();
+    for number in 0..GAPS_MAX {
+        let id = ObjectId::new("gone", number.to_string()).unwrap();
+        batch.put(Family::Meta, keys::gap_key(Partition(0), &id), Bytes::new());
+    }
+    bench.node.lane.run(|reply| Job::Raw { batch, sync: true, reply }).await.unwrap();
+    let bench = bench.again(|_| {});
+    bench.node.past.asked(true);
+    let owner = bench.beside(OWNER).await;
+    assert!(bench.node.gaps.are_full());
+    bench.disk().corrupt(Family::Records, &keys::record_key(Partition(0), spoiled));
+    let one = QuorumAsk { w: Some(Level::One), ..QuorumAsk::default() };
+    let ask = |id| WriteAsk { quorum: one, ..write_of(id) };
+    let written = bench.node.write(ask(spoiled), "v".into()).await.unwrap();
+    assert_eq!(written.head.outcome, Outcome::Applied);
+    assert!(owner.kept().contains(spoiled));
+    assert_eq!(bench.disk().corrupted(), 1, "nothing was done here");
+    // What can be read it decides by itself.
+    owner.node.crowded.store(true, Ordering::Relaxed);
+    let written = bench.node.write(ask(whole), "v".into()).await.unwrap();
+    assert_eq!(written.head.outcome, Outcome::Applied);
+    assert!(bench.kept().contains(whole) && !owner.kept().contains(whole));
+}
+
+/// Many ask at once by tables that nobody here knows, and none of them says what they are: each has its answer in time, and what is
+/// too late is not done.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_long_for_tables_that_are_not_told() {
+    let silent = Peer::new(OTHER.0);
+    let bench = Bench::start(1, &[ME, OTHER], &[&silent]).await;
+    silent.narrow(1);
+    let (node, began) = (&bench.node, bench.node.now());
+    let (ours, body) = (node.table_tag(), bench.put(&ids(9)[8], 10, None).await);
+    let asks = ids(8).into_iter().enumerate().map(async |(number, id)| {
+        let theirs = TableTag { counter: ours.counter + 1, digest: ours.digest ^ (number as u64 + 1) };
+        // Half of them wait for less than the tables would take.
+        let patience = if number % 2 == 0 { CATCH_UP_MAX * 2 } else { CATCH_UP_MAX / 2 };
+        let head = Ask::Store { id, hint_for: None, sync: true };
+        let message = Message { head, body: body.clone() };
+        let answer = node.answer(OTHER, theirs, began + patience, message).await;
+        (answer.head, node.now() - began)
+    });
+    for (number, (answer, took)) in futures_util::future::join_all(asks).await.into_iter().enumerate() {
+        assert!(took <= CATCH_UP_MAX, "{number}: {took:?}");
+        match number % 2 {
+            0 => assert_eq!(answer, Answer::Stored { durable: true }),
+            _ => assert!(matches!(answer, Answer::Refused(Refusal::Unavailable(_))), "{answer:?}"),
+        }
+    }
+    assert_eq!(bench.kept().len(), 1 + 4);
+}
+
+/// A client's write of a key of others, the first of whom stands still: another one is asked to decide it, for what was handed over
+/// to somebody can't be asked of anybody else.
+#[tokio::test(start_paused = true)]
+async fn who_owes_an_answer_is_not_asked_to_decide() {
+    let silent = Peer::new(OTHER.0);
+    let bench = Bench::start(1, &[OWNER, OTHER], &[&silent]).await;
+    let owner = bench.beside(OWNER).await;
+    silent.narrow(1);
+    let key = &ids(1)[0];
+    let first = bench.owners(key)[0];
+    let ask = WriteAsk { quorum: QuorumAsk { w: Some(Level::One), ..QuorumAsk::default() }, ..write_of(key) };
+    for late in [OTHER, OWNER] {
+        bench.node.cluster.set_late([late].into());
+        let written = bench.node.write(ask.clone(), "v".into()).await;
+        assert_eq!(written.is_ok(), late == OTHER, "{late:?} of {first:?}: {written:?}");
+        assert_eq!(owner.kept().len(), 1);
+    }
 }

@@ -77,15 +77,16 @@ impl<W: World> Node<W> {
         let plan = self.cluster.plan(&snapshot, &ask.id);
         let may_coordinate = !self.is_joining() && self.objection().is_none();
         let owns = plan.owners.contains(&self.id()) && may_coordinate;
-        let has_room = !self.crowded.load(Ordering::Relaxed) || matches!(ask.action, Action::Delete);
         // One whose disk is full says so to those who ask it (507): they know of others to ask. One that is spoiled all over
         // lets another owner take what it can't.
         if owns && !self.gaps.are_full() {
             return self.coordinate(ask, body).await;
         }
         let others = plan.owners.iter().filter(|owner| **owner != self.id());
-        let (trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
+        let (mut trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
             others.partition(|owner| !plan.doubted.contains(owner));
+        // What has been handed over to somebody is asked of nobody else: he had better be one who answers.
+        trusted.sort_by_key(|owner| plan.late.contains(owner));
         // Why somebody did not take it who would, had he room for it.
         let mut full = None;
         if owns && let Some(written) = self.coordinate_or_pass(&ask, &body, &mut full).await {
@@ -97,6 +98,7 @@ impl<W: World> Node<W> {
             }
         }
         let quorum = write_quorum(snapshot.settings(ask.id.bucket()), &ask.quorum, plan.owners.len());
+        let has_room = !self.crowded.load(Ordering::Relaxed) || matches!(ask.action, Action::Delete);
         if !has_room {
             full = Some(Refusal::DiskFull);
         }

@@ -3,12 +3,14 @@
 //! The failure detector believes somebody to be up whom others can reach (SWIM's indirect probes). That is right for the
 //! cluster and of no use to a node whose own way there is cut: what it asks waits until the client gives up. So each link
 //! remembers since when it has asked in vain, and after [`MUTE_AFTER`] its peer counts as doubted here, until anything comes from it.
+//! Long before that, after [`LATE_AFTER`], it is late: where others can be asked as well, they are asked first. That decides nothing,
+//! so it may be wrong now and then, and of forty seconds for which a process stands still half a one is felt instead of two.
 //!
 //! A peer that is slow is not mute: while an answer is awaited and nothing comes, the connection asks for a sign of life every
 //! [`LOOK_EVERY`], and that is given while requests are worked at. Not while what was sent before it fills the link, or the peer's
 //! hands (it reads no further with a thousand requests under way): then whatever is asked would wait as well, and others do it.
 
-use crate::limits::{LOOK_EVERY, MUTE_AFTER};
+use crate::limits::{LATE_AFTER, LOOK_EVERY, MUTE_AFTER};
 use crate::world::World;
 use ring::ids::NodeId;
 use ring::time::Time;
@@ -18,8 +20,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Who is mute.
-pub(super) type Mute = Arc<watch::Sender<BTreeSet<NodeId>>>;
+type Set = Arc<watch::Sender<BTreeSet<NodeId>>>;
+
+/// Who is silent, as far as links know it. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Silent {
+    pub(super) late: Set,
+    /// They are late as well.
+    pub(super) mute: Set,
+}
 
 /// What one link hears. Only its own task changes it, until it is retired.
 pub(super) struct Hearing {
@@ -27,20 +36,27 @@ pub(super) struct Hearing {
     peer: Option<NodeId>,
     /// When the first question was asked since something was heard, in the microseconds of [`Time`]; 0: none was.
     asked_at: AtomicU64,
+    is_late: AtomicBool,
     is_mute: AtomicBool,
     /// Whether another link has taken this one's place.
     retired: AtomicBool,
-    mute: Mute,
+    silent: Silent,
 }
 
 impl Hearing {
-    pub(super) fn of(peer: NodeId, mute: Mute) -> Hearing {
-        Hearing { peer: Some(peer), asked_at: 0.into(), is_mute: false.into(), retired: false.into(), mute }
+    pub(super) fn of(peer: NodeId, silent: Silent) -> Hearing {
+        Hearing { peer: Some(peer), silent, ..Hearing::of_a_stranger() }
     }
 
     pub(super) fn of_a_stranger() -> Hearing {
-        let mute = Mute::default();
-        Hearing { peer: None, asked_at: 0.into(), is_mute: false.into(), retired: false.into(), mute }
+        Hearing {
+            peer: None,
+            asked_at: 0.into(),
+            is_late: false.into(),
+            is_mute: false.into(),
+            retired: false.into(),
+            silent: Silent::default(),
+        }
     }
 
     /// A question goes out, or is tried to.
@@ -55,9 +71,13 @@ impl Hearing {
         if self.asked_at.load(Ordering::Relaxed) != 0 {
             self.asked_at.store(0, Ordering::Relaxed);
         }
+        if self.is_late.load(Ordering::Relaxed) {
+            self.is_late.store(false, Ordering::Relaxed);
+            self.tell(&self.silent.late, |set, peer| set.remove(&peer));
+        }
         if self.is_mute.load(Ordering::Relaxed) {
             self.is_mute.store(false, Ordering::Relaxed);
-            self.tell(|set, peer| set.remove(&peer));
+            self.tell(&self.silent.mute, |set, peer| set.remove(&peer));
         }
     }
 
@@ -71,9 +91,14 @@ impl Hearing {
 
     /// Says so if that has become too long.
     pub(super) fn look(&self, now: Time) {
-        if self.in_vain(now) >= MUTE_AFTER {
+        let in_vain = self.in_vain(now);
+        if in_vain >= LATE_AFTER {
+            self.is_late.store(true, Ordering::Relaxed);
+            self.tell(&self.silent.late, BTreeSet::insert);
+        }
+        if in_vain >= MUTE_AFTER {
             self.is_mute.store(true, Ordering::Relaxed);
-            self.tell(BTreeSet::insert);
+            self.tell(&self.silent.mute, BTreeSet::insert);
         }
     }
 
@@ -89,14 +114,16 @@ impl Hearing {
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
         if let Some(peer) = self.peer {
-            self.mute.send_if_modified(|set| set.remove(&peer));
+            for set in [&self.silent.late, &self.silent.mute] {
+                set.send_if_modified(|set| set.remove(&peer));
+            }
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut BTreeSet<NodeId>, NodeId) -> bool) {
+    fn tell(&self, set: &Set, change: impl FnOnce(&mut BTreeSet<NodeId>, NodeId) -> bool) {
         if let Some(peer) = self.peer {
             // Looked at under the lock: what is said just before it retires is taken back after that.
-            self.mute.send_if_modified(|set| !self.retired.load(Ordering::SeqCst) && change(set, peer));
+            set.send_if_modified(|set| !self.retired.load(Ordering::SeqCst) && change(set, peer));
         }
     }
 }

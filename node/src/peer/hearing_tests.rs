@@ -31,6 +31,10 @@ async fn ask(pool: &Pool<Pipes>, body: &'static str) -> Result<Bytes, CallError>
     pool.call(PEER, TableTag::default(), body.into(), PATIENCE).await
 }
 
+fn is_late(pool: &Pool<Pipes>) -> bool {
+    pool.late().borrow().contains(&PEER)
+}
+
 fn is_mute(pool: &Pool<Pipes>) -> bool {
     pool.mute().borrow().contains(&PEER)
 }
@@ -74,15 +78,22 @@ async fn who_answers_nothing_for_two_seconds_is_mute_until_something_comes() {
     let there = swallows(&world).await;
     let pool = pool(&world);
     let asked = world.now();
+    let first = ask(&pool, "anyone?");
+    let (first, late_after) = tokio::join!(first, async {
+        pool.late().wait_for(|set| set.contains(&PEER)).await.unwrap();
+        world.now() - asked
+    });
+    assert_eq!(first, Err(CallError::TimedOut));
+    assert!(late_after >= LATE_AFTER && late_after <= LATE_AFTER + LOOK_EVERY, "{late_after:?}");
     while !is_mute(&pool) {
         assert_eq!(ask(&pool, "anyone?").await, Err(CallError::TimedOut));
-        assert!(world.now() - asked < MUTE_AFTER + 2 * LOOK_EVERY + PATIENCE);
+        assert!(is_late(&pool) && world.now() - asked < MUTE_AFTER + 2 * LOOK_EVERY + PATIENCE);
     }
     assert!(world.now() - asked >= MUTE_AFTER);
     there.abort();
     let _there = answers(&world).await;
     while ask(&pool, "and now?").await.is_err() {}
-    assert!(!is_mute(&pool), "at the first answer");
+    assert!(!is_mute(&pool) && !is_late(&pool), "at the first answer");
 }
 
 /// A peer answers one question, and then its link is cut. Nobody asks it anything after that.

@@ -15,7 +15,7 @@
 use super::CallError;
 use super::conn::{self, Queued};
 use super::frame::{BODY_BYTES_MAX, Header, Kind, TableTag};
-use super::hearing::{Hearing, Mute};
+use super::hearing::{Hearing, Silent};
 use super::hello::{self, HelloError, Local, Nonce, PeerIdentity};
 use crate::limits::{
     BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, OUTBOX_MAX, TELL_DEADLINE,
@@ -38,7 +38,7 @@ use tokio::time::timeout;
 pub struct Pool<W: World> {
     dialer: Dialer<W>,
     links: Arc<RwLock<BTreeMap<NodeId, Arc<Link>>>>,
-    mute: Mute,
+    silent: Silent,
 }
 
 /// One peer, as callers see it.
@@ -56,7 +56,7 @@ impl<W: World> Pool<W> {
     /// A pool without peers. It spawns tasks, so it is made inside the runtime.
     pub fn new(world: W, local: Arc<Local>) -> Self {
         let rng = Arc::new(Mutex::new(world.rng("peer.pool")));
-        Pool { dialer: Dialer { world, local, rng }, links: Arc::default(), mute: Mute::default() }
+        Pool { dialer: Dialer { world, local, rng }, links: Arc::default(), silent: Silent::default() }
     }
 
     /// Says where a peer lives. A new address ends the connection to the old one, after what is in flight there.
@@ -66,7 +66,7 @@ impl<W: World> Pool<W> {
         if links.get(&node).is_some_and(|link| link.address == address) {
             return;
         }
-        let hearing = Hearing::of(node, Arc::clone(&self.mute));
+        let hearing = Hearing::of(node, self.silent.clone());
         let (link, outbox) = Link::new(address.clone(), hearing);
         let (dialer, connected) = (self.dialer.clone(), Arc::clone(&link.connected));
         let hearing = Arc::clone(&link.hearing);
@@ -93,7 +93,12 @@ impl<W: World> Pool<W> {
     /// Those whom this node has asked something, and from whom nothing has come for [`MUTE_AFTER`](crate::limits::MUTE_AFTER):
     /// whatever others say of them, asking them is of no use.
     pub fn mute(&self) -> watch::Receiver<BTreeSet<NodeId>> {
-        self.mute.subscribe()
+        self.silent.mute.subscribe()
+    }
+
+    /// Those from whom nothing has come for [`LATE_AFTER`](crate::limits::LATE_AFTER) after a question, and those who are mute.
+    pub fn late(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.silent.late.subscribe()
     }
 
     /// Asks a peer and waits for its answer, for `deadline` at most.

@@ -190,11 +190,15 @@ impl Get {
         get
     }
 
-    /// This node first if it is an owner (its answer costs no frame), then owners, then fallbacks, and the doubted last.
+    /// This node first if it is an owner (its answer costs no frame), then owners, of whom the late ones last, then fallbacks, and the
+    /// doubted last of all.
     fn order(plan: &Plan, want: &Want) -> Vec<NodeId> {
         let fallbacks: &[NodeId] = if want.quorum.sloppy { &plan.fallbacks } else { &[] };
+        let mut owners = plan.owners.clone();
+        owners.sort_by_key(|owner| plan.late.contains(owner));
+        let all = owners.iter().chain(fallbacks).copied();
         let (trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
-            plan.owners.iter().chain(fallbacks).copied().partition(|n| *n == plan.me || !plan.doubts(*n));
+            all.partition(|n| *n == plan.me || !plan.doubts(*n));
         let mut order: Vec<NodeId> = trusted.into_iter().chain(doubted).collect();
         if plan.owns(plan.me)
             && let Some(at) = order.iter().position(|n| *n == plan.me)

@@ -34,6 +34,8 @@ pub struct Plan {
     pub pending: Vec<NodeId>,
     /// Who is believed to be unreachable. A belief, not a verdict.
     pub doubted: Vec<NodeId>,
+    /// Who has owed an answer for a while, and is better asked after others that know as much. Less than a belief.
+    pub late: Vec<NodeId>,
 }
 
 impl Plan {

@@ -21,7 +21,15 @@ fn ids(ns: &[u128]) -> Vec<NodeId> {
 
 fn plan(me: u128, fallbacks: &[u128], doubted: &[u128]) -> Plan {
     let (fallbacks, doubted) = (ids(fallbacks), ids(doubted));
-    Plan { me: id(me), owners: ids(&[1, 2, 3]), also: vec![], fallbacks, pending: vec![], doubted }
+    Plan {
+        me: id(me),
+        owners: ids(&[1, 2, 3]),
+        also: vec![],
+        fallbacks,
+        pending: vec![],
+        doubted,
+        late: vec![],
+    }
 }
 
 fn want(r: usize) -> Want {
@@ -92,6 +100,15 @@ fn check(plan: Plan, want: Want, holds: &str, script: &str, expected: &str) {
         get.on(event, &mut effects);
     }
     assert_eq!(said(&effects), expected);
+}
+
+#[test]
+fn who_is_late_is_asked_after_the_other_owners() {
+    let late = |late: &[u128], doubted: &[u128]| Plan { late: ids(late), ..plan(9, &[4], doubted) };
+    check(late(&[1], &[]), want(2), "a a a", "+2 +3", "!2 ?3 [a]");
+    check(late(&[1], &[]), want(2), "a a a", "-2 +3 +1", "!2 ?3 ?1 [1 of 2]");
+    check(late(&[1, 2, 3], &[]), want(2), "a a a", "+1 +2", "!1 ?2 [a]");
+    check(late(&[1], &[2]), want(2), "a a a", "+3 +1", "!3 ?1 [a]");
 }
 
 #[test]

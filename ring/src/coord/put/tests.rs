@@ -18,7 +18,7 @@ fn ids(ns: &[u128]) -> Vec<NodeId> {
 fn plan(me: u128, fallbacks: &[u128], pending: &[u128], doubted: &[u128]) -> Plan {
     let (fallbacks, pending, doubted) = (ids(fallbacks), ids(pending), ids(doubted));
     let also = if pending.is_empty() { vec![] } else { vec![[ids(&[1, 2]), pending.clone()].concat()] };
-    Plan { me: id(me), owners: ids(&[1, 2, 3]), also, fallbacks, pending, doubted }
+    Plan { me: id(me), owners: ids(&[1, 2, 3]), also, fallbacks, pending, doubted, late: vec![] }
 }
 
 fn quorum(w: usize) -> WriteQuorum {
