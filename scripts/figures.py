@@ -117,20 +117,24 @@ class Connection:
         self.stream = None
 
     async def request(self, method, path, body=b""):
+        return (await self.exchange(method, path, body))[0]
+
+    async def exchange(self, method, path, body=b"", **headers):
+        """The status, the headers by their names in lower case, and the body of an answer."""
         if self.stream is None:
             self.stream = await asyncio.open_connection(self.host, self.port)
         reader, writer = self.stream
-        head = f"{method} {path} HTTP/1.1\r\nhost: {self.host}\r\ncontent-length: {len(body)}\r\n\r\n"
+        headers = {"host": self.host, "content-length": len(body), **headers}
+        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         try:
-            writer.write(head.encode() + body)
-            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            status = int(answer.split(" ", 2)[1])
-            if "\r\ncontent-length: " in answer:
-                await reader.readexactly(int(answer.split("\r\ncontent-length: ", 1)[1].split("\r\n", 1)[0]))
-            elif status not in (204, 304):
+            writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+            first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+            status = int(first.split(" ", 2)[1])
+            answer = {name.lower(): value for name, value in (line.split(": ", 1) for line in rest)}
+            if "content-length" not in answer and status not in (204, 304):
                 raise ConnectionError("an answer without a length")
-            return status
-        except (OSError, asyncio.IncompleteReadError):
+            return status, answer, await reader.readexactly(int(answer.get("content-length", 0)))
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             self.stream = None
             raise
 
@@ -156,9 +160,9 @@ async def write_all(addresses, numbers):
 class Load:
     """Requests at a fixed rate, half of them reads of keys that are there; `seconds` may be cut short by `over`."""
 
-    def __init__(self, addresses, rate, keys):
-        self.addresses, self.rate, self.keys = addresses, rate, keys
-        self.times, self.bad = [], {}
+    def __init__(self, addresses, rate, keys, prefix="load"):
+        self.addresses, self.rate, self.keys, self.prefix = addresses, rate, keys, prefix
+        self.times, self.bad, self.written = [], {}, []
 
     async def run(self, seconds, over=lambda: False):
         loop = asyncio.get_running_loop()
@@ -174,14 +178,20 @@ class Load:
         await asyncio.gather(*running)
         return loop.time() - began
 
+    def some_connection(self, free):
+        """One that is free. Where all wait for an answer there is one more: what is due is asked."""
+        return free.pop(random.randrange(len(free))) if free else Connection(random.choice(self.addresses))
+
     async def one(self, free, count, due):
-        connection = free.pop(random.randrange(len(free)))
+        connection = self.some_connection(free)
         number = random.randrange(self.keys)
         try:
             if count % 2:
                 status = await connection.request("GET", key_path(number) + "?r=2")
             else:
-                status = await connection.request("PUT", f"/v1/buckets/{BUCKET}/keys/load{count}", VALUE)
+                path = f"/v1/buckets/{BUCKET}/keys/{self.prefix}{count}"
+                status = await connection.request("PUT", path, VALUE)
+                self.written += [path] if status == 204 else []
         except (OSError, asyncio.IncompleteReadError):
             status = 0
         free.append(connection)
