@@ -30,7 +30,7 @@ DEADLINE_MS = 5000
 
 
 class Values:
-    """What one client reads and writes, and the most values that it has seen side by side."""
+    """What one client reads and writes, how many reads found something, and the most values that it has seen side by side."""
 
     def __init__(self, addresses):
         self.connections = [Connection(address) for address in addresses]
@@ -39,10 +39,10 @@ class Values:
     async def read(self, path):
         """The elements of all values, and their context."""
         status, headers, body = await random.choice(self.connections).exchange("GET", path)
-        self.reads += 1
         self.most = max(self.most, int(headers.get(SIBLINGS, 0)))
         if status == 404:
             return set(), headers.get(CONTEXT)
+        self.reads += 1
         if status == 300:
             self.several += 1
             versions = json.loads(body)["versions"]
@@ -137,10 +137,10 @@ async def fresh_after(addresses, wait_ms, count):
 
 
 def fresh(args):
-    cluster = Cluster(3, args.port)
+    cluster = Cluster(5, args.port)
     try:
         for wait_ms in (0, 5, 50):
-            asyncio.run(fresh_after([cluster.http(index) for index in range(3)], wait_ms, 5000))
+            asyncio.run(fresh_after([cluster.http(index) for index in range(5)], wait_ms, 5000))
     finally:
         cluster.close()
 
@@ -251,14 +251,13 @@ def sides(cluster, args):
     for side, other in (([0, 1, 2], [3, 4]), ([3, 4], [0, 1, 2])):
         for index in other:
             cluster.nodes[index].send_signal(signal.SIGSTOP)
-        noticed(cluster, side, other, False)
         for w in (2, 3):
             load = Asks([cluster.http(index) for index in side], args.rate, f"w={w}", f"side{len(side)}-{w}-")
-            asyncio.run(load.run(10))
+            asyncio.run(load.run(13))
             slowest = max(took for _, _, took, _ in load.answers)
             print(
-                f"w={w}, {len(side)} of five on this side: {load.share(0, 10)} answered 204, the others {load.others()}; "
-                f"the slowest after {slowest:.2f} s (deadline {DEADLINE_MS / 1000:.0f} s)"
+                f"w={w}, {len(side)} of five on this side: {load.share(0, 3)} answered 204 in the first 3 s, {load.share(3, 13)} then "
+                f"(others: {load.others()}); the slowest after {slowest:.2f} s (deadline {DEADLINE_MS / 1000:.0f} s)"
             )
         for index in other:
             cluster.nodes[index].send_signal(signal.SIGCONT)

@@ -6,7 +6,7 @@ mod front;
 mod identity;
 
 use crate::cluster::Cluster;
-use crate::config::{Config, Join};
+use crate::config::Config;
 use crate::duty::{
     clock, exchange, expiry, gossip, hints, past, reap, room, scrub, shape, sift, surplus, swim,
 };
@@ -14,7 +14,7 @@ use crate::http::metrics;
 use crate::lane::{Core, Crowded, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive, owe_anew};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
 use crate::node::pace::Pace;
-use crate::node::past::{Past, Standing};
+use crate::node::past::Past;
 use crate::node::{Inner, Node, Sifting};
 use crate::peer::{self, Pool};
 use crate::serve::Peers;
@@ -30,7 +30,7 @@ use ring::causal::Epochs;
 use ring::causal::token::TokenKey;
 use ring::clock::{Clock, Kept};
 use ring::ids::Partition;
-use ring::members::{Description, Status, View};
+use ring::members::Description;
 use ring::tree::Forest;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -123,8 +123,11 @@ pub async fn run<W: World>(
     past::keep_asked(&node).await;
     // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
     // they remember, before they were asked for it.
+    if node.cluster.snapshot().is_removed(node.id()) {
+        tracing::error!(node = %node.id(), "{}", crate::node::REMOVED);
+    }
     if !*shutdown.borrow() {
-        come_in(&node, &config)?;
+        past::come_in(&node).map_err(|e| identity::error(&config, e.to_string()))?;
     }
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
@@ -160,29 +163,6 @@ pub async fn run<W: World>(
         return Ok(());
     }
     stop_clean(store)
-}
-
-/// Says what this node is. A newcomer asks for its share at once, unless that is to be an operator's word. One that was
-/// removed says nothing: it serves nobody, and hands on what it holds.
-pub(crate) fn come_in<W: World>(node: &Node<W>, config: &Config) -> Result<(), BootError> {
-    let (me, said) = (node.id(), node.past.said());
-    if node.cluster.snapshot().is_removed(me) {
-        tracing::error!(node = %me, "{}", crate::node::REMOVED);
-        return Ok(());
-    }
-    let is_member =
-        node.cluster.snapshot().view.members.get(&me).is_some_and(|m| m.status != Status::Joining);
-    if is_member && (node.past.standing() != Standing::Clear || node.past.is_asked_to_be_kept()) {
-        // Said as soon as somebody has answered and that is kept (`duty/past.rs`), and not before he has said what he remembers.
-        return Ok(());
-    }
-    let come = |view: &mut View| {
-        view.admit(me, said)?;
-        let waits = view.members.get(&me).is_some_and(|member| member.status == Status::Joining);
-        if waits && config.join == Join::Auto { view.set_status(me, Status::Up).map(drop) } else { Ok(()) }
-    };
-    node.cluster.update(come).map_err(|e| identity::error(config, e.to_string()))?;
-    Ok(())
 }
 
 async fn bind<W: World>(
@@ -278,6 +258,7 @@ pub(crate) fn start<W: World>(
     let node = Node::new(Inner {
         world: world.clone(),
         past: Past::new(entered.description, asked, behind),
+        join: config.join,
         cluster,
         cluster_id: entered.cluster,
         tokens: TokenKey::new(&entered.cluster_key),

@@ -43,6 +43,9 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
         };
         super::past::keep_asked(&node).await;
         super::past::act(&node).await;
+        if let Err(error) = super::past::come_in(&node) {
+            tracing::error!(%error, "this node's description was refused");
+        }
         introduce(&node);
         persisted = persist(&node, persisted).await;
         // However many hang, one more is asked: each for so long as one question may take.

@@ -5,7 +5,8 @@
 //! somebody has answered, nothing that this disk holds is told or sent to anybody ([`silence`]).
 
 use super::gossip;
-use crate::lane::Job;
+use crate::config::Join;
+use crate::lane::{Job, Still};
 use crate::limits::{GREET_AGAIN, GREET_TIMEOUT, RAISE_EVERY};
 use crate::node::Node;
 use crate::node::past::Standing;
@@ -14,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ring::causal::epochs::JUMP;
 use ring::ids::NodeId;
-use ring::members::{Description, Status};
+use ring::members::{Description, Member, Status, View, ViewError};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
@@ -77,8 +78,11 @@ pub async fn keep_asked<W: World>(node: &Node<W>) {
         return;
     }
     // In its turn: until then nobody is told of this start, however busy it is.
-    match node.lane.run_in_turn(|reply| Job::Asked { reply }).await {
-        Ok(_) => node.past.asked_is_kept(),
+    let asks = node.clone();
+    let still = Still::if_so(move || asks.past.is_asked_to_be_kept());
+    match node.lane.run_in_turn(|reply| Job::Asked { still, reply }).await {
+        Ok(true) => node.past.asked_is_kept(),
+        Ok(false) => {}
         Err(refusal) => tracing::warn!(%refusal, "that the others were asked could not be kept"),
     }
 }
@@ -94,8 +98,11 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         if node.past.silence().is_some() || node.cluster.snapshot().is_removed(node.id()) {
             continue;
         }
-        match node.lane.run_in_turn(|reply| Job::Raise { reply }).await {
-            Ok(lease) => say(&node, node.past.raised(lease)),
+        let raises = node.clone();
+        let still = Still::if_so(move || raises.past.silence().is_none());
+        match node.lane.run_in_turn(|reply| Job::Raise { still, reply }).await {
+            Ok(Some(lease)) => say(&node, node.past.raised(lease)),
+            Ok(None) => {}
             Err(refusal) => tracing::warn!(%refusal, "a new lease could not be taken"),
         }
     }
@@ -109,9 +116,7 @@ pub async fn act<W: World>(node: &Node<W>) {
     }
     node.past.hear_of(node.stray.load(Ordering::Relaxed));
     let (remembered, twin) = match node.past.standing() {
-        Standing::Unasked | Standing::Alone => return,
-        Standing::Clear if node.past.is_asked_to_be_kept() => return,
-        Standing::Clear => return repeat(node),
+        Standing::Unasked | Standing::Alone | Standing::Clear => return,
         Standing::Behind { remembered } => (remembered, false),
         // Said once, so that the other one finds out too.
         Standing::Twin if node.past.has_answered_twin() => return,
@@ -144,11 +149,29 @@ pub async fn silence<W: World>(node: &Node<W>, peer: NodeId) -> Option<&'static 
 }
 
 /// An older description of this node that came back from elsewhere is contradicted.
-fn repeat<W: World>(node: &Node<W>) {
-    let said = node.past.said();
-    if node.cluster.snapshot().view.members.get(&node.id()).is_some_and(|me| me.description != said) {
-        say(node, said);
+/// Says what this node is, as soon as somebody has said what he remembers of it, and the disk knows that he was asked. A newcomer asks for
+/// its share with that, unless it is to be an operator's word. One that was removed says nothing: it serves nobody, and hands on
+/// what it holds.
+pub fn come_in<W: World>(node: &Node<W>) -> Result<(), ViewError> {
+    if node.past.standing() != Standing::Clear || node.past.is_asked_to_be_kept() {
+        return Ok(());
     }
+    let (me, said) = (node.id(), node.past.said());
+    let waits = |member: &Member| member.status == Status::Joining && node.join == Join::Auto;
+    let snapshot = node.cluster.snapshot();
+    let known = snapshot.view.members.get(&me);
+    if snapshot.is_removed(me) || known.is_some_and(|known| known.description == said && !waits(known)) {
+        return Ok(());
+    }
+    let come = |view: &mut View| {
+        view.admit(me, said)?;
+        if view.members.get(&me).is_some_and(waits) {
+            view.set_status(me, Status::Up).map(drop)
+        } else {
+            Ok(())
+        }
+    };
+    node.cluster.update(come).map(drop)
 }
 
 fn say<W: World>(node: &Node<W>, said: Description) {

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::bench::{Bench, ME, Peer, ids};
-use crate::boot;
-use crate::config::{Config, NodeArgs};
+use crate::limits::LANE_QUEUE_JOBS_MAX;
 use crate::store::Store;
 use crate::store::mem::Fault;
 use crate::store::{Family, keys};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Somebody who may be the only one to remember says nothing. Whoever comes in as the door opens continues no version of before.
 #[tokio::test(start_paused = true)]
@@ -50,17 +50,15 @@ async fn nobody_is_told_of_a_start_before_the_disk_knows_that_it_has_asked() {
     let bench = bench.again(|_| {});
     let node = &bench.node;
     let told = || node.cluster.snapshot().view.members[&ME].description.starts;
-    let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
     let before = told();
     bench.disk().set_fault(Some(Fault::Full));
     greet(node).await;
     keep_asked(node).await;
-    boot::come_in(node, &config).unwrap();
-    act(node).await;
+    come_in(node).unwrap();
     assert_eq!((node.past.standing(), told()), (Standing::Clear, before));
     bench.disk().set_fault(None);
     keep_asked(node).await;
-    act(node).await;
+    come_in(node).unwrap();
     assert_eq!(told(), before + 1);
     let asked = node.store.get(Family::Meta, keys::ASKED).unwrap();
     assert_eq!(asked.as_deref(), Some(&told().to_be_bytes()[..]));
@@ -72,10 +70,49 @@ async fn who_stops_before_he_has_asked_tells_nobody_of_his_start() {
     let other = Peer::new(11);
     let bench = Bench::start(1, &[ME, other.id], &[&other]).await;
     let bench = bench.again(|_| {});
-    let config = Config::load(&NodeArgs::default(), &|_| None, &|_| Ok(())).unwrap();
     let told = || bench.node.cluster.snapshot().view.members[&ME].description.starts;
     let before = told();
     keep_asked(&bench.node).await;
-    boot::come_in(&bench.node, &config).unwrap();
+    come_in(&bench.node).unwrap();
     assert_eq!((bench.node.past.standing(), told()), (Standing::Unasked, before));
+}
+
+/// The lane has as much to do as it takes: whoever waits in turn gets its turn.
+#[tokio::test(start_paused = true)]
+async fn a_start_is_kept_however_busy_the_lane_is() {
+    let other = Peer::new(11);
+    let bench = Bench::start(1, &[ME, other.id], &[&other]).await;
+    let bench = bench.again(|_| {});
+    let node = &bench.node;
+    greet(node).await;
+    let mut answers = Vec::new();
+    for _ in 0..LANE_QUEUE_JOBS_MAX {
+        let (reply, answer) = oneshot::channel();
+        node.lane.submit(Job::Forsake { reply }).unwrap();
+        answers.push(answer);
+    }
+    keep_asked(node).await;
+    assert!(!node.past.is_asked_to_be_kept());
+}
+
+/// One that was ended between its first view and coming in is no newcomer to the others any more: its next start is told after it is kept.
+#[tokio::test(start_paused = true)]
+async fn who_was_let_in_and_has_not_come_in_does_so_when_its_start_is_kept() {
+    let other = Peer::new(11);
+    let bench = Bench::start(1, &[other.id], &[&other]).await;
+    let status = |bench: &Bench| bench.node.cluster.snapshot().view.members[&ME].status;
+    assert_eq!(status(&bench), Status::Joining);
+    let bench = bench.again(|_| {});
+    let node = &bench.node;
+    let told = || node.cluster.snapshot().view.members[&ME].description.starts;
+    let before = told();
+    bench.disk().set_fault(Some(Fault::Full));
+    greet(node).await;
+    keep_asked(node).await;
+    come_in(node).unwrap();
+    assert_eq!((node.past.standing(), status(&bench), told()), (Standing::Clear, Status::Joining, before));
+    bench.disk().set_fault(None);
+    keep_asked(node).await;
+    come_in(node).unwrap();
+    assert_eq!((status(&bench), told()), (Status::Up, before + 1));
 }

@@ -85,6 +85,7 @@ pub async fn run<W: World>(
     let mut tick = tokio::time::interval(SWIM_ANNOUNCE_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut mute, mut late) = (node.pool.mute(), node.pool.late());
+    node.cluster.set_late(late.borrow_and_update().clone());
     loop {
         let done = tokio::select! {
             biased;
@@ -160,3 +161,7 @@ fn publish<W: World>(node: &Node<W>, detector: &Detector, mute: &BTreeSet<NodeId
         node.heard.store(std::sync::Arc::new(active));
     }
 }
+
+#[cfg(test)]
+#[path = "swim_tests.rs"]
+mod tests;

@@ -210,12 +210,12 @@ impl<S: Store> Core<S> {
                 let forsaken = self.forsake();
                 draft.answer(reply, forsaken, |(), _| true);
             }
-            Job::Asked { reply } => {
-                let kept = self.keep_asked();
-                draft.answer(reply, kept, |(), _| true);
+            Job::Asked { still, reply } => {
+                let kept = if still.holds() { self.keep_asked().map(|()| true) } else { Ok(false) };
+                draft.answer(reply, kept, |kept, _| kept);
             }
-            Job::Raise { reply } => {
-                let raised = self.raise();
+            Job::Raise { still, reply } => {
+                let raised = if still.holds() { self.raise().map(Some) } else { Ok(None) };
                 draft.answer(reply, raised, |lease, _| lease);
             }
             Job::Sift(sift, reply) => {

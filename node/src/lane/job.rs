@@ -15,6 +15,26 @@ use tokio::sync::oneshot;
 /// Where a job's answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
+/// What is asked when a job's turn has come.
+pub struct Still(Box<dyn FnOnce() -> bool + Send>);
+
+impl Still {
+    /// The job is done only if this holds then.
+    pub fn if_so(holds: impl FnOnce() -> bool + Send + 'static) -> Still {
+        Still(Box::new(holds))
+    }
+
+    pub(super) fn holds(self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Still {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Still")
+    }
+}
+
 /// One job.
 #[derive(Debug)]
 pub enum Job {
@@ -148,15 +168,19 @@ pub enum Job {
         /// The answer.
         reply: Reply<bool>,
     },
-    /// Note that the others were asked under the latest lease.
+    /// Note that the others were asked under the latest lease. Answers whether it was still to be.
     Asked {
+        /// Whether nothing has been heard meanwhile that is to be answered for first.
+        still: Still,
         /// The answer.
         reply: Reply<bool>,
     },
-    /// Take another lease, so that the others may remember that this disk has come as far. Answers its number.
+    /// Take another lease, so that the others may remember that this disk has come as far. Answers its number, if it was still to be.
     Raise {
+        /// As for [`Job::Asked`].
+        still: Still,
         /// The answer.
-        reply: Reply<u64>,
+        reply: Reply<Option<u64>>,
     },
     /// A copy that may be old was compared with the other owners'; answers whether it still was what was compared.
     Sift(Sift, Reply<bool>),
@@ -190,7 +214,7 @@ impl Job {
     pub(super) fn refuse(self, refusal: Refusal) {
         match self {
             Job::Coordinate { reply, .. } => drop(reply.send(Err(refusal))),
-            Job::Raise { reply } => drop(reply.send(Err(refusal))),
+            Job::Raise { reply, .. } => drop(reply.send(Err(refusal))),
             Job::Merge { reply, .. }
             | Job::KeepHint { reply, .. }
             | Job::DropHint { reply, .. }
@@ -203,7 +227,7 @@ impl Job {
             | Job::CheckLeaf { reply, .. }
             | Job::Jump { reply, .. }
             | Job::Forsake { reply }
-            | Job::Asked { reply }
+            | Job::Asked { reply, .. }
             | Job::Sift(_, reply)
             | Job::Sifted { reply, .. }
             | Job::GrowTree { reply, .. }

@@ -27,7 +27,7 @@ pub use core::{Core, LetGo, Shared, Trees};
 pub use damage::Gaps;
 pub use derive::{derive, owe_anew};
 pub use earliest::{Due, Earliest};
-pub use job::{Job, Sift, Taken};
+pub use job::{Job, Sift, Still, Taken};
 pub use leaves::leaf_row;
 pub use ledger::{HintRow, Hints, Kept, Ledger};
 pub use room::Crowded;

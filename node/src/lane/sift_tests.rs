@@ -1,7 +1,7 @@
 //! Old copies and their mark in the lane.
 
 use super::*;
-use crate::lane::Sift;
+use crate::lane::{Sift, Still};
 use tokio::sync::oneshot;
 
 /// The others have a newer version, or none: it takes the place of the old one with nothing of its clock, and only while the
@@ -36,12 +36,22 @@ async fn an_old_copy_becomes_what_the_others_have_and_is_set_aside() {
 #[tokio::test]
 async fn a_lease_is_raised_durably() {
     let bench = Bench::on(MemDisk::new());
-    let raised = bench.lane.run(|reply| Job::Raise { reply }).await.unwrap();
-    bench.disk.crash();
+    let raise = async |holds| {
+        let still = Still::if_so(move || holds);
+        bench.lane.run(|reply| Job::Raise { still, reply }).await.unwrap()
+    };
+    assert_eq!(raise(false).await, None, "something was heard meanwhile that is to be answered for first");
     let number = |key: &[u8]| {
         bench.disk.row(Family::Meta, key).map(|b| u64::from_be_bytes(b.as_ref().try_into().unwrap()))
     };
-    assert_eq!((number(keys::EPOCH_LEASE), number(keys::ASKED)), (Some(raised), Some(raised)));
+    assert_eq!(number(keys::ASKED), None);
+    let still = Still::if_so(|| false);
+    assert_eq!(bench.lane.run(|reply| Job::Asked { still, reply }).await, Ok(false));
+    assert_eq!(number(keys::ASKED), None);
+    let raised = raise(true).await;
+    assert!(raised.is_some());
+    bench.disk.crash();
+    assert_eq!((number(keys::EPOCH_LEASE), number(keys::ASKED)), (raised, raised));
 }
 
 /// Both in one batch, whichever comes first: a start on an image from before must find the lease that others were told of.
@@ -51,7 +61,9 @@ async fn a_note_of_having_asked_lowers_no_lease_that_is_raised_beside_it() {
         let bench = Bench::on(MemDisk::new());
         let (asked, is_asked) = oneshot::channel();
         let (raise, is_raised) = oneshot::channel();
-        let mut jobs = [Job::Asked { reply: asked }, Job::Raise { reply: raise }];
+        let still = || Still::if_so(|| true);
+        let mut jobs =
+            [Job::Asked { still: still(), reply: asked }, Job::Raise { still: still(), reply: raise }];
         if !asks_first {
             jobs.reverse();
         }
@@ -59,7 +71,7 @@ async fn a_note_of_having_asked_lowers_no_lease_that_is_raised_beside_it() {
             bench.lane.submit(job).unwrap();
         }
         assert_eq!(is_asked.await.unwrap(), Ok(true));
-        let raised = is_raised.await.unwrap().unwrap();
+        let raised = is_raised.await.unwrap().unwrap().unwrap();
         bench.disk.crash();
         let noted = bench.disk.row(Family::Meta, keys::ASKED).unwrap();
         assert_eq!(u64::from_be_bytes(noted.as_ref().try_into().unwrap()), raised, "{asks_first}");

@@ -19,6 +19,7 @@ pub mod work;
 pub mod write;
 
 use crate::cluster::{Cluster, Snapshot};
+use crate::config::Join;
 use crate::lane::{Crowded, Due, Earliest, Gaps, Hints, Job, Lane, LetGo, Trees};
 use crate::limits::BUSY_FOR;
 use crate::peer::Pool;
@@ -49,6 +50,8 @@ pub struct Inner<W: World> {
     pub world: W,
     /// What this node says of itself, and whether others remember it otherwise.
     pub past: past::Past,
+    /// Who commits that this node comes in.
+    pub join: Join,
     /// Members, settings, table.
     pub cluster: Arc<Cluster>,
     /// The cluster's identity.

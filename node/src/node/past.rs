@@ -40,6 +40,8 @@ struct State {
     met: bool,
     /// Whether the disk knows that this start has asked.
     kept: bool,
+    /// Whether no start of this directory has had anything.
+    is_new: bool,
     jumped: bool,
     answered_twin: bool,
     /// How often somebody under this node's name, or another member's, was found out or not let in.
@@ -69,16 +71,18 @@ impl Past {
     /// What this start says of itself, the number of the last start of this directory that has asked the others, and the
     /// mark, if there is one.
     pub fn new(said: Description, last_asked: u64, behind: Option<u64>) -> Past {
-        // That of a newcomer has asked already, to be let in; another process that calls itself the same start is a twin yet.
+        // A newcomer's start has asked already, to be let in; another process that calls itself the same start is a twin yet.
+        let is_new = last_asked >= said.starts;
         let since = (last_asked + 1).min(said.starts);
         Past {
             state: Mutex::new(State {
                 said,
                 since,
+                is_new,
                 standing: Standing::Unasked,
                 behind,
                 met: false,
-                kept: false,
+                kept: is_new,
                 jumped: false,
                 answered_twin: false,
                 namesakes: 0,
@@ -86,10 +90,15 @@ impl Past {
         }
     }
 
-    /// Compares what a view holds of this node with what it said.
-    pub fn hear(&self, known: &Description) {
-        if known.boot_id != self.lock().said.boot_id {
-            self.hear_of(known.starts);
+    /// Compares what a view holds of this node with what it said. A newcomer has not acted by any tables before it was let in: whoever
+    /// `acted` under its name has lost a directory with all that was in it, however often he had started.
+    pub fn hear(&self, known: &Description, acted: bool) {
+        let (boot, is_new, starts) = {
+            let state = self.lock();
+            (state.said.boot_id, state.is_new, state.said.starts)
+        };
+        if known.boot_id != boot {
+            self.hear_of(if is_new && acted { known.starts.max(starts) } else { known.starts });
         }
     }
 
@@ -142,6 +151,7 @@ impl Past {
         state.said.starts = lease;
         state.since = lease;
         state.jumped = true;
+        state.is_new = false;
         match state.standing {
             Standing::Twin => state.answered_twin = true,
             _ => state.standing = Standing::Clear,
@@ -268,8 +278,8 @@ mod tests {
     #[test]
     fn an_older_start_is_the_usual_case() {
         let past = Past::new(said(7, 70), 6, None);
-        past.hear(&said(6, 60));
-        past.hear(&said(7, 70));
+        past.hear(&said(6, 60), true);
+        past.hear(&said(7, 70), true);
         assert_eq!(past.standing(), Standing::Unasked);
         past.asked(true);
         assert_eq!(past.standing(), Standing::Clear);
@@ -278,12 +288,12 @@ mod tests {
     #[test]
     fn a_start_that_the_directory_has_forgotten_is_jumped_over_once() {
         let past = Past::new(said(3, 30), 2, None);
-        past.hear(&said(5, 50));
-        past.hear(&said(4, 40));
+        past.hear(&said(5, 50), true);
+        past.hear(&said(4, 40), true);
         past.asked(true);
         assert_eq!(past.standing(), Standing::Behind { remembered: 5 });
         assert_eq!(past.jumped(1029).starts, 1029);
-        past.hear(&said(5, 50));
+        past.hear(&said(5, 50), true);
         assert_eq!(past.standing(), Standing::Clear, "that is old now");
     }
 
@@ -294,13 +304,13 @@ mod tests {
         running.asked(true);
         let remembered = running.raised(4);
         assert_eq!((remembered.starts, running.raised(3).starts), (4, 4));
-        running.hear(&remembered);
+        running.hear(&remembered, true);
         assert_eq!(running.standing(), Standing::Clear);
         let put_back = Past::new(said(4, 40), 3, None);
-        put_back.hear(&remembered);
+        put_back.hear(&remembered, true);
         assert_eq!(put_back.standing(), Standing::Behind { remembered: 4 });
         let started_again = Past::new(said(5, 50), 4, None);
-        started_again.hear(&remembered);
+        started_again.hear(&remembered, true);
         assert_eq!(started_again.standing(), Standing::Unasked, "its own disk knows of lease 4");
     }
 
@@ -309,9 +319,9 @@ mod tests {
     #[test]
     fn starts_that_never_asked_do_not_hide_what_is_remembered() {
         let past = Past::new(said(4, 40), 2, None);
-        past.hear(&said(2, 20));
+        past.hear(&said(2, 20), true);
         assert_eq!(past.standing(), Standing::Unasked);
-        past.hear(&said(3, 31));
+        past.hear(&said(3, 31), true);
         assert_eq!(past.standing(), Standing::Behind { remembered: 3 });
     }
 
@@ -319,12 +329,19 @@ mod tests {
     #[test]
     fn a_newcomers_own_start_is_not_of_its_past() {
         let newcomer = Past::new(said(2, 20), 2, None);
-        newcomer.hear(&said(1, 10));
+        assert!(!newcomer.is_asked_to_be_kept());
+        newcomer.hear(&said(1, 10), false);
         assert_eq!(newcomer.standing(), Standing::Unasked, "an earlier try to be let in");
-        newcomer.hear(&said(2, 21));
+        newcomer.hear(&said(2, 21), false);
         assert_eq!(newcomer.standing(), Standing::Behind { remembered: 2 }, "a copy of the directory runs");
+        let wiped = Past::new(said(5, 50), 5, None);
+        wiped.hear(&said(3, 30), true);
+        assert_eq!(wiped.standing(), Standing::Behind { remembered: 5 }, "it had a directory before");
+        wiped.jumped(1029);
+        wiped.hear(&said(3, 30), true);
+        assert_eq!(wiped.standing(), Standing::Clear, "it has compared itself since, and is no twin");
         let next = Past::new(said(3, 30), 2, None);
-        next.hear(&said(2, 20));
+        next.hear(&said(2, 20), true);
         assert_eq!(next.standing(), Standing::Unasked);
     }
 
@@ -344,7 +361,7 @@ mod tests {
     fn the_mark_stands_until_it_is_taken_off() {
         let past = Past::new(said(3, 30), 2, None);
         past.meet();
-        past.hear(&said(5, 50));
+        past.hear(&said(5, 50), true);
         past.asked(false);
         assert_eq!(past.to_sift(), None, "the mark is not on the disk yet");
         past.jumped(1029);
@@ -357,9 +374,9 @@ mod tests {
         let after_a_crash = Past::new(said(1030, 31), 1029, Some(1029));
         after_a_crash.asked(true);
         assert_eq!(after_a_crash.to_sift(), Some(1029));
-        after_a_crash.hear(&said(2054, 50));
+        after_a_crash.hear(&said(2054, 50), true);
         after_a_crash.jumped(3078);
-        after_a_crash.hear(&said(4102, 50));
+        after_a_crash.hear(&said(4102, 50), true);
         assert_eq!(after_a_crash.to_sift(), None, "a twin compares nothing");
         assert!(after_a_crash.is_behind());
     }
@@ -367,9 +384,9 @@ mod tests {
     #[test]
     fn who_is_contradicted_again_has_a_twin() {
         let past = Past::new(said(3, 30), 2, None);
-        past.hear(&said(3, 31));
+        past.hear(&said(3, 31), true);
         past.jumped(1027);
-        past.hear(&said(2051, 31));
+        past.hear(&said(2051, 31), true);
         assert_eq!(past.standing(), Standing::Twin);
         past.jumped(3075);
         assert_eq!(past.standing(), Standing::Twin, "until a person has stopped one");

@@ -294,7 +294,7 @@ impl<W: World> Node<W> {
     pub(crate) fn take_view(&self, theirs: &View) {
         // Their word, and not what the merge makes of it: of two descriptions with one incarnation that keeps only one.
         if let Some(me) = theirs.members.get(&self.id()).filter(|_| theirs.cluster == self.cluster_id) {
-            self.past.hear(&me.description);
+            self.past.hear(&me.description, me.acting.version > 0);
         }
         if theirs.cluster == self.cluster_id {
             self.past.meet();

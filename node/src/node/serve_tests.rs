@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, ME, Peer, ids};
 use crate::lane::Job;
-use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT};
+use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT, LATE_AFTER};
 use crate::node::hints::pack;
 use crate::node::write::WriteFail;
 use crate::peer::frame::TableTag;
@@ -235,4 +235,20 @@ async fn who_owes_an_answer_is_not_asked_to_decide() {
         assert_eq!(written.is_ok(), late == OTHER, "{late:?} of {first:?}: {written:?}");
         assert_eq!(owner.kept().len(), 1);
     }
+}
+
+/// Each partition has two owners, one of whom stands still: those of which he is the first are listed by the other one.
+#[tokio::test(start_paused = true)]
+async fn who_owes_an_answer_is_not_asked_for_a_list() {
+    let silent = Peer::new(OTHER.0);
+    let bench = Bench::start(8, &[OWNER, OTHER], &[&silent]).await;
+    let owner = bench.beside(OWNER).await;
+    silent.narrow(1);
+    assert!(ids(50).iter().any(|id| bench.owners(id)[0] == OTHER));
+    owner.put(&ids(1)[0], 10, None).await;
+    bench.node.cluster.set_late([OTHER].into());
+    let (began, nothing) = (bench.node.now(), Bytes::new());
+    let page = bench.node.list(ids(1)[0].bucket(), &nothing, &nothing, 10).await;
+    assert_eq!((page.keys.len(), page.missing.len()), (1, 0));
+    assert!(bench.node.now() - began < LATE_AFTER, "{:?}", bench.node.now() - began);
 }

@@ -108,8 +108,11 @@ impl<W: World> Node<W> {
             return written;
         }
         let stays = |node: &&NodeId| **node != self.id() && !plan.doubted.contains(*node);
-        for fallback in plan.fallbacks.iter().filter(stays).take_while(|_| quorum.sloppy) {
-            if let Some(written) = self.forward(*fallback, &ask, &body, &mut full).await {
+        let fallbacks = plan.fallbacks.iter().filter(stays).take_while(|_| quorum.sloppy);
+        let mut fallbacks: Vec<NodeId> = fallbacks.copied().collect();
+        fallbacks.sort_by_key(|fallback| plan.late.contains(fallback));
+        for fallback in fallbacks {
+            if let Some(written) = self.forward(fallback, &ask, &body, &mut full).await {
                 return written;
             }
         }
