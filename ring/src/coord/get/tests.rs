@@ -106,7 +106,7 @@ fn check(plan: Plan, want: Want, holds: &str, script: &str, expected: &str) {
 fn who_is_late_is_asked_after_the_other_owners() {
     let late = |late: &[u128], doubted: &[u128]| Plan { late: ids(late), ..plan(9, &[4], doubted) };
     check(late(&[1], &[]), want(2), "a a a", "+2 +3", "!2 ?3 [a]");
-    check(late(&[1], &[]), want(2), "a a a", "-2 +3 +1", "!2 ?3 ?1 [1 of 2]");
+    check(late(&[1], &[]), want(2), "a a a", "-2 +3 +1", "!2 ?3 !1 [a]");
     check(late(&[1, 2, 3], &[]), want(2), "a a a", "+1 +2", "!1 ?2 [a]");
     check(late(&[1], &[2]), want(2), "a a a", "+3 +1", "!3 ?1 [a]");
 }
