@@ -338,18 +338,26 @@ def idle(args):
         cluster.close()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = {"heal": heal, "hints": hints, "replace": replace, "idle": idle}
+def measure(about, what, add_options):
+    """Does what the command line names, with what it says of it."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=what)
-    parser.add_argument("--keys", type=int, default=100_000)
-    parser.add_argument("--behind", type=int, nargs="+", help="how many keys are behind, one time after the other (heal)")
-    parser.add_argument("--rate", type=int, default=300, help="requests per second of the load (hints)")
+    parser.add_argument("--rate", type=int, default=300, help="requests per second of the load")
     parser.add_argument("--port", type=int, default=28_000, help="the first of a dozen ports")
+    add_options(parser)
     args = parser.parse_args()
     if not os.access(CARTWHEEL, os.X_OK):
         sys.exit(f"{CARTWHEEL} is missing: run `make build` first")
     what[args.what](args)
+
+
+def options(parser):
+    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--behind", type=int, nargs="+", help="how many keys are behind, one time after the other (heal)")
+
+
+def main():
+    measure(__doc__, {"heal": heal, "hints": hints, "replace": replace, "idle": idle}, options)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@
     scripts/promises.py quorums      answers by W and PW with a node killed, with two stopped and with three; how soon it is noticed
     scripts/promises.py pause        how long clients wait while one of five nodes stands still for 40 s
     scripts/promises.py alarms       how often a living node is taken for dead while every 20th packet is lost (needs root)
+    scripts/promises.py overload     how much is answered well at five times the clients and the rate that it can carry (needs wrk)
 
 Needs Python 3.11, and figures.py beside it. Nodes live in a temporary directory and on loopback, and are ended by pid; `alarms` runs
-in a network of its own, where iptables drops packets, and leaves no rule behind.
+in a network of its own, where iptables drops packets, and leaves no rule behind. `overload` gives the nodes one core and the clients,
+wrk of Debian's package, another one, so that what the clients take is not taken from the nodes.
 """
 
-import argparse
 import asyncio
 import base64
 import json
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 
-from figures import BUCKET, CARTWHEEL, VALUE, Cluster, Connection, Load, key_path, until, write_all
+from figures import BUCKET, VALUE, Cluster, Connection, Load, key_path, measure, until, write_all
 
 CONTEXT = "cartwheel-context"
 SIBLINGS = "cartwheel-siblings"
@@ -344,17 +345,105 @@ def doubts(cluster, index):
         return sum("a member is not heard any more" in line for line in log)
 
 
+# Half reads at R = 2 of keys that are there, half writes of new ones; a thread, and so a third of the clients, for each node.
+WRK = """
+local threads, path = {}, "/v1/buckets/BUCKET/keys/"
+function setup(thread)
+  table.insert(threads, thread)
+  thread.addr = wrk.lookup("127.0.0.1", PORT + 2 * (#threads - 1))[1]
+  thread:set("id", #threads)
+end
+function init()
+  math.randomseed(id)
+  count, good, refused, other, body = 0, 0, 0, 0, string.rep("x", 1024)
+end
+function request()
+  count = count + 1
+  if count % 2 == 0 then return wrk.format("GET", path .. "k" .. math.random(0, 9999) .. "?r=2") end
+  return wrk.format("PUT", path .. "RUN-" .. id .. "-" .. count, nil, body)
+end
+function response(status)
+  if status == 200 or status == 204 then good = good + 1
+  elseif status == 429 or status == 503 then refused = refused + 1
+  else other = other + 1 end
+end
+DELAY
+function done(summary, latency)
+  local sum = { good = 0, refused = 0, other = 0 }
+  for _, thread in ipairs(threads) do
+    for name in pairs(sum) do sum[name] = sum[name] + thread:get(name) end
+  end
+  local unanswered = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  print(string.format('{"good":%d,"refused":%d,"other":%d,"unanswered":%d,"seconds":%f,"p50":%f,"p99":%f,"p998":%f}',
+    sum.good, sum.refused, sum.other, unanswered, summary.duration / 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, latency:percentile(99.8) / 1e3))
+end
+"""
+
+
+def wrk(cluster, run, clients, seconds, delay_ms=None):
+    """What so many clients get, each of whom asks again at once, or after that pause."""
+    pause = f"function delay() return {delay_ms} end" if delay_ms else ""
+    script = WRK.replace("BUCKET", BUCKET).replace("PORT", str(cluster.first_port)).replace("RUN", run).replace("DELAY", pause)
+    file = os.path.join(cluster.dir, f"{run}.lua")
+    with open(file, "w") as lua:
+        lua.write(script)
+    command = ["taskset", "-c", "1", "wrk", "-t", "3", "-c", str(clients), "-d", f"{seconds}s", "--timeout", "10s", "-s", file]
+    said = subprocess.run([*command, f"http://{cluster.http(0)}"], check=True, capture_output=True, text=True).stdout
+    told = json.loads(said.strip().splitlines()[-1])
+    told["rate"] = told["good"] / told["seconds"]
+    told["memory"] = max(resident(node.pid) for node in cluster.nodes.values())
+    print(
+        f"{run}, {clients} clients: {told['rate']:.0f} answered well each second, {told['refused'] / told['seconds']:.0f} by 429 or 503, "
+        f"{told['other']} otherwise, {told['unanswered']} not; p50 {told['p50']:.1f} ms, p99 {told['p99']:.1f} ms, "
+        f"p99.8 {told['p998']:.1f} ms; at most {told['memory']:.0f} MiB a node"
+    )
+    return told
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+
+def overload(args):
+    """Five times the clients at which most is answered; and five times that rate, where a node takes no more than those at once."""
+    os.sched_setaffinity(0, {0})  # the nodes inherit it
+    cluster = Cluster(3, args.port)
+    try:
+        asyncio.run(write_all([cluster.http(index) for index in range(3)], range(10_000)))
+        peak = max((wrk(cluster, f"peak{clients}", clients, 10)["rate"], clients) for clients in (24, 48, 96, 192, 384))
+        five = wrk(cluster, "five-times-the-clients", 5 * peak[1], args.seconds)
+        after = wrk(cluster, "after", peak[1], 10)
+        print(f"goodput at five times the clients: {100 * five['rate'] / peak[0]:.1f} % of the best, after it {100 * after['rate'] / peak[0]:.1f} %")
+    finally:
+        cluster.close()
+    overload_by_rate(args, *peak)
+
+
+def overload_by_rate(args, rate, clients):
+    """Each node takes no more at once than it had of those clients. Clients ask again after a pause, by which they would ask five times
+    the rate if they were read as they send."""
+    cluster = Cluster(3, args.port, limits_in_flight=clients // 3)
+    try:
+        asyncio.run(write_all([cluster.http(index) for index in range(3)], range(10_000)))
+        alone = wrk(cluster, "those-clients", clients, 10)
+        many = 3000
+        five = wrk(cluster, "five-times-the-rate", many, args.seconds, round((many - clients) / (5 * rate) * 1000))
+        wrk(cluster, "those-again", clients, 10)
+        offered = (five["good"] + five["refused"] + five["other"]) / five["seconds"] / alone["rate"]
+        print(f"goodput at {offered:.1f} times the rate: {100 * five['rate'] / alone['rate']:.1f} %")
+    finally:
+        cluster.close()
+
+
+def options(parser):
+    parser.add_argument("--seconds", type=int, default=30, help="how long to look (siblings, alarms, overload)")
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = {"siblings": siblings, "fresh": fresh, "quorums": quorums, "pause": pause, "alarms": alarms}
-    parser.add_argument("what", choices=what)
-    parser.add_argument("--rate", type=int, default=300, help="requests per second of the load")
-    parser.add_argument("--seconds", type=int, default=30, help="how long to look (siblings, alarms)")
-    parser.add_argument("--port", type=int, default=28_000, help="the first of a dozen ports")
-    args = parser.parse_args()
-    if not os.access(CARTWHEEL, os.X_OK):
-        sys.exit(f"{CARTWHEEL} is missing: run `make build` first")
-    what[args.what](args)
+    what = {"siblings": siblings, "fresh": fresh, "quorums": quorums, "pause": pause, "alarms": alarms, "overload": overload}
+    measure(__doc__, what, options)
 
 
 if __name__ == "__main__":

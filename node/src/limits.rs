@@ -255,6 +255,10 @@ pub const SWIM_ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
 /// After a start nobody is doubted for so long: the others need a moment to be heard.
 pub const SWIM_GRACE: Duration = Duration::from_secs(2);
 
+/// The longest that a client is not read after it was refused, and told by `429` to wait for a second. A refusal costs 25 µs of a core:
+/// 1,024 connections that are refused twice a second take 5 %.
+pub const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
 /// Bytes of request bodies that clients may have here at once; a body of unknown length counts as the largest.
 /// 256 MiB are 64 values of the default limit of 4 MiB, or 4 of the ceiling.
 pub const BODY_BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;

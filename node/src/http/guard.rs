@@ -15,13 +15,14 @@
 //! reset overtakes the answer: a client that sends 5 MiB would see a broken pipe and no `413`. So after such an
 //! answer the close lingers: our side is shut, and what still comes is read and thrown away, within bounds.
 
+use super::gate::Gate;
 use super::problem::{Code, Outcome, Problem, Retry, Scope};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -43,6 +44,8 @@ pub(super) struct Pulse {
     head_pending: AtomicBool,
     /// The last answer refused a request whose body may still be on its way.
     refused: AtomicBool,
+    /// Where the client has to wait that the last answer has refused.
+    gate: Mutex<Option<Arc<Gate>>>,
     /// The answer is out, our side is shut, the rest is thrown away.
     lingering: AtomicBool,
 }
@@ -58,6 +61,16 @@ impl Pulse {
     pub(super) fn answered(&self, refused: bool) {
         self.in_service.store(false, Relaxed);
         self.refused.store(refused, Relaxed);
+    }
+
+    /// The client that was just answered has to wait there.
+    pub(super) fn wait_at(&self, gate: Arc<Gate>) {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).replace(gate);
+    }
+
+    /// Where the client has to wait, once.
+    pub(super) fn has_to_wait(&self) -> Option<Arc<Gate>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn lingering(&self) -> bool {

@@ -11,11 +11,15 @@
 //! one. A client that sends half a request and falls silent is closed after `head`, one that keeps an unused or
 //! stalled connection after one to two spans of `idle`. The timer of a connection is set when it fires or when a
 //! head stays incomplete, never for a request that arrives whole: it stays off the hot path.
+//!
+//! A client that was refused because the node has too much to do is not read until its turn comes (`gate.rs`).
 
 use super::body::ReplyBody;
+use super::gate::Gate;
 use super::guard::{Guard, Pulse};
 use super::problem::Scope;
 use crate::world::Listener;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -151,9 +155,12 @@ async fn connection<S, H, F>(
         let answer = handler(request);
         let pulse = Arc::clone(&of_service);
         async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
             let status = answer.status();
             pulse.answered(has_body && (status.is_client_error() || status.is_server_error()));
+            if let Some(gate) = answer.extensions_mut().remove::<Arc<Gate>>() {
+                pulse.wait_at(gate);
+            }
             Ok::<_, Infallible>(answer)
         }
     });
@@ -170,18 +177,29 @@ async fn connection<S, H, F>(
     });
     let mut draining = false;
     let mut watchdog = pin!(Watchdog::new(&pulse, bounds));
+    let mut pause: Option<BoxFuture<'static, ()>> = None;
     poll_fn(|cx| {
         if !draining && stopping.as_mut().poll(cx).is_ready() {
             draining = true;
             http.as_mut().graceful_shutdown();
         }
-        if let Poll::Ready(done) = http.as_mut().poll(cx) {
-            if let Err(error) = done {
-                tracing::debug!(%error, "a connection ended early");
+        loop {
+            if !draining && pause.as_mut().is_some_and(|pause| pause.as_mut().poll(cx).is_pending()) {
+                return Poll::Pending;
             }
-            return Poll::Ready(());
+            pause = None;
+            if let Poll::Ready(done) = http.as_mut().poll(cx) {
+                if let Err(error) = done {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return Poll::Ready(());
+            }
+            match pulse.has_to_wait() {
+                Some(gate) if !pulse.lingering() => pause = Some(Box::pin(gate.wait())),
+                // What a refused client is still sending is thrown away at once.
+                _ => return watchdog.as_mut().poll_expired(cx),
+            }
         }
-        watchdog.as_mut().poll_expired(cx)
     })
     .await;
 }

@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod body;
+mod gate;
 mod guard;
 pub mod headers;
 pub mod listen;

@@ -3,14 +3,15 @@
 
 use crate::support::{eventually, put_blind};
 use anyhow::{Context, Result, ensure};
+use node::limits::REFUSED_PAUSE;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::{Cluster, command, free_port};
 use tests::http::{self, bucket_url, key_url};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 const MIB: usize = 1 << 20;
@@ -109,6 +110,65 @@ async fn a_listing_does_not_hold_the_values() -> Result<()> {
     let (peak, _) = resident(pid, false)?;
     let grown = peak.saturating_sub(before);
     ensure!(grown < 96 * MIB, "a page of {VALUES} keys took {} MiB", grown / MIB);
+    Ok(())
+}
+
+/// Asks for a key over a connection of its own.
+async fn ask_raw(address: &str, query: &str) -> Result<TcpStream> {
+    let mut client = TcpStream::connect(address).await?;
+    ask_again(&mut client, query).await?;
+    Ok(client)
+}
+
+async fn ask_again(client: &mut TcpStream, query: &str) -> Result<()> {
+    let request = format!("GET /v1/buckets/bounds/keys/k{query} HTTP/1.1\r\nhost: x\r\n\r\n");
+    Ok(client.write_all(request.as_bytes()).await?)
+}
+
+/// The status line of the next answer; answers here are shorter than a segment.
+async fn answered(client: &mut TcpStream) -> Result<String> {
+    let mut part = [0; 4096];
+    let length = tokio::time::timeout(Duration::from_secs(20), client.read(&mut part)).await??;
+    let text = String::from_utf8_lossy(&part[..length]).into_owned();
+    Ok(text.lines().next().context("the connection was closed")?.to_owned())
+}
+
+/// All that this node takes at once are two requests, and two long polls are there.
+#[tokio::test]
+async fn who_was_refused_is_read_again_when_something_is_done() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().to_str().context("a temporary path is text")?;
+    let (web, peer) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+    let mut command = command()?;
+    command.args(["node", "--http", &web, "--peer", &peer, "--data-dir", data]);
+    command.env("CARTWHEEL_LIMITS_IN_FLIGHT", "2");
+    let _node = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let key = key_url(&format!("http://{web}"), "bounds", "k");
+    let written = eventually(Duration::from_secs(20), || async {
+        http::put(&key).header("content-type", "text/plain").body("v").send().await?.expect(204)
+    })
+    .await?;
+    let poll = format!("?since={}&wait_ms=30000", written.context()?);
+    let (first, _second) = (ask_raw(&web, &poll).await?, ask_raw(&web, &poll).await?);
+    let mut refused = eventually(Duration::from_secs(20), || async {
+        let mut client = ask_raw(&web, "").await?;
+        let status = answered(&mut client).await?;
+        ensure!(status == "HTTP/1.1 429 Too Many Requests", "both polls are there: {status}");
+        Ok(client)
+    })
+    .await?;
+    let asked = Instant::now();
+    ask_again(&mut refused, "").await?;
+    let other = answered(&mut ask_raw(&web, "").await?).await?;
+    ensure!(other.contains("429"), "somebody else is told at once: {other}");
+    let early = refused.try_read(&mut [0; 1]).map(|_| asked.elapsed());
+    ensure!(early.as_ref().map_or(true, |took| *took >= REFUSED_PAUSE), "it was answered after {early:?}");
+    drop(first);
+    // On a slow machine it may have been refused once more meanwhile.
+    while !answered(&mut refused).await?.contains("200") {
+        ask_again(&mut refused, "").await?;
+        ensure!(asked.elapsed() < Duration::from_secs(20), "it is refused although one poll is gone");
+    }
     Ok(())
 }
 

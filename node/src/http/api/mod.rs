@@ -32,6 +32,7 @@ mod transfers;
 pub mod waiting;
 
 use super::body::{ReplyBody, read_body};
+use super::gate::Gate;
 use super::metrics::Requests;
 use super::path::{Kind, Route, route};
 use super::problem::{Code, Ctx, Outcome, Problem, Retry, Scope, X_REQUEST_ID, catch_panic};
@@ -79,6 +80,8 @@ pub struct Api<W: World> {
 struct Shared {
     scope: Arc<Scope>,
     requests: Requests,
+    /// Where clients wait that were refused since too much was in flight.
+    gate: Arc<Gate>,
     pollers: Semaphore,
     /// Room for bodies, in KiB.
     bodies: Semaphore,
@@ -103,6 +106,7 @@ impl<W: World> Api<W> {
         let shared = Shared {
             scope,
             requests: Requests::default(),
+            gate: Arc::default(),
             pollers: Semaphore::new(POLLERS_MAX),
             bodies: Semaphore::new((BODY_BYTES_IN_FLIGHT_MAX >> 10) as usize),
             replies: Arc::new(Semaphore::new((REPLY_BYTES_IN_FLIGHT_MAX >> 10) as usize)),
@@ -138,6 +142,11 @@ impl<W: World> Api<W> {
         let admitted = route.check_method(req.method()).and_then(|()| self.admit(route.kind()));
         let answer = match admitted {
             Ok(_in_flight) => self.dispatch(ctx, route, req).await,
+            Err(problem) if problem.code() == Code::Overloaded => {
+                let mut refusal = problem.respond(ctx);
+                refusal.extensions_mut().insert(Arc::clone(&self.shared.gate));
+                return refusal;
+            }
             Err(problem) => Err(problem),
         };
         let answer = answer.and_then(|response| self.hold(response, changes));
@@ -180,13 +189,22 @@ impl<W: World> Api<W> {
         }
     }
 
-    /// Counts a request for data in, unless the node stops or has too many.
+    /// Counts a request in, unless it is for data and the node stops or has too many.
     fn admit(&self, kind: Kind) -> Result<InFlight<'_, W>, Problem> {
         // Counted first, so that many at once can't all find the last place free.
         let before = self.node.in_flight.fetch_add(1, Ordering::Relaxed);
-        let admitted = InFlight(&self.node);
+        match self.check_admission(kind, before) {
+            Ok(()) => Ok(InFlight(self)),
+            Err(problem) => {
+                self.node.in_flight.fetch_sub(1, Ordering::Relaxed);
+                Err(problem)
+            }
+        }
+    }
+
+    fn check_admission(&self, kind: Kind, before: usize) -> Result<(), Problem> {
         if !is_data(kind) {
-            return Ok(admitted);
+            return Ok(());
         }
         self.node.is_waited_for();
         if self.node.is_draining() {
@@ -198,7 +216,7 @@ impl<W: World> Api<W> {
         if before >= self.limits.in_flight {
             return Err(overloaded(format!("{before} requests are in flight already")));
         }
-        Ok(admitted)
+        Ok(())
     }
 
     /// Reserves room for a body; a length that is not told counts as the limit.
@@ -231,11 +249,12 @@ impl AsRef<[u8]> for Unread {
 }
 
 /// A request that is being answered.
-struct InFlight<'a, W: World>(&'a Node<W>);
+struct InFlight<'a, W: World>(&'a Api<W>);
 
 impl<W: World> Drop for InFlight<'_, W> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let before = self.0.node.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.shared.gate.done(before <= self.0.limits.in_flight / 2);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::http::body::read_body;
-use crate::http::problem::{Scope, catch_panic};
+use crate::http::problem::{Code, Problem, Scope, catch_panic};
+use crate::limits::REFUSED_PAUSE;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +29,7 @@ struct Server {
     stop: watch::Sender<bool>,
     held: Arc<Notify>,
     release: Arc<Notify>,
+    gate: Arc<Gate>,
     done: JoinHandle<usize>,
 }
 
@@ -50,8 +52,11 @@ async fn start(bounds: Bounds) -> Server {
     let (held, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let scope = Scope::new("n1", 1);
     let (of_held, of_release) = (held.clone(), release.clone());
+    let gate = Arc::new(Gate::default());
+    let of_gate = gate.clone();
     let handler = move |request: Request<Incoming>| {
         let (scope, held, release) = (scope.clone(), of_held.clone(), of_release.clone());
+        let gate = of_gate.clone();
         async move {
             let ctx = scope.ctx(request.headers());
             catch_panic(&ctx, async {
@@ -62,6 +67,11 @@ async fn start(bounds: Bounds) -> Server {
                         Response::new("held".into())
                     }
                     "/panic" => panic!("on purpose"),
+                    "/busy" => {
+                        let mut refusal = Problem::new(Code::Overloaded, "not now").respond(&ctx);
+                        refusal.extensions_mut().insert(gate);
+                        refusal
+                    }
                     _ => match read_body(request.into_body(), BODY_LIMIT, Duration::from_millis(300)).await {
                         Ok(body) => Response::new(body.into()),
                         Err(problem) => problem.respond(&ctx),
@@ -72,7 +82,7 @@ async fn start(bounds: Bounds) -> Server {
         }
     };
     let done = tokio::spawn(serve(listener, bounds, stopped, None, handler));
-    Server { addr, stop, held, release, done }
+    Server { addr, stop, held, release, gate, done }
 }
 
 impl Server {
@@ -281,6 +291,57 @@ async fn above_the_cap_a_connection_waits_for_its_turn() {
     server.release.notify_one();
     assert!(read_to_close(&mut first).await.ends_with("held"));
     assert!(read_to_close(&mut second).await.starts_with("HTTP/1.1 200"));
+}
+
+const HELLO: &[u8] = b"PUT / HTTP/1.1\r\nhost: n\r\ncontent-length: 5\r\n\r\nhello";
+
+/// A client that was refused, and has asked again at once.
+async fn refused(server: &Server) -> TcpStream {
+    let mut client = server.connect().await;
+    client.write_all(b"PUT /busy HTTP/1.1\r\nhost: n\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
+    read_until(&mut client, "\"overloaded\"").await;
+    client.write_all(HELLO).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn who_was_refused_is_read_when_its_turn_comes_and_others_are_at_once() {
+    let server = start(small()).await;
+    let (mut first, mut second) = (refused(&server).await, refused(&server).await);
+    let mut other = server.connect().await;
+    other.write_all(HELLO).await.unwrap();
+    read_until(&mut other, "hello").await;
+    let told = std::time::Instant::now();
+    server.gate.done(false);
+    tokio::select! {
+        biased;
+        () = read_until(&mut second, "hello") => panic!("one is done, and two were read"),
+        () = read_until(&mut first, "hello") => {}
+    }
+    server.gate.done(true);
+    read_until(&mut second, "hello").await;
+    assert!(told.elapsed() < REFUSED_PAUSE / 2, "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn who_was_refused_is_read_after_a_while_also_if_nothing_gets_done() {
+    let server = start(small()).await;
+    let before = std::time::Instant::now();
+    let mut client = refused(&server).await;
+    read_until(&mut client, "hello").await;
+    assert!(before.elapsed() >= REFUSED_PAUSE, "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_who_was_refused() {
+    let server = start(small()).await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /busy HTTP/1.1\r\nhost: n\r\n\r\n").await.unwrap();
+    read_until(&mut client, "\"overloaded\"").await;
+    let told = std::time::Instant::now();
+    server.stop.send_replace(true);
+    assert_eq!(server.done.await.unwrap(), 0);
+    assert!(told.elapsed() < REFUSED_PAUSE / 2, "{:?}", told.elapsed());
 }
 
 #[tokio::test]
