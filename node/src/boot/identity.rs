@@ -7,6 +7,7 @@ use super::BootError;
 use crate::config::Config;
 use crate::duty::join;
 use crate::limits::JOIN_TIMEOUT;
+use crate::node::lives::Lives;
 use crate::peer::{CallError, Local, Pool, Refusal, Secret};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::world::World;
@@ -41,12 +42,13 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads or makes the identity, and counts this start durably. Its number is also the lease of its epochs: above every
+    /// Reads or makes the identity, and counts this start durably, with the boot id by which others come to know it. Its number is also the lease of its epochs: above every
     /// lease that was ever taken here.
     pub(super) fn load<W: World>(
         world: &W,
         store: &W::Store,
         config: &Config,
+        boot_id: u64,
     ) -> Result<Identity, BootError> {
         let found = store.get(Family::Meta, keys::IDENTITY)?;
         let mut identity = match found {
@@ -68,7 +70,9 @@ impl Identity {
         }
         // In the first write that this start syncs: after it, nobody could tell any more that the log was cut.
         let behind = store.has_lost_writes().then_some(identity.starts);
-        save(store, &identity, Known { view: None, asked: false, behind })?;
+        let lives = Lives::load(store)?.ok_or_else(|| error(config, "its starts can't be read"))?;
+        let begins = Some((lives, boot_id));
+        save(store, &identity, Known { begins, behind, ..Known::default() })?;
         Ok(identity)
     }
 
@@ -119,7 +123,7 @@ impl Identity {
                 welcome.view
             }
         };
-        save(store, &self, Known { view: Some(&view), asked: first, behind: None })?;
+        save(store, &self, Known { view: Some(&view), asked: first, ..Known::default() })?;
         let (cluster, cluster_key) = self.cluster.expect("every branch has set it");
         local.set_cluster(cluster);
         let description = description.clone();
@@ -128,7 +132,10 @@ impl Identity {
 }
 
 /// What is kept beside the identity.
+#[derive(Default)]
 struct Known<'a> {
+    /// The starts so far, and this one's boot id.
+    begins: Option<(Lives, u64)>,
     view: Option<&'a View>,
     /// Whether this start has asked others what they remember of the directory.
     asked: bool,
@@ -143,6 +150,9 @@ fn save<S: Store>(store: &S, identity: &Identity, known: Known<'_>) -> Result<()
         keys::IDENTITY,
         postcard::to_stdvec(identity).expect("an identity is plain data"),
     );
+    if let Some((mut lives, boot_id)) = known.begins {
+        lives.begin(boot_id, identity.starts, &mut batch);
+    }
     if let Some(view) = known.view {
         batch.put(Family::Meta, keys::VIEW, view.encode());
     }

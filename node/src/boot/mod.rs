@@ -13,6 +13,7 @@ use crate::duty::{
 use crate::http::metrics;
 use crate::lane::{Core, Crowded, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive, owe_anew};
 use crate::limits::{DRAIN_MAX, SWIM_QUEUE_MAX};
+use crate::node::lives::Lives;
 use crate::node::pace::Pace;
 use crate::node::past::Past;
 use crate::node::{Inner, Node, Sifting};
@@ -86,7 +87,8 @@ pub async fn run<W: World>(
     bound: Option<oneshot::Sender<Bound>>,
 ) -> Result<(), BootError> {
     let store = world.open_store(&config.data_dir)?;
-    let identity = Identity::load(&world, &store, &config)?;
+    let boot_id = world.rng("boot").random();
+    let identity = Identity::load(&world, &store, &config, boot_id)?;
     derive(&store)?;
     let http_listener = bind(&world, "http", config.http).await?;
     let peer_listener = bind(&world, "peer", config.peer).await?;
@@ -94,7 +96,6 @@ pub async fn run<W: World>(
     if let Some(bound) = bound {
         let _ = bound.send(addresses);
     }
-    let boot_id = world.rng("boot").random();
     let description = describe(&config, &addresses, &identity, boot_id);
     let local = identity.introduce(&config, &description);
     let pool = Pool::new(world.clone(), Arc::clone(&local));
@@ -118,15 +119,17 @@ pub async fn run<W: World>(
     tokio::select! {
         biased;
         _ = shutdown.wait_for(|stop| *stop) => {}
-        _ = futures_util::future::join(past::greet(&node), clock::set(&node)) => {}
+        () = async {
+            futures_util::future::join(past::greet(&node), clock::set(&node)).await;
+            past::keep_asked(&node).await;
+        } => {}
     }
-    past::keep_asked(&node).await;
-    // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
-    // they remember, before they were asked for it.
     if node.cluster.snapshot().is_removed(node.id()) {
         tracing::error!(node = %node.id(), "{}", crate::node::REMOVED);
     }
     if !*shutdown.borrow() {
+        // Only now: an answer to somebody's gossip would otherwise put this start's description in the place of the one that
+        // they remember, before they were asked for it.
         past::come_in(&node).map_err(|e| identity::error(&config, e.to_string()))?;
     }
     tasks.push(tokio::spawn(gossip::run(node.clone(), config.seeds.clone(), stopping.clone())));
@@ -200,6 +203,7 @@ pub(crate) fn start<W: World>(
 ) -> Result<(Node<W>, oneshot::Receiver<()>), BootError> {
     let boot = identity::number(store, config, keys::EPOCH_BOOT)?;
     let asked = identity::number(store, config, keys::ASKED)?;
+    let lives = Lives::load(store)?.ok_or_else(|| identity::error(config, "its starts can't be read"))?;
     let kept = store.get(Family::Meta, keys::CLOCK)?.and_then(|bytes| Kept::from_bytes(&bytes));
     // Synced writes survive a kill; ones that were left to the system may be gone after a power cut.
     let behind = identity::number(store, config, keys::BEHIND)?;
@@ -257,7 +261,7 @@ pub(crate) fn start<W: World>(
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
-        past: Past::new(entered.description, asked, behind),
+        past: Past::new(entered.description, lives, asked, behind),
         join: config.join,
         cluster,
         cluster_id: entered.cluster,

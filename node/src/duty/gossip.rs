@@ -22,7 +22,7 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
     let mut changes = node.cluster.changes();
     let mut tick = tokio::time::interval(GOSSIP_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut persisted = 0;
+    let (mut persisted, mut refused_before) = (0, None);
     // One that is slow to answer delays nobody else's news.
     let (mut running, mut asked) = (FuturesUnordered::new(), BTreeSet::<NodeId>::new());
     loop {
@@ -43,9 +43,12 @@ pub async fn run<W: World>(node: Node<W>, seeds: Vec<String>, mut shutdown: watc
         };
         super::past::keep_asked(&node).await;
         super::past::act(&node).await;
-        if let Err(error) = super::past::come_in(&node) {
-            tracing::error!(%error, "this node's description was refused");
+        let refused = super::past::come_in(&node).err().map(|error| error.to_string());
+        // The same word again and again is said once.
+        if let Some(why) = refused.as_ref().filter(|_| refused != refused_before) {
+            tracing::error!(why, "this node's description was refused");
         }
+        refused_before = refused;
         introduce(&node);
         persisted = persist(&node, persisted).await;
         // However many hang, one more is asked: each for so long as one question may take.

@@ -13,7 +13,6 @@ use crate::node::past::Standing;
 use crate::world::World;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use ring::causal::epochs::JUMP;
 use ring::ids::NodeId;
 use ring::members::{Description, Member, Status, View, ViewError};
 use std::collections::BTreeSet;
@@ -22,7 +21,6 @@ use tokio::sync::watch;
 
 /// Asks everybody, and acts on what they say.
 pub async fn greet<W: World>(node: &Node<W>) {
-    let others = gossip::others(node);
     let silent = ask_all(node).await;
     if !silent.is_empty() && node.past.said().starts > 1 {
         tracing::info!(
@@ -36,39 +34,42 @@ pub async fn greet<W: World>(node: &Node<W>) {
         }
     }
     // The door opens only now: whoever comes in continues nothing of before.
-    node.past.asked(others.is_empty());
+    node.past.asked(gossip::others(node).is_empty());
     act(node).await;
 }
 
-/// Asks until each of them has answered, for a while: when all start at once, none is there yet. Gives back who has not; those
-/// that were given up are not waited for.
-async fn ask_all<W: World>(node: &Node<W>) -> Vec<NodeId> {
+/// Asks until each of them has answered, for a while: when all start at once, none is there yet. Those count too of whom it learns only
+/// now: an image of the disk may be older than they are. Gives back who has not answered; those that were given up
+/// are asked and not waited for.
+async fn ask_all<W: World>(node: &Node<W>) -> BTreeSet<NodeId> {
     let until = node.now() + GREET_TIMEOUT;
-    let counts = |id: &NodeId| {
+    let mut answered = BTreeSet::new();
+    loop {
+        gossip::introduce(node);
         let snapshot = node.cluster.snapshot();
-        snapshot.view.members.get(id).is_some_and(|member| member.status < Status::Lost)
-    };
-    let mut silent = gossip::others(node);
-    silent.retain(counts);
-    while !silent.is_empty() && node.now() < until {
+        let others: BTreeSet<NodeId> = gossip::others(node).into_iter().collect();
+        let silent: BTreeSet<NodeId> = others.difference(&answered).copied().collect();
+        let is_awaited = |id: &NodeId| snapshot.view.members[id].status < Status::Lost;
+        let mut awaited: BTreeSet<NodeId> = silent.iter().copied().filter(is_awaited).collect();
+        if awaited.is_empty() || node.now() >= until {
+            return silent;
+        }
         let asked = silent.iter().map(|to| async { (*to, gossip::exchange(node, *to).await) });
         let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut answered = BTreeSet::new();
         let _: Result<(), _> = tokio::time::timeout(until - node.now(), async {
-            while let Some((to, same)) = asked.next().await {
-                if same == Some(true) {
-                    answered.insert(to);
-                }
+            while !awaited.is_empty()
+                && let Some((to, same)) = asked.next().await
+            {
+                awaited.remove(&to);
+                answered.extend((same == Some(true)).then_some(to));
             }
         })
         .await;
         drop(asked);
-        silent.retain(|to| !answered.contains(to));
-        if !silent.is_empty() {
+        if !silent.is_subset(&answered) {
             tokio::time::sleep(GREET_AGAIN.min(until - node.now())).await;
         }
     }
-    silent
 }
 
 /// This start has asked, and somebody has answered: what the others remember from now on is of this directory. They are told of it
@@ -98,13 +99,22 @@ pub async fn run<W: World>(node: Node<W>, mut shutdown: watch::Receiver<bool>) {
         if node.past.silence().is_some() || node.cluster.snapshot().is_removed(node.id()) {
             continue;
         }
-        let raises = node.clone();
-        let still = Still::if_so(move || raises.past.silence().is_none());
-        match node.lane.run_in_turn(|reply| Job::Raise { still, reply }).await {
-            Ok(Some(lease)) => say(&node, node.past.raised(lease)),
-            Ok(None) => {}
-            Err(refusal) => tracing::warn!(%refusal, "a new lease could not be taken"),
+        raise(&node).await;
+    }
+}
+
+/// Takes a lease and says so, unless something is heard before its turn that is to be answered for first.
+async fn raise<W: World>(node: &Node<W>) {
+    let raises = node.clone();
+    let still = Still::if_so(move || raises.past.silence().is_none());
+    match node.lane.run_in_turn(|reply| Job::Raise { still, reply }).await {
+        Ok(Some(lease)) => {
+            let said = node.past.raised(lease);
+            // What has been heard since stands in the view, and would be overwritten there before the disk knows of it.
+            say(node, said, || node.past.silence().is_none());
         }
+        Ok(None) => {}
+        Err(refusal) => tracing::warn!(%refusal, "a new lease could not be taken"),
     }
 }
 
@@ -130,9 +140,8 @@ pub async fn act<W: World>(node: &Node<W>) {
             "the data directory has gone back in time and may be behind what the others know: own versions of before are not continued, and every copy is compared"
         );
     }
-    let lease = remembered + JUMP;
-    match node.lane.run_in_turn(|reply| Job::Jump { lease, reply }).await {
-        Ok(_) => say(node, node.past.jumped(lease)),
+    match node.lane.run_in_turn(|reply| Job::Jump { remembered, reply }).await {
+        Ok(lease) => say(node, node.past.jumped(lease), || true),
         // Tried again at the next round of gossip.
         Err(refusal) => {
             tracing::error!(%refusal, "a new lease could not be taken; writes go elsewhere until it can")
@@ -148,7 +157,6 @@ pub async fn silence<W: World>(node: &Node<W>, peer: NodeId) -> Option<&'static 
     node.past.silence()
 }
 
-/// An older description of this node that came back from elsewhere is contradicted.
 /// Says what this node is, as soon as somebody has said what he remembers of it, and the disk knows that he was asked. A newcomer asks for
 /// its share with that, unless it is to be an operator's word. One that was removed says nothing: it serves nobody, and hands on
 /// what it holds.
@@ -164,6 +172,10 @@ pub fn come_in<W: World>(node: &Node<W>) -> Result<(), ViewError> {
         return Ok(());
     }
     let come = |view: &mut View| {
+        // What has been heard since stands in the view, and would be overwritten there before the disk knows of it.
+        if node.past.standing() != Standing::Clear {
+            return Ok(());
+        }
         view.admit(me, said)?;
         if view.members.get(&me).is_some_and(waits) {
             view.set_status(me, Status::Up).map(drop)
@@ -174,8 +186,10 @@ pub fn come_in<W: World>(node: &Node<W>) -> Result<(), ViewError> {
     node.cluster.update(come).map(drop)
 }
 
-fn say<W: World>(node: &Node<W>, said: Description) {
-    if let Err(error) = node.cluster.update(|view| view.admit(node.id(), said).map(drop)) {
+/// Puts into the view what this node says of itself, where that `still` holds.
+fn say<W: World>(node: &Node<W>, said: Description, still: impl Fn() -> bool) {
+    let admit = |view: &mut View| if still() { view.admit(node.id(), said).map(drop) } else { Ok(()) };
+    if let Err(error) = node.cluster.update(admit) {
         tracing::error!(%error, "this node's description was refused");
     }
 }

@@ -202,9 +202,9 @@ impl<S: Store> Core<S> {
                 draft.sync = true;
                 draft.answer(reply, dropped, |dropped, _| dropped);
             }
-            Job::Jump { lease, reply } => {
-                let jumped = self.jump(lease);
-                draft.answer(reply, jumped, |(), _| true);
+            Job::Jump { remembered, reply } => {
+                let jumped = self.jump(remembered);
+                draft.answer(reply, jumped, |lease, _| lease);
             }
             Job::Forsake { reply } => {
                 let forsaken = self.forsake();

@@ -155,13 +155,13 @@ pub enum Job {
         /// The answer: whether it is gone.
         reply: Reply<bool>,
     },
-    /// Others remember a start that this directory has forgotten: go on under a lease beyond it, and never again under an
+    /// Others remember a start that is not this directory's: go on under a lease beyond it, and never again under an
     /// actor of before.
     Jump {
-        /// The lease.
-        lease: u64,
-        /// The answer.
-        reply: Reply<bool>,
+        /// The start's number.
+        remembered: u64,
+        /// The answer: the lease.
+        reply: Reply<u64>,
     },
     /// Use no actor of an earlier start again.
     Forsake {
@@ -215,6 +215,7 @@ impl Job {
         match self {
             Job::Coordinate { reply, .. } => drop(reply.send(Err(refusal))),
             Job::Raise { reply, .. } => drop(reply.send(Err(refusal))),
+            Job::Jump { reply, .. } => drop(reply.send(Err(refusal))),
             Job::Merge { reply, .. }
             | Job::KeepHint { reply, .. }
             | Job::DropHint { reply, .. }
@@ -225,7 +226,6 @@ impl Job {
             | Job::GiveUpDamaged { reply, .. }
             | Job::CloseGap { reply, .. }
             | Job::CheckLeaf { reply, .. }
-            | Job::Jump { reply, .. }
             | Job::Forsake { reply }
             | Job::Asked { reply, .. }
             | Job::Sift(_, reply)

@@ -5,7 +5,7 @@ use super::draft::Draft;
 use super::job::Sift;
 use crate::store::{Batch, Family, Store, keys};
 use bytes::Bytes;
-use ring::causal::epochs::first_of;
+use ring::causal::epochs::{JUMP, LEASE_MAX, first_of};
 use ring::place::{partition, position};
 use ring::record::{Record, merge};
 use ring::wire::peer::Refusal;
@@ -48,23 +48,25 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Others remember starts that this directory has forgotten: no epoch from before is used again, and its copies may be
-    /// behind. Synced at once, and before anything that follows in this batch. A lease that is no news is not taken.
-    pub(super) fn jump(&mut self, lease: u64) -> Result<(), Refusal> {
-        let is_news = lease > self.epochs.taken();
+    /// Others remember starts of this name that are not this directory's: no epoch from before is used again, and its copies may be
+    /// behind. Synced at once, and before anything that follows in this batch. Answers the lease: beyond what they remember, and
+    /// beyond every one that was taken here, since a node that has run for days has taken many.
+    pub(super) fn jump(&mut self, remembered: u64) -> Result<u64, Refusal> {
+        let lease = remembered.max(self.epochs.taken()).saturating_add(JUMP);
+        if lease > LEASE_MAX {
+            return Err(Refusal::Unavailable(format!(
+                "no lease is left beyond start {remembered}, which others remember"
+            )));
+        }
         let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
         let mut batch = Batch::default();
-        batch.put(Family::Meta, keys::BEHIND, number(lease));
-        if is_news {
-            batch.put(Family::Meta, keys::EPOCH_LEASE, number(lease));
-            batch.put(Family::Meta, keys::ASKED, number(lease));
-            batch.put(Family::Meta, keys::EPOCH_BOOT, number(first_of(lease)));
+        for key in [keys::BEHIND, keys::EPOCH_LEASE, keys::ASKED, keys::ANSWERED] {
+            batch.put(Family::Meta, key, number(lease));
         }
+        batch.put(Family::Meta, keys::EPOCH_BOOT, number(first_of(lease)));
         self.store.write(batch, true).map_err(|e| self.refusal(e))?;
-        if is_news {
-            self.epochs.jump(lease);
-        }
-        Ok(())
+        self.epochs.jump(lease);
+        Ok(lease)
     }
 
     /// No actor of an earlier start is used again, durably: not every other could say what he remembers of this directory.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lane::{Sift, Still};
+use ring::causal::epochs::LEASE_MAX;
 use tokio::sync::oneshot;
 
 /// The others have a newer version, or none: it takes the place of the old one with nothing of its clock, and only while the
@@ -85,16 +86,21 @@ async fn the_mark_of_an_old_disk_goes_only_as_it_was_made() {
         mark.map(|bytes| u64::from_be_bytes(bytes.as_ref().try_into().unwrap()))
     };
     let bench = Bench::on(MemDisk::new());
-    for lease in [1029, 7] {
-        assert!(bench.lane.run(|reply| Job::Jump { lease, reply }).await.unwrap());
-        assert_eq!(mark(&bench), Some(lease), "also where the lease is no news");
+    let jump = async |remembered| bench.lane.run(|reply| Job::Jump { remembered, reply }).await;
+    let boot = || bench.store.get(Family::Meta, keys::EPOCH_BOOT).unwrap();
+    assert_eq!((jump(5).await, mark(&bench)), (Ok(1029), Some(1029)));
+    let before = boot();
+    assert_eq!((jump(7).await, mark(&bench)), (Ok(2053), Some(2053)), "beyond what was taken here too");
+    assert_ne!(boot(), before, "and nothing from before is continued");
+    for beyond in [LEASE_MAX, u64::MAX] {
+        assert!(matches!(jump(beyond).await, Err(Refusal::Unavailable(_))));
     }
     bench.disk.crash();
     let again = Bench::on(bench.disk);
-    assert_eq!(mark(&again), Some(7));
+    assert_eq!(mark(&again), Some(2053));
     let sifted = async |mark| again.lane.run(|reply| Job::Sifted { mark, reply }).await.unwrap();
     assert!(!sifted(1029).await, "another was made since");
-    assert_eq!(mark(&again), Some(7));
-    assert!(sifted(7).await);
+    assert_eq!(mark(&again), Some(2053));
+    assert!(sifted(2053).await);
     assert_eq!(mark(&again), None);
 }

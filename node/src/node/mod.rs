@@ -7,6 +7,7 @@ pub mod explain;
 pub mod gain;
 pub mod hints;
 pub mod keys;
+pub mod lives;
 pub mod pace;
 pub mod past;
 pub mod read;

@@ -1,11 +1,12 @@
 //! Whether this node's directory is the one that the others remember.
 //!
 //! A description of this node that this process did not give was given by another start of it. One with a lower number is
-//! old, unless no start since has come as far as asking: a start that was killed before that has only counted. One with the
-//! same number or a higher one is a start that this directory knows nothing of: it was put back from a copy and has gone back
-//! in time, or a copy of it runs somewhere at this moment. In the first case going on under a lease beyond the remembered one
-//! is enough for new writes, and happens once; who is contradicted again after that has a twin, and the two of them take no
-//! more writes until a person has stopped one.
+//! old, unless no start since has come as far as asking: a start that was killed before that has only counted; or unless it was
+//! no start of this directory at all (`lives.rs`), but one of a directory that is lost, and it acted by the cluster's tables.
+//! One with the same number or a higher one is a start that this directory knows nothing of: it was put back from a copy and
+//! has gone back in time, or a copy of it runs somewhere at this moment. In the first case going on under a lease beyond the
+//! remembered one is enough for new writes. A life that goes on after that, and shows it by a number that has grown, is a twin's,
+//! and the two of them take no more writes until a person has stopped one.
 //!
 //! A node that runs for long would be remembered by its start alone, and an image of its disk from the day after would look
 //! like the disk itself. So it takes another lease now and then, durably, and says so.
@@ -19,7 +20,10 @@
 //! made durable with the lease, and by a start that found its log cut: while it stands the copies here answer for nothing
 //! and are sent to nobody. It goes when all of them were compared with the other owners' (`duty/sift.rs`).
 
+use super::lives::Lives;
+use crate::limits::LIVES_MAX;
 use ring::members::Description;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// What this node says of itself, and what it has been told.
@@ -33,6 +37,9 @@ struct State {
     said: Description,
     /// The first start that may be the next one after what the others remember: those before it have asked.
     since: u64,
+    lives: Lives,
+    /// Other lives of this name that were met, by their boot ids, and the numbers that they had come to.
+    met_lives: BTreeMap<u64, u64>,
     standing: Standing,
     /// The mark as it stands on the disk.
     behind: Option<u64>,
@@ -40,8 +47,6 @@ struct State {
     met: bool,
     /// Whether the disk knows that this start has asked.
     kept: bool,
-    /// Whether no start of this directory has had anything.
-    is_new: bool,
     jumped: bool,
     answered_twin: bool,
     /// How often somebody under this node's name, or another member's, was found out or not let in.
@@ -68,9 +73,9 @@ pub enum Standing {
 }
 
 impl Past {
-    /// What this start says of itself, the number of the last start of this directory that has asked the others, and the
+    /// What this start says of itself, the directory's starts, the number of the last one that has asked the others, and the
     /// mark, if there is one.
-    pub fn new(said: Description, last_asked: u64, behind: Option<u64>) -> Past {
+    pub fn new(said: Description, lives: Lives, last_asked: u64, behind: Option<u64>) -> Past {
         // A newcomer's start has asked already, to be let in; another process that calls itself the same start is a twin yet.
         let is_new = last_asked >= said.starts;
         let since = (last_asked + 1).min(said.starts);
@@ -78,7 +83,8 @@ impl Past {
             state: Mutex::new(State {
                 said,
                 since,
-                is_new,
+                lives,
+                met_lives: BTreeMap::new(),
                 standing: Standing::Unasked,
                 behind,
                 met: false,
@@ -90,31 +96,29 @@ impl Past {
         }
     }
 
-    /// Compares what a view holds of this node with what it said. A newcomer has not acted by any tables before it was let in: whoever
-    /// `acted` under its name has lost a directory with all that was in it, however often he had started.
-    pub fn hear(&self, known: &Description, acted: bool) {
-        let (boot, is_new, starts) = {
-            let state = self.lock();
-            (state.said.boot_id, state.is_new, state.said.starts)
+    /// Compares what a view holds of this node with what it said: its description, and whether who is described has `acted` by the
+    /// cluster's tables, or this one has. Who has not acted has had nothing; who has, and is another directory, is lost with all that
+    /// was in it, however often he had started. A description of this start can stand beside what another one did, since
+    /// views are merged part by part.
+    pub fn hear(&self, known: &Description, acted: bool, acted_here: bool) {
+        let mut state = self.lock();
+        let is_this = known.boot_id == state.said.boot_id;
+        let is_foreign = match is_this {
+            true => acted && !acted_here,
+            false => acted && state.lives.are_foreign_to(known.boot_id, known.starts),
         };
-        if known.boot_id != boot {
-            self.hear_of(if is_new && acted { known.starts.max(starts) } else { known.starts });
+        if is_foreign || (!is_this && known.starts >= state.since) {
+            let goes_on = state.has_grown(known.boot_id, known.starts);
+            state.find(known.starts, goes_on);
         }
     }
 
-    /// Somebody has something that another life of this directory wrote under this lease, or remembers such a start.
+    /// Somebody has something that another life of this directory wrote under this lease.
     pub fn hear_of(&self, lease: u64) {
         let mut state = self.lock();
-        if lease < state.since {
-            return;
+        if lease >= state.since {
+            state.find(lease, false);
         }
-        let remembered = match state.standing {
-            Standing::Behind { remembered } => remembered.max(lease),
-            _ => lease,
-        };
-        let standing = if state.jumped { Standing::Twin } else { Standing::Behind { remembered } };
-        state.namesakes += u64::from(standing == Standing::Twin && state.standing != Standing::Twin);
-        state.standing = standing;
     }
 
     /// Somebody asked to be let in under the name of a member.
@@ -150,8 +154,8 @@ impl Past {
         state.behind = Some(lease);
         state.said.starts = lease;
         state.since = lease;
+        state.lives.answered(lease);
         state.jumped = true;
-        state.is_new = false;
         match state.standing {
             Standing::Twin => state.answered_twin = true,
             _ => state.standing = Standing::Clear,
@@ -239,6 +243,26 @@ impl Past {
     }
 }
 
+impl State {
+    /// Whether this life was met before, with a lower number. More of them than anybody can have had are a twin's as well.
+    fn has_grown(&mut self, boot_id: u64, starts: u64) -> bool {
+        let is_full = self.met_lives.len() >= LIVES_MAX && !self.met_lives.contains_key(&boot_id);
+        is_full || self.met_lives.insert(boot_id, starts).is_some_and(|before| before < starts)
+    }
+
+    /// Another life of this name has come as far as this lease. `goes_on`: it does so still.
+    fn find(&mut self, lease: u64, goes_on: bool) {
+        let standing = match self.standing {
+            Standing::Twin => Standing::Twin,
+            _ if self.jumped && goes_on => Standing::Twin,
+            Standing::Behind { remembered } => Standing::Behind { remembered: remembered.max(lease) },
+            _ => Standing::Behind { remembered: lease },
+        };
+        self.namesakes += u64::from(standing == Standing::Twin && self.standing != Standing::Twin);
+        self.standing = standing;
+    }
+}
+
 const BEHIND: &str = "this node's disk may be behind what the others know: until it has compared itself with them, it answers for nothing";
 
 impl Standing {
@@ -262,6 +286,7 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Batch;
     use ring::ids::Zone;
 
     fn said(starts: u64, boot_id: u64) -> Description {
@@ -275,11 +300,21 @@ mod tests {
         }
     }
 
+    /// Start `starts` of a directory whose earlier ones had ten times their numbers as boot ids.
+    fn start(starts: u64, boot_id: u64, last_asked: u64, behind: Option<u64>) -> Past {
+        let mut lives = Lives::default();
+        for start in 1..starts {
+            lives.begin(10 * start, start, &mut Batch::default());
+        }
+        lives.begin(boot_id, starts, &mut Batch::default());
+        Past::new(said(starts, boot_id), lives, last_asked, behind)
+    }
+
     #[test]
     fn an_older_start_is_the_usual_case() {
-        let past = Past::new(said(7, 70), 6, None);
-        past.hear(&said(6, 60), true);
-        past.hear(&said(7, 70), true);
+        let past = start(7, 70, 6, None);
+        past.hear(&said(6, 60), true, true);
+        past.hear(&said(7, 70), true, true);
         assert_eq!(past.standing(), Standing::Unasked);
         past.asked(true);
         assert_eq!(past.standing(), Standing::Clear);
@@ -287,30 +322,30 @@ mod tests {
 
     #[test]
     fn a_start_that_the_directory_has_forgotten_is_jumped_over_once() {
-        let past = Past::new(said(3, 30), 2, None);
-        past.hear(&said(5, 50), true);
-        past.hear(&said(4, 40), true);
+        let past = start(3, 30, 2, None);
+        past.hear(&said(5, 50), true, true);
+        past.hear(&said(4, 40), true, true);
         past.asked(true);
         assert_eq!(past.standing(), Standing::Behind { remembered: 5 });
         assert_eq!(past.jumped(1029).starts, 1029);
-        past.hear(&said(5, 50), true);
+        past.hear(&said(5, 50), true, true);
         assert_eq!(past.standing(), Standing::Clear, "that is old now");
     }
 
     /// An image of the running node's disk, taken under lease 3 and put back when the others remember lease 4 of that start.
     #[test]
     fn an_image_of_a_node_that_went_on_running_is_behind() {
-        let running = Past::new(said(3, 30), 2, None);
+        let running = start(3, 30, 2, None);
         running.asked(true);
         let remembered = running.raised(4);
         assert_eq!((remembered.starts, running.raised(3).starts), (4, 4));
-        running.hear(&remembered, true);
+        running.hear(&remembered, true, true);
         assert_eq!(running.standing(), Standing::Clear);
-        let put_back = Past::new(said(4, 40), 3, None);
-        put_back.hear(&remembered, true);
+        let put_back = start(4, 40, 3, None);
+        put_back.hear(&remembered, true, true);
         assert_eq!(put_back.standing(), Standing::Behind { remembered: 4 });
-        let started_again = Past::new(said(5, 50), 4, None);
-        started_again.hear(&remembered, true);
+        let started_again = start(5, 50, 4, None);
+        started_again.hear(&remembered, true, true);
         assert_eq!(started_again.standing(), Standing::Unasked, "its own disk knows of lease 4");
     }
 
@@ -318,36 +353,58 @@ mod tests {
     /// this directory has forgotten, and its own 3 has told nobody anything.
     #[test]
     fn starts_that_never_asked_do_not_hide_what_is_remembered() {
-        let past = Past::new(said(4, 40), 2, None);
-        past.hear(&said(2, 20), true);
+        let past = start(4, 40, 2, None);
+        past.hear(&said(2, 20), true, true);
         assert_eq!(past.standing(), Standing::Unasked);
-        past.hear(&said(3, 31), true);
+        past.hear(&said(3, 31), true, true);
         assert_eq!(past.standing(), Standing::Behind { remembered: 3 });
     }
 
     /// A newcomer has asked to be let in, and that is noted before it knows of anybody.
     #[test]
     fn a_newcomers_own_start_is_not_of_its_past() {
-        let newcomer = Past::new(said(2, 20), 2, None);
-        assert!(!newcomer.is_asked_to_be_kept());
-        newcomer.hear(&said(1, 10), false);
-        assert_eq!(newcomer.standing(), Standing::Unasked, "an earlier try to be let in");
-        newcomer.hear(&said(2, 21), false);
+        let newcomer = start(2, 20, 2, None);
+        newcomer.meet();
+        newcomer.asked(false);
+        assert!(newcomer.standing() == Standing::Clear && !newcomer.is_asked_to_be_kept());
+        let newcomer = start(2, 20, 2, None);
+        newcomer.hear(&said(1, 10), false, false);
+        newcomer.hear(&said(1, 11), false, false);
+        assert_eq!(newcomer.standing(), Standing::Unasked, "earlier tries to be let in");
+        newcomer.hear(&said(2, 21), false, false);
         assert_eq!(newcomer.standing(), Standing::Behind { remembered: 2 }, "a copy of the directory runs");
-        let wiped = Past::new(said(5, 50), 5, None);
-        wiped.hear(&said(3, 30), true);
-        assert_eq!(wiped.standing(), Standing::Behind { remembered: 5 }, "it had a directory before");
-        wiped.jumped(1029);
-        wiped.hear(&said(3, 30), true);
-        assert_eq!(wiped.standing(), Standing::Clear, "it has compared itself since, and is no twin");
-        let next = Past::new(said(3, 30), 2, None);
-        next.hear(&said(2, 20), true);
+        let next = start(3, 30, 2, None);
+        next.hear(&said(2, 20), true, true);
         assert_eq!(next.standing(), Standing::Unasked);
+    }
+
+    /// Its directory is empty, but whoever remembers it has not been met before. Others have, in this start or in earlier ones.
+    #[test]
+    fn a_lost_directory_is_found_out_whenever_somebody_tells_of_it() {
+        for (wiped, acted_here) in [(start(5, 50, 5, None), false), (start(6, 60, 5, None), true)] {
+            wiped.hear(&said(3, 30), true, acted_here);
+            assert_eq!(wiped.standing(), Standing::Unasked, "an own start");
+            wiped.hear(&said(3, 31), true, acted_here);
+            assert_eq!(wiped.standing(), Standing::Behind { remembered: 3 });
+            wiped.jumped(1029);
+            wiped.hear(&said(3, 31), true, true);
+            wiped.hear(&said(4, 41), true, true);
+            assert_eq!(wiped.standing(), Standing::Clear, "it has compared itself since, and is no twin");
+        }
+        let newcomer = start(2, 20, 2, None);
+        newcomer.hear(&said(2, 20), true, true);
+        assert_eq!(newcomer.standing(), Standing::Unasked);
+        newcomer.hear(&said(2, 20), true, false);
+        assert_eq!(
+            newcomer.standing(),
+            Standing::Behind { remembered: 2 },
+            "what another one did, under this one's description"
+        );
     }
 
     #[test]
     fn who_has_met_nobody_takes_writes_and_tells_nothing() {
-        let past = Past::new(said(3, 30), 2, None);
+        let past = start(3, 30, 2, None);
         assert!(past.objection().is_some() && past.silence().is_some());
         past.asked(false);
         assert!(past.objection().is_none() && past.silence().is_some() && !past.may_be_sifted_with());
@@ -359,9 +416,9 @@ mod tests {
 
     #[test]
     fn the_mark_stands_until_it_is_taken_off() {
-        let past = Past::new(said(3, 30), 2, None);
+        let past = start(3, 30, 2, None);
         past.meet();
-        past.hear(&said(5, 50), true);
+        past.hear(&said(5, 50), true, true);
         past.asked(false);
         assert_eq!(past.to_sift(), None, "the mark is not on the disk yet");
         past.jumped(1029);
@@ -371,24 +428,41 @@ mod tests {
         assert!(past.is_behind(), "that was another mark");
         past.sifted(1029);
         assert!(!past.is_behind() && past.objection().is_none());
-        let after_a_crash = Past::new(said(1030, 31), 1029, Some(1029));
+        let after_a_crash = start(1030, 31, 1029, Some(1029));
         after_a_crash.asked(true);
         assert_eq!(after_a_crash.to_sift(), Some(1029));
-        after_a_crash.hear(&said(2054, 50), true);
+        after_a_crash.hear(&said(2054, 50), true, true);
         after_a_crash.jumped(3078);
-        after_a_crash.hear(&said(4102, 50), true);
+        after_a_crash.hear(&said(4102, 50), true, true);
         assert_eq!(after_a_crash.to_sift(), None, "a twin compares nothing");
         assert!(after_a_crash.is_behind());
     }
 
     #[test]
     fn who_is_contradicted_again_has_a_twin() {
-        let past = Past::new(said(3, 30), 2, None);
-        past.hear(&said(3, 31), true);
+        let past = start(3, 30, 2, None);
+        past.hear(&said(3, 31), true, true);
         past.jumped(1027);
-        past.hear(&said(2051, 31), true);
+        past.hear(&said(2051, 31), true, true);
         assert_eq!(past.standing(), Standing::Twin);
         past.jumped(3075);
         assert_eq!(past.standing(), Standing::Twin, "until a person has stopped one");
+    }
+
+    /// The others remember different lives, and not all of them are there at once.
+    #[test]
+    fn a_life_that_does_not_go_on_is_no_twins() {
+        let past = start(3, 30, 2, None);
+        past.hear(&said(3000, 31), true, true);
+        past.jumped(4024);
+        past.hear(&said(5000, 32), true, true);
+        past.hear(&said(5000, 32), true, true);
+        assert_eq!((past.standing(), past.namesakes()), (Standing::Behind { remembered: 5000 }, 0));
+        past.jumped(6024);
+        past.hear_of(7000);
+        assert_eq!((past.standing(), past.namesakes()), (Standing::Behind { remembered: 7000 }, 0));
+        past.jumped(8024);
+        past.hear(&said(9048, 31), true, true);
+        assert_eq!((past.standing(), past.namesakes()), (Standing::Twin, 1));
     }
 }

@@ -294,7 +294,9 @@ impl<W: World> Node<W> {
     pub(crate) fn take_view(&self, theirs: &View) {
         // Their word, and not what the merge makes of it: of two descriptions with one incarnation that keeps only one.
         if let Some(me) = theirs.members.get(&self.id()).filter(|_| theirs.cluster == self.cluster_id) {
-            self.past.hear(&me.description, me.acting.version > 0);
+            let here = self.cluster.snapshot();
+            let acted_here = here.view.members.get(&self.id()).is_some_and(|me| me.acting.version > 0);
+            self.past.hear(&me.description, me.acting.version > 0, acted_here);
         }
         if theirs.cluster == self.cluster_id {
             self.past.meet();
@@ -308,23 +310,28 @@ impl<W: World> Node<W> {
     fn answer_join(&self, from: NodeId, body: &Bytes) -> Result<Message<Answer>, Refusal> {
         let description: Description =
             postcard::from_bytes(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
-        let known = self.cluster.snapshot();
-        if let Some(known) = known.view.members.get(&from)
-            && known.description.boot_id != description.boot_id
-            && is_taken(known, description.starts)
-        {
+        let (asks, mut taken) = (description.peer.clone(), None);
+        // Looked at where nothing comes between: a view that is merged at this moment may tell of it.
+        let admit = |view: &mut View| match view.members.get(&from) {
+            Some(known)
+                if known.description.boot_id != description.boot_id
+                    && is_taken(known, description.starts) =>
+            {
+                taken = Some(known.description.peer.clone());
+                Ok(())
+            }
+            _ => view.admit(from, description).map(drop),
+        };
+        self.cluster.update(admit).map_err(|e| Refusal::NotAdmitted(e.to_string()))?;
+        if let Some(at) = taken {
             self.past.refused_namesake();
-            tracing::error!(node = %from, address = description.peer, "somebody asks to be let in under the identity of a member, and is refused");
-            let at = &known.description.peer;
+            tracing::error!(node = %from, address = asks, "somebody asks to be let in under the identity of a member, and is refused");
             let why = format!(
                 "{from} is a member already, at {at}, and its own directory would know that: an empty one starts as a new node, \
                  without --node-id"
             );
             return Err(Refusal::NotAdmitted(why));
         }
-        self.cluster
-            .update(|view| view.admit(from, description).map(drop))
-            .map_err(|e| Refusal::NotAdmitted(e.to_string()))?;
         let snapshot: std::sync::Arc<Snapshot> = self.cluster.snapshot();
         let welcome = Welcome { cluster_key: self.cluster_key, view: snapshot.view.clone() };
         let body = postcard::to_stdvec(&welcome).expect("a view holds nothing that postcard can't say");

@@ -1,9 +1,11 @@
 //! What a node answers somebody who acts by other tables.
 
-use crate::bench::{Bench, ME, Peer, ids};
+use crate::bench::{Bench, ME, Peer, ids, said};
+use crate::duty::past::keep_asked;
 use crate::lane::Job;
 use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT, LATE_AFTER};
 use crate::node::hints::pack;
+use crate::node::past::Standing;
 use crate::node::write::WriteFail;
 use crate::peer::frame::TableTag;
 use crate::store::{Batch, Family, keys};
@@ -11,7 +13,7 @@ use bytes::Bytes;
 use ring::bucket::{BucketSettings, Level};
 use ring::coord::Outcome;
 use ring::ids::{NodeId, ObjectId, Partition};
-use ring::members::{Status, View};
+use ring::members::{Description, Status, View};
 use ring::place::Layout;
 use ring::tree::Leaf;
 use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
@@ -251,4 +253,37 @@ async fn who_owes_an_answer_is_not_asked_for_a_list() {
     let page = bench.node.list(ids(1)[0].bucket(), &nothing, &nothing, 10).await;
     assert_eq!((page.keys.len(), page.missing.len()), (1, 0));
     assert!(bench.node.now() - began < LATE_AFTER, "{:?}", bench.node.now() - began);
+}
+
+/// Of this node's directory from before, which is lost: this start's number is a higher one.
+#[tokio::test(start_paused = true)]
+async fn a_view_that_tells_of_another_directory_under_this_name_is_heard() {
+    for (boot_id, acts, finds) in [(77, true, true), (77, false, false), (1, true, false)] {
+        let other = Peer::new(OTHER.0);
+        let bench = Bench::start(1, &[ME, OTHER], &[&other]).await;
+        keep_asked(&bench.node).await;
+        let bench = bench.again(|_| {});
+        let mut theirs = bench.node.cluster.snapshot().view.clone();
+        let me = theirs.members.get_mut(&ME).unwrap();
+        me.description.boot_id = boot_id;
+        me.acting.version = u64::from(acts);
+        bench.node.take_view(&theirs);
+        let found = bench.node.past.standing() == Standing::Behind { remembered: 1 };
+        assert_eq!(found, finds, "{boot_id} {acts}: {:?}", bench.node.past.standing());
+    }
+}
+
+/// It has come in meanwhile, and acts: whoever asks to be let in under its name now is somebody else.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_let_in_under_the_name_of_who_acts() {
+    let bench = Bench::start(1, &[ME, OTHER], &[]).await;
+    let acts = |version| {
+        bench.update(|view| view.members.get_mut(&OTHER).unwrap().acting.version = version);
+        let asks = Description { boot_id: 9, starts: 2, ..said(OTHER) };
+        bench.node.answer_join(OTHER, &postcard::to_stdvec(&asks).unwrap().into())
+    };
+    assert!(matches!(acts(1), Err(Refusal::NotAdmitted(_))));
+    assert_eq!(bench.node.past.namesakes(), 1);
+    assert!(acts(0).is_ok());
+    assert_eq!(bench.node.cluster.snapshot().view.members[&OTHER].description.boot_id, 9);
 }

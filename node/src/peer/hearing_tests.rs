@@ -164,8 +164,9 @@ async fn a_link_that_ends_takes_its_word_back() {
     let (_stop, stopping) = watch::channel(false);
     let port = world.bind(moved.parse().unwrap()).await.unwrap();
     tokio::spawn(serve(world.clone(), port, local(PEER.0), Slow, stopping));
+    assert!(is_late(&pool));
     pool.set_peer(PEER, moved);
-    assert!(!is_mute(&pool));
+    assert!(!is_mute(&pool) && !is_late(&pool));
     for _ in 0..20 {
         assert_eq!(ask(&pool, "here?").await, Ok("here?".into()));
         assert!(!is_mute(&pool), "it answers at its new address");

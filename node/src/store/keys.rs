@@ -33,6 +33,10 @@ pub const EPOCH_LEASE: &[u8] = b"epoch_lease";
 pub const EPOCH_BOOT: &[u8] = b"epoch_boot";
 /// The number of the last start that has asked the others what they remember of it, and was answered; eight bytes big-endian.
 pub const ASKED: &[u8] = b"asked";
+/// The boot ids of the last starts of this directory, the latest at the end (`node/lives.rs`).
+pub const LIVES: &[u8] = b"lives";
+/// Whatever others remember of this node under a lower number, eight bytes big-endian, has been answered for.
+pub const ANSWERED: &[u8] = b"answered";
 /// Present while this disk may be behind what the other nodes know: since which start, eight bytes big-endian.
 pub const BEHIND: &[u8] = b"behind";
 /// What old copies that were set aside are kept under, followed by their record keys.

@@ -268,7 +268,9 @@ impl Put {
             return;
         }
         let free = |n: &&NodeId| !self.asked.contains_key(n) && !self.plan.doubts(**n);
-        match self.plan.fallbacks.iter().find(free).copied().filter(|_| self.quorum.sloppy) {
+        // The first of them in the ring's order, or the first who is not late.
+        let free = self.plan.fallbacks.iter().filter(free).min_by_key(|n| self.plan.late.contains(n));
+        match free.copied().filter(|_| self.quorum.sloppy) {
             Some(fallback) => {
                 self.stands_for.insert(fallback, owner);
                 self.ask(fallback, Some(owner), out);

@@ -7,6 +7,7 @@
 
 use super::reply;
 use crate::cluster::Snapshot;
+use crate::config::Join;
 use crate::http::body::ReplyBody;
 use crate::node::Node;
 use crate::world::World;
@@ -37,6 +38,9 @@ pub(super) fn ready<W: World>(node: &Node<W>) -> Response<ReplyBody> {
 fn joining<W: World>(node: &Node<W>) -> &'static str {
     let status = node.cluster.snapshot().view.members.get(&node.id()).map(|member| member.status);
     match status {
+        Some(Status::Joining) if node.join == Join::Auto => {
+            node.past.silence().unwrap_or("this node has just started and is about to ask for its share")
+        }
         Some(Status::Joining) => {
             "this node is joining, and waits for an operator: cartwheel cluster join, then commit"
         }

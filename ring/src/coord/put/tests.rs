@@ -80,6 +80,13 @@ fn a_failed_owner_is_replaced() {
 }
 
 #[test]
+fn a_late_fallback_stands_in_last() {
+    let late = Plan { late: ids(&[4]), ..plan(1, &[4, 5], &[], &[]) };
+    check(late.clone(), quorum(3), "+1 -2 +5 +3", "here >2 >3 >5/2 applied");
+    check(late, quorum(3), "+1 -2 -5 +4 +3", "here >2 >3 >5/2 >4/2 applied");
+}
+
+#[test]
 fn a_failed_fallback_is_replaced_too() {
     check(plan(1, &[4, 5], &[], &[]), quorum(3), "+1 -2 -4 +5 +3", "here >2 >3 >4/2 >5/2 applied");
 }
