@@ -345,7 +345,8 @@ impl Bench {
         let pool = Pool::new(world.clone(), local(node));
         let (store, failed) = (world.disk.open().unwrap(), watch::channel(None).0);
         let mut begins = Batch::default();
-        Lives::load(&store).unwrap().unwrap().begin(starts, starts, &mut begins);
+        let mut lives = Lives::load(&store).unwrap().unwrap();
+        lives.begin(starts, starts, lives.last(), true, &mut begins);
         store.write(begins, true).unwrap();
         derive(&store).unwrap();
         let defaults = BucketSettings::default();

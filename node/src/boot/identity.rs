@@ -64,6 +64,7 @@ impl Identity {
             return Err(error(config, format!("it belongs to node {}, not to {wanted}", identity.node)));
         }
         let leased = number(store, config, keys::EPOCH_LEASE)?;
+        let (before, asked) = (identity.starts, number(store, config, keys::ASKED)?);
         identity.starts = identity.starts.max(leased) + 1;
         if identity.starts > LEASE_MAX {
             return Err(error(config, "it was started more often than there are leases of epochs"));
@@ -71,7 +72,7 @@ impl Identity {
         // In the first write that this start syncs: after it, nobody could tell any more that the log was cut.
         let behind = store.has_lost_writes().then_some(identity.starts);
         let lives = Lives::load(store)?.ok_or_else(|| error(config, "its starts can't be read"))?;
-        let begins = Some((lives, boot_id));
+        let begins = Some(Begins { lives, boot_id, before, told: asked >= before });
         save(store, &identity, Known { begins, behind, ..Known::default() })?;
         Ok(identity)
     }
@@ -131,11 +132,20 @@ impl Identity {
     }
 }
 
+/// A start that is counted.
+struct Begins {
+    lives: Lives,
+    boot_id: u64,
+    /// The number of the one before.
+    before: u64,
+    /// Whether the others may have been told of that one.
+    told: bool,
+}
+
 /// What is kept beside the identity.
 #[derive(Default)]
 struct Known<'a> {
-    /// The starts so far, and this one's boot id.
-    begins: Option<(Lives, u64)>,
+    begins: Option<Begins>,
     view: Option<&'a View>,
     /// Whether this start has asked others what they remember of the directory.
     asked: bool,
@@ -150,8 +160,8 @@ fn save<S: Store>(store: &S, identity: &Identity, known: Known<'_>) -> Result<()
         keys::IDENTITY,
         postcard::to_stdvec(identity).expect("an identity is plain data"),
     );
-    if let Some((mut lives, boot_id)) = known.begins {
-        lives.begin(boot_id, identity.starts, &mut batch);
+    if let Some(Begins { mut lives, boot_id, before, told }) = known.begins {
+        lives.begin(boot_id, identity.starts, before, told, &mut batch);
     }
     if let Some(view) = known.view {
         batch.put(Family::Meta, keys::VIEW, view.encode());

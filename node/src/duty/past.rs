@@ -40,17 +40,19 @@ pub async fn greet<W: World>(node: &Node<W>) {
 
 /// Asks until each of them has answered, for a while: when all start at once, none is there yet. Those count too of whom it learns only
 /// now: an image of the disk may be older than they are. Gives back who has not answered; those that were given up
-/// are asked and not waited for.
+/// are asked beside the others and not waited for.
 async fn ask_all<W: World>(node: &Node<W>) -> BTreeSet<NodeId> {
     let until = node.now() + GREET_TIMEOUT;
     let mut answered = BTreeSet::new();
     loop {
         gossip::introduce(node);
         let snapshot = node.cluster.snapshot();
-        let others: BTreeSet<NodeId> = gossip::others(node).into_iter().collect();
-        let silent: BTreeSet<NodeId> = others.difference(&answered).copied().collect();
-        let is_awaited = |id: &NodeId| snapshot.view.members[id].status < Status::Lost;
-        let mut awaited: BTreeSet<NodeId> = silent.iter().copied().filter(is_awaited).collect();
+        let is_silent = |id: &NodeId| *id != node.id() && !answered.contains(id);
+        let silent =
+            snapshot.view.members.iter().filter(|(id, m)| is_silent(id) && m.status != Status::Removed);
+        let mut awaited: BTreeSet<NodeId> =
+            silent.clone().filter(|(_, m)| m.status < Status::Lost).map(|(id, _)| *id).collect();
+        let silent: BTreeSet<NodeId> = silent.map(|(id, _)| *id).collect();
         if awaited.is_empty() || node.now() >= until {
             return silent;
         }
@@ -141,7 +143,10 @@ pub async fn act<W: World>(node: &Node<W>) {
         );
     }
     match node.lane.run_in_turn(|reply| Job::Jump { remembered, reply }).await {
-        Ok(lease) => say(node, node.past.jumped(lease), || true),
+        Ok(lease) => {
+            let said = node.past.jumped(lease, twin);
+            say(node, said, || !matches!(node.past.standing(), Standing::Behind { .. }));
+        }
         // Tried again at the next round of gossip.
         Err(refusal) => {
             tracing::error!(%refusal, "a new lease could not be taken; writes go elsewhere until it can")

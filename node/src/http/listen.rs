@@ -195,8 +195,11 @@ async fn connection<S, H, F>(
                 return Poll::Ready(());
             }
             match pulse.has_to_wait() {
-                Some(gate) if !pulse.lingering() => pause = Some(Box::pin(gate.wait())),
-                // What a refused client is still sending is thrown away at once.
+                Some(gate) if !pulse.lingering() && !pulse.in_service() => {
+                    pause = Some(Box::pin(gate.wait()))
+                }
+                // What a refused client is still sending is thrown away at once; and one who had sent his next request already is being
+                // served.
                 _ => return watchdog.as_mut().poll_expired(cx),
             }
         }

@@ -53,7 +53,8 @@ impl<S: Store> Core<S> {
     /// beyond every one that was taken here, since a node that has run for days has taken many.
     pub(super) fn jump(&mut self, remembered: u64) -> Result<u64, Refusal> {
         let lease = remembered.max(self.epochs.taken()).saturating_add(JUMP);
-        if lease > LEASE_MAX {
+        // Room is left for those that a node takes as it runs.
+        if lease > LEASE_MAX / 2 {
             return Err(Refusal::Unavailable(format!(
                 "no lease is left beyond start {remembered}, which others remember"
             )));

@@ -13,32 +13,43 @@ use bytes::Bytes;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lives {
     own: Vec<u64>,
+    /// The number of the start that was noted last.
+    last: u64,
     answered: u64,
 }
 
 impl Lives {
     /// Those that the disk knows of; `None` where what stands there can't be read.
     pub fn load<S: Store>(store: &S) -> Result<Option<Lives>, StoreError> {
-        let own = store.get(Family::Meta, keys::LIVES)?.map(|bytes| postcard::from_bytes(&bytes));
+        let noted = store.get(Family::Meta, keys::LIVES)?.map(|bytes| postcard::from_bytes(&bytes));
         let answered = store.get(Family::Meta, keys::ANSWERED)?.map(|bytes| bytes.as_ref().try_into());
-        let (Ok(own), Ok(answered)) = (own.transpose(), answered.transpose()) else { return Ok(None) };
+        let (Ok(noted), Ok(answered)) = (noted.transpose(), answered.transpose()) else { return Ok(None) };
+        let (last, own) = noted.unwrap_or_default();
         let answered = answered.map(u64::from_be_bytes).unwrap_or_default();
-        Ok(Some(Lives { own: own.unwrap_or_default(), answered }))
+        Ok(Some(Lives { own, last, answered }))
     }
 
-    /// One more begins, the directory's start of this number. A directory that has started before without noting whose it
-    /// was takes all those for its own.
-    pub fn begin(&mut self, boot_id: u64, starts: u64, batch: &mut Batch) {
-        if self.own.is_empty() && starts > 1 && self.answered == 0 {
+    /// One more begins, the directory's start of this number after that one `before`, of which the others were `told` or not. A
+    /// directory that has started before without noting whose start it was, under an earlier version, takes all those for its own.
+    pub fn begin(&mut self, boot_id: u64, starts: u64, before: u64, told: bool, batch: &mut Batch) {
+        if self.last != before {
             self.answered = starts;
             batch.put(Family::Meta, keys::ANSWERED, Bytes::copy_from_slice(&starts.to_be_bytes()));
+        } else if !told {
+            // Nobody remembers it: however often a start fails, those that are remembered stay.
+            self.own.pop();
         }
-        // Who is told again of one that was forgotten takes it for another's, and compares copies in vain: nothing worse.
         let surplus = (self.own.len() + 1).saturating_sub(LIVES_MAX);
         self.own.drain(..surplus);
         self.own.push(boot_id);
-        let own = postcard::to_stdvec(&self.own).expect("numbers are plain data");
-        batch.put(Family::Meta, keys::LIVES, own);
+        self.last = starts;
+        let noted = postcard::to_stdvec(&(self.last, &self.own)).expect("numbers are plain data");
+        batch.put(Family::Meta, keys::LIVES, noted);
+    }
+
+    /// The number of the start that was noted last.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// Whether a start that others remember was another directory's, and nobody has answered for it yet.
@@ -58,9 +69,13 @@ mod tests {
     use crate::store::mem::MemDisk;
 
     fn begin(disk: &MemDisk, boot_id: u64, starts: u64) -> Lives {
+        begin_after(disk, boot_id, starts, true)
+    }
+
+    fn begin_after(disk: &MemDisk, boot_id: u64, starts: u64, told: bool) -> Lives {
         let store = disk.open().unwrap();
         let (mut lives, mut batch) = (Lives::load(&store).unwrap().unwrap(), Batch::default());
-        lives.begin(boot_id, starts, &mut batch);
+        lives.begin(boot_id, starts, starts - 1, told, &mut batch);
         store.write(batch, true).unwrap();
         assert_eq!(Lives::load(&store).unwrap().as_ref(), Some(&lives));
         lives
@@ -79,8 +94,24 @@ mod tests {
 
     #[test]
     fn a_directory_from_before_starts_were_noted_takes_them_for_its_own() {
-        let lives = begin(&MemDisk::new(), 50, 5);
+        let disk = MemDisk::new();
+        let lives = begin(&disk, 50, 5);
         assert!(!lives.are_foreign_to(40, 4) && lives.are_foreign_to(51, 5));
+        // Start 6 was one of the version from before, for a while.
+        let lives = begin(&disk, 70, 7);
+        assert!(!lives.are_foreign_to(60, 6) && lives.are_foreign_to(71, 7));
+    }
+
+    #[test]
+    fn starts_of_which_nobody_was_told_push_no_other_one_out() {
+        let disk = MemDisk::new();
+        begin(&disk, 10, 1);
+        begin_after(&disk, 20, 2, true);
+        for start in 3..3 + 2 * LIVES_MAX as u64 {
+            begin_after(&disk, 10 * start, start, start == 3);
+        }
+        let lives = begin_after(&disk, 7, 3 + 2 * LIVES_MAX as u64, false);
+        assert!(!lives.are_foreign_to(10, 1) && !lives.are_foreign_to(20, 2));
     }
 
     #[test]

@@ -38,7 +38,7 @@ struct State {
     /// The first start that may be the next one after what the others remember: those before it have asked.
     since: u64,
     lives: Lives,
-    /// Other lives of this name that were met, by their boot ids, and the numbers that they had come to.
+    /// Other lives of this name that were met after a jump, by their boot ids, and the numbers that they had come to.
     met_lives: BTreeMap<u64, u64>,
     standing: Standing,
     /// The mark as it stands on the disk.
@@ -148,8 +148,9 @@ impl Past {
         }
     }
 
-    /// The lease beyond what is remembered has been taken, and the mark made; gives back what to say from now on.
-    pub fn jumped(&self, lease: u64) -> Description {
+    /// The lease beyond what is remembered has been taken, and the mark made; gives back what to say from now on. `for_twin`: because
+    /// there is a twin. What was heard meanwhile, of a start that is beyond this lease too, is still to be answered for.
+    pub fn jumped(&self, lease: u64, for_twin: bool) -> Description {
         let mut state = self.lock();
         state.behind = Some(lease);
         state.said.starts = lease;
@@ -157,7 +158,8 @@ impl Past {
         state.lives.answered(lease);
         state.jumped = true;
         match state.standing {
-            Standing::Twin => state.answered_twin = true,
+            Standing::Twin => state.answered_twin |= for_twin,
+            Standing::Behind { remembered } if remembered >= lease => {}
             _ => state.standing = Standing::Clear,
         }
         state.said.clone()
@@ -244,10 +246,19 @@ impl Past {
 }
 
 impl State {
-    /// Whether this life was met before, with a lower number. More of them than anybody can have had are a twin's as well.
+    /// Whether this life was met before, and not at its end: with a lower number, after this one had jumped. Whoever goes on
+    /// answers a jump by one of his own. That two who were away remember different numbers of a life that is over proves nothing,
+    /// and more lives than anybody can have had are a twin's as well.
     fn has_grown(&mut self, boot_id: u64, starts: u64) -> bool {
+        if !self.jumped {
+            return false;
+        }
         let is_full = self.met_lives.len() >= LIVES_MAX && !self.met_lives.contains_key(&boot_id);
-        is_full || self.met_lives.insert(boot_id, starts).is_some_and(|before| before < starts)
+        let before = self.met_lives.get(&boot_id).copied();
+        if !is_full {
+            self.met_lives.insert(boot_id, before.unwrap_or_default().max(starts));
+        }
+        is_full || before.is_some_and(|before| before < starts)
     }
 
     /// Another life of this name has come as far as this lease. `goes_on`: it does so still.
@@ -304,9 +315,9 @@ mod tests {
     fn start(starts: u64, boot_id: u64, last_asked: u64, behind: Option<u64>) -> Past {
         let mut lives = Lives::default();
         for start in 1..starts {
-            lives.begin(10 * start, start, &mut Batch::default());
+            lives.begin(10 * start, start, start - 1, true, &mut Batch::default());
         }
-        lives.begin(boot_id, starts, &mut Batch::default());
+        lives.begin(boot_id, starts, starts - 1, true, &mut Batch::default());
         Past::new(said(starts, boot_id), lives, last_asked, behind)
     }
 
@@ -327,7 +338,7 @@ mod tests {
         past.hear(&said(4, 40), true, true);
         past.asked(true);
         assert_eq!(past.standing(), Standing::Behind { remembered: 5 });
-        assert_eq!(past.jumped(1029).starts, 1029);
+        assert_eq!(past.jumped(1029, false).starts, 1029);
         past.hear(&said(5, 50), true, true);
         assert_eq!(past.standing(), Standing::Clear, "that is old now");
     }
@@ -386,7 +397,7 @@ mod tests {
             assert_eq!(wiped.standing(), Standing::Unasked, "an own start");
             wiped.hear(&said(3, 31), true, acted_here);
             assert_eq!(wiped.standing(), Standing::Behind { remembered: 3 });
-            wiped.jumped(1029);
+            wiped.jumped(1029, false);
             wiped.hear(&said(3, 31), true, true);
             wiped.hear(&said(4, 41), true, true);
             assert_eq!(wiped.standing(), Standing::Clear, "it has compared itself since, and is no twin");
@@ -421,7 +432,7 @@ mod tests {
         past.hear(&said(5, 50), true, true);
         past.asked(false);
         assert_eq!(past.to_sift(), None, "the mark is not on the disk yet");
-        past.jumped(1029);
+        past.jumped(1029, false);
         assert_eq!((past.standing(), past.to_sift()), (Standing::Clear, Some(1029)));
         assert!(past.is_behind() && past.silence().is_some() && past.may_be_sifted_with());
         past.sifted(1028);
@@ -432,8 +443,10 @@ mod tests {
         after_a_crash.asked(true);
         assert_eq!(after_a_crash.to_sift(), Some(1029));
         after_a_crash.hear(&said(2054, 50), true, true);
-        after_a_crash.jumped(3078);
+        after_a_crash.jumped(3078, false);
         after_a_crash.hear(&said(4102, 50), true, true);
+        after_a_crash.jumped(5126, false);
+        after_a_crash.hear(&said(6150, 50), true, true);
         assert_eq!(after_a_crash.to_sift(), None, "a twin compares nothing");
         assert!(after_a_crash.is_behind());
     }
@@ -442,26 +455,44 @@ mod tests {
     fn who_is_contradicted_again_has_a_twin() {
         let past = start(3, 30, 2, None);
         past.hear(&said(3, 31), true, true);
-        past.jumped(1027);
+        past.jumped(1027, false);
         past.hear(&said(2051, 31), true, true);
-        assert_eq!(past.standing(), Standing::Twin);
-        past.jumped(3075);
+        assert_eq!(past.standing(), Standing::Behind { remembered: 2051 }, "it may have come to that before");
+        past.jumped(3075, false);
+        past.hear(&said(4099, 31), true, true);
+        assert_eq!((past.standing(), past.has_answered_twin()), (Standing::Twin, false));
+        past.jumped(5123, true);
         assert_eq!(past.standing(), Standing::Twin, "until a person has stopped one");
+        assert!(past.has_answered_twin());
     }
 
-    /// The others remember different lives, and not all of them are there at once.
+    /// The write of the lease takes its time.
+    #[test]
+    fn what_is_heard_during_a_jump_is_answered_for_by_another() {
+        let past = start(3, 30, 2, None);
+        past.asked(true);
+        past.hear(&said(2000, 31), true, true);
+        past.hear(&said(5000, 32), true, true);
+        past.jumped(3024, false);
+        assert_eq!(past.standing(), Standing::Behind { remembered: 5000 });
+        past.jumped(6024, false);
+        assert_eq!(past.standing(), Standing::Clear);
+    }
+
+    /// The others remember different numbers, and not all of them are there at once.
     #[test]
     fn a_life_that_does_not_go_on_is_no_twins() {
         let past = start(3, 30, 2, None);
         past.hear(&said(3000, 31), true, true);
-        past.jumped(4024);
-        past.hear(&said(5000, 32), true, true);
-        past.hear(&said(5000, 32), true, true);
+        past.jumped(4024, false);
+        past.hear(&said(5000, 31), true, true);
+        past.hear(&said(5000, 31), true, true);
+        past.hear(&said(4500, 31), true, true);
         assert_eq!((past.standing(), past.namesakes()), (Standing::Behind { remembered: 5000 }, 0));
-        past.jumped(6024);
+        past.jumped(6024, false);
         past.hear_of(7000);
         assert_eq!((past.standing(), past.namesakes()), (Standing::Behind { remembered: 7000 }, 0));
-        past.jumped(8024);
+        past.jumped(8024, false);
         past.hear(&said(9048, 31), true, true);
         assert_eq!((past.standing(), past.namesakes()), (Standing::Twin, 1));
     }

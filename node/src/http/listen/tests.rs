@@ -333,6 +333,19 @@ async fn who_was_refused_is_read_after_a_while_also_if_nothing_gets_done() {
 }
 
 #[tokio::test]
+async fn who_had_sent_the_next_request_before_he_was_refused_is_served() {
+    let server = start(small()).await;
+    let mut client = server.connect().await;
+    let both = b"GET /busy HTTP/1.1\r\nhost: n\r\n\r\nGET /hold HTTP/1.1\r\nhost: n\r\n\r\n";
+    client.write_all(both).await.unwrap();
+    server.held.notified().await;
+    let asked = std::time::Instant::now();
+    server.release.notify_one();
+    read_until(&mut client, "held").await;
+    assert!(asked.elapsed() < REFUSED_PAUSE / 2, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
 async fn a_drain_does_not_wait_for_who_was_refused() {
     let server = start(small()).await;
     let mut client = server.connect().await;
