@@ -14,6 +14,7 @@ use std::time::Duration;
 use tests::checks::Checks;
 use tests::cluster::Cluster;
 use tests::http::{self, key_url};
+use tokio::sync::Notify;
 
 const KEYS: usize = 2000;
 
@@ -225,16 +226,19 @@ async fn entry_40_what_is_deleted_during_a_join_stays_deleted() -> Result<()> {
     let (fifth, new) = newcomer(&mut cluster).await?;
     let c = &cluster;
     let all = [0, 1, 2, 3, fifth];
-    let gone = &AtomicUsize::new(0);
-    // One after the other, so that there are some left to delete while the change is under way.
+    let (gone, is_committed) = (&AtomicUsize::new(0), Notify::new());
+    // One after the other, and half of them only when the change is under way, however long the plan has taken.
     let deleting = async {
         for number in 0..KEYS / 2 {
+            if number == KEYS / 4 {
+                is_committed.notified().await;
+            }
             let url = url(c, number % 4, number);
             let context = http::get(&url).send().await?.expect(200)?.context()?;
             http::delete(&url).context(&context).send().await?.expect(204)?;
             gone.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        anyhow::Ok(())
     };
     let joining = async {
         let so_far = || gone.load(Ordering::Relaxed);
@@ -243,12 +247,11 @@ async fn entry_40_what_is_deleted_during_a_join_stays_deleted() -> Result<()> {
         }
         c.change(1, &json!([{ "join": new }])).await?;
         let committed = so_far();
+        is_committed.notify_one();
         c.await_settled(&all, &[(new.as_str(), "up")]).await?;
-        Ok((committed, so_far()))
+        anyhow::Ok((committed, so_far()))
     };
-    let (deleted, joined): (Result<()>, Result<_>) = tokio::join!(deleting, joining);
-    deleted?;
-    let (committed, settled) = joined?;
+    let ((), (committed, settled)) = tokio::try_join!(deleting, joining)?;
     ensure!(
         committed < KEYS / 2 && committed < settled,
         "nothing was deleted meanwhile: {committed}, {settled}"
