@@ -42,8 +42,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads or makes the identity, and counts this start durably, with the boot id by which others come to know it. Its number is also the lease of its epochs: above every
-    /// lease that was ever taken here.
+    /// Reads or makes the identity, and counts this start durably, with the boot id by which others come to know it. Its number
+    /// is also the lease of its epochs: above every lease that was ever taken here.
     pub(super) fn load<W: World>(
         world: &W,
         store: &W::Store,

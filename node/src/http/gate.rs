@@ -1,6 +1,6 @@
 //! Whom a node has refused because it had too much to do, it reads again as it gets done with that.
 //!
-//! A refusal costs a quarter of what a read costs. Clients that ask again at once would have the node do nothing else, and the more of
+//! A refusal costs a quarter of what a request costs. Clients that ask again at once would have the node do nothing else, and the more of
 //! them the less it can carry: 22 % of it at three times the rate that it can. So such a client's next request stays in its
 //! socket until one that was admitted is done: one for one, in the order in which they were refused, and all of them when few
 //! are left, for many that were refused ask for nothing more. It is a matter of milliseconds, and never longer than
