@@ -12,7 +12,7 @@ use crate::limits::{LOOK_EVERY, MUTE_AFTER};
 use crate::node::Node;
 use crate::node::lives::Lives;
 use crate::peer::frame::{Header, Kind};
-use crate::peer::{Handler, Local, PeerIdentity, Pool, Secret, serve};
+use crate::peer::{Handler, Local, PeerIdentity, Pool, Secret, hello, serve};
 use crate::serve::Peers;
 use crate::store::mem::{MemDisk, MemStore};
 use crate::store::{Batch, Family, OpenError, Store, keys};
@@ -303,6 +303,20 @@ impl Bench {
         let (ports, address) = (Arc::clone(&self.node.world.ports), said(peer.id).peer);
         let door = ports.lock().unwrap().remove(&address).unwrap();
         move || drop(ports.lock().unwrap().insert(address, door))
+    }
+
+    /// Somebody with this name shakes hands with whoever calls, reads nothing that comes after that, and says nothing.
+    pub(crate) async fn stands_still(&self, id: NodeId) {
+        let address = said(id).peer;
+        let mut port = self.node.world.bind(address.parse().unwrap()).await.unwrap();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = port.accept().await {
+                hello::accept(&mut stream, &local(id), hello::Nonce::default()).await.unwrap();
+                kept.push(stream);
+            }
+        });
+        self.node.pool.set_peer(id, address);
     }
 
     /// Another node of production's code, with a disk of its own and the same view, which answers this one.

@@ -71,6 +71,9 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A peer from which nothing has come for this long after a question is asked last among those that may be asked.
 pub const LATE_AFTER: Duration = LOOK_EVERY;
 
+/// A peer from which nothing has come for this long after a question is handed a client's write only after other owners.
+pub const HAND_OVER_WITHIN: Duration = Duration::from_millis(50);
+
 /// A peer from which nothing has come for this long after a question is doubted: as long as SWIM takes to notice a dead one.
 /// Eight signs of life were asked for by then, so a link that loses some of them makes nobody mute.
 pub const MUTE_AFTER: Duration = Duration::from_secs(2);

@@ -220,25 +220,6 @@ async fn nobody_waits_long_for_tables_that_are_not_told() {
     assert_eq!(bench.kept().len(), 1 + 4);
 }
 
-/// A client's write of a key of others, the first of whom stands still: another one is asked to decide it, for what was handed over
-/// to somebody can't be asked of anybody else.
-#[tokio::test(start_paused = true)]
-async fn who_owes_an_answer_is_not_asked_to_decide() {
-    let silent = Peer::new(OTHER.0);
-    let bench = Bench::start(1, &[OWNER, OTHER], &[&silent]).await;
-    let owner = bench.beside(OWNER).await;
-    silent.narrow(1);
-    let key = &ids(1)[0];
-    let first = bench.owners(key)[0];
-    let ask = WriteAsk { quorum: QuorumAsk { w: Some(Level::One), ..QuorumAsk::default() }, ..write_of(key) };
-    for late in [OTHER, OWNER] {
-        bench.node.cluster.set_late([late].into());
-        let written = bench.node.write(ask.clone(), "v".into()).await;
-        assert_eq!(written.is_ok(), late == OTHER, "{late:?} of {first:?}: {written:?}");
-        assert_eq!(owner.kept().len(), 1);
-    }
-}
-
 /// Each partition has two owners, one of whom stands still: those of which he is the first are listed by the other one.
 #[tokio::test(start_paused = true)]
 async fn who_owes_an_answer_is_not_asked_for_a_list() {

@@ -6,7 +6,7 @@ use super::Node;
 use super::work::Work;
 use crate::cluster::Snapshot;
 use crate::lane::{Job, Taken};
-use crate::limits::{FORWARD_GRACE, REPLANS_MAX};
+use crate::limits::{FORWARD_GRACE, HAND_OVER_WITHIN, REPLANS_MAX};
 use crate::peer::CallError;
 use crate::peer::frame::TableTag;
 use crate::world::World;
@@ -23,10 +23,11 @@ use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::wire::bytes::{Reader, put_context, read_context};
 use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
 use ring::wire::record::encode;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
 /// A write's answer: the receipt, and the coordinator's record if it was asked for.
@@ -82,17 +83,19 @@ impl<W: World> Node<W> {
         if owns && !self.gaps.are_full() {
             return self.coordinate(ask, body).await;
         }
+        let (is_doubted, is_late) =
+            (|node: &NodeId| plan.doubted.contains(node), |node: &NodeId| plan.late.contains(node));
         let others = plan.owners.iter().filter(|owner| **owner != self.id());
-        let (mut trusted, doubted): (Vec<NodeId>, Vec<NodeId>) =
-            others.partition(|owner| !plan.doubted.contains(owner));
+        let (mut ready, mut rest): (Vec<NodeId>, Vec<NodeId>) =
+            others.partition(|owner| !is_doubted(owner) && !is_late(owner));
         // What has been handed over to somebody is asked of nobody else: he had better be one who answers.
-        trusted.sort_by_key(|owner| plan.late.contains(owner));
+        ready.sort_by_key(|owner| self.pool.in_vain(*owner) >= HAND_OVER_WITHIN);
         // Why somebody did not take it who would, had he room for it.
         let mut full = None;
         if owns && let Some(written) = self.coordinate_or_pass(&ask, &body, &mut full).await {
             return written;
         }
-        for owner in trusted {
+        for owner in ready {
             if let Some(written) = self.forward(owner, &ask, &body, &mut full).await {
                 return written;
             }
@@ -107,17 +110,11 @@ impl<W: World> Node<W> {
         if stands_in && let Some(written) = self.coordinate_or_pass(&ask, &body, &mut full).await {
             return written;
         }
-        let stays = |node: &&NodeId| **node != self.id() && !plan.doubted.contains(*node);
-        let fallbacks = plan.fallbacks.iter().filter(stays).take_while(|_| quorum.sloppy);
-        let mut fallbacks: Vec<NodeId> = fallbacks.copied().collect();
-        fallbacks.sort_by_key(|fallback| plan.late.contains(fallback));
-        for fallback in fallbacks {
-            if let Some(written) = self.forward(fallback, &ask, &body, &mut full).await {
-                return written;
-            }
-        }
-        for owner in doubted {
-            if let Some(written) = self.forward(owner, &ask, &body, &mut full).await {
+        let stays = |node: &&NodeId| **node != self.id() && !is_doubted(node);
+        rest.extend(plan.fallbacks.iter().filter(stays).filter(|_| quorum.sloppy));
+        rest.sort_by_key(|node| (is_doubted(node), is_late(node)));
+        for node in rest {
+            if let Some(written) = self.forward(node, &ask, &body, &mut full).await {
                 return written;
             }
         }
@@ -206,6 +203,8 @@ impl<W: World> Node<W> {
     /// Coordinates a write here.
     pub(crate) async fn coordinate(&self, ask: WriteAsk, body: Bytes) -> Written {
         let seen = ask.seen.as_ref().map(context_from).transpose().map_err(WriteFail::Refused)?;
+        // Before the plan is made, so that no change is missed.
+        let late = self.cluster.late();
         let snapshot = self.cluster.snapshot();
         let plan = self.own_plan(&snapshot, &ask.id);
         let settings = snapshot.settings(ask.id.bucket());
@@ -231,6 +230,7 @@ impl<W: World> Node<W> {
             taken: None,
             replicate: Bytes::new(),
             regime: snapshot.regime.name().digest,
+            late,
             _work: self.begin_work(),
         };
         tokio::spawn(drive.run(plan, write));
@@ -284,6 +284,8 @@ struct Drive<W: World> {
     replicate: Bytes,
     /// The tables by which it goes on.
     regime: u64,
+    /// Who is late.
+    late: watch::Receiver<BTreeSet<NodeId>>,
     /// It holds the record until the last replica has it.
     _work: Work<W>,
 }
@@ -335,6 +337,9 @@ impl<W: World> Drive<W> {
                 biased;
                 event = calls.next(), if !calls.is_empty() => event.flatten(),
                 () = &mut deadline, if self.answer.is_some() => Some(Event::TimedOut),
+                Ok(()) = self.late.changed(), if self.answer.is_some() => {
+                    Some(Event::Late(self.late.borrow_and_update().iter().copied().collect()))
+                }
             };
             if let Some(event) = event {
                 if !self.catch_up(&mut put, &mut effects) {
@@ -430,26 +435,5 @@ impl<W: World> Drive<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::time::sleep;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_disk_that_hangs_is_told_of_in_time_and_waited_for() {
-        let seconds = Duration::from_secs;
-        for (takes, told) in [(1, false), (30, true)] {
-            let (say, mut heard) = oneshot::channel();
-            let work = async move {
-                sleep(seconds(takes)).await;
-                7
-            };
-            let driver = tokio::spawn(async move {
-                let mut until = std::pin::pin!(sleep(seconds(10)));
-                to_its_end(work, until.as_mut(), || say.send(()).unwrap()).await
-            });
-            sleep(seconds(11)).await;
-            assert_eq!(heard.try_recv().is_ok(), told, "work of {takes} s");
-            assert_eq!(driver.await.unwrap(), 7, "it is awaited to its end");
-        }
-    }
-}
+#[path = "write_tests.rs"]
+mod tests;

@@ -102,10 +102,11 @@ impl Hearing {
         }
     }
 
-    /// Looks again and again while a connection stands, also while it is stuck in a write.
+    /// Looks again and again while a connection stands, also while it is stuck in a write, and just when a peer becomes late.
     pub(super) async fn keep_looking<W: World>(&self, world: &W) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let left = LATE_AFTER.saturating_sub(self.in_vain(world.now()));
+            tokio::time::sleep(if left.is_zero() { LOOK_EVERY } else { left }).await;
             self.look(world.now());
         }
     }

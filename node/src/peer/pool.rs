@@ -101,6 +101,11 @@ impl<W: World> Pool<W> {
         self.silent.late.subscribe()
     }
 
+    /// For how long this peer has said nothing, since it was asked something; zero if nothing was asked.
+    pub fn in_vain(&self, node: NodeId) -> Duration {
+        self.link(node).map_or(Duration::ZERO, |link| link.hearing.in_vain(self.dialer.world.now()))
+    }
+
     /// Asks a peer and waits for its answer, for `deadline` at most.
     pub async fn call(
         &self,

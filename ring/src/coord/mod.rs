@@ -75,6 +75,10 @@ impl Plan {
         self.doubted.contains(&node)
     }
 
+    fn is_late(&self, node: NodeId) -> bool {
+        self.late.contains(&node)
+    }
+
     fn owns(&self, node: NodeId) -> bool {
         self.owners.contains(&node)
     }

@@ -8,6 +8,11 @@
 //! twice. An owner that fails is replaced by the next fallback, which keeps a durable hint and counts towards W; where no
 //! other node is left the coordinator keeps the hint itself, and that does not count: it is the same disk.
 //!
+//! An owner that stands still does not fail before its time is up, and the client's time is up by then. So where those who are
+//! not late can't make up the quorum, fallbacks stand in for the late ones as well, no more of them than are lacking; a late yes
+//! still counts. Reads ask one more after a while whoever it is they wait for. Here that would cost a synced write and a hint's delivery
+//! for each answer that takes long, and under load all do: only silence of the whole node (`Plan::late`) is reason enough.
+//!
 //! While partitions move there are several sets of owners, and the quorum must be reached among each of them. A fallback
 //! counts for all: whatever set the owner belonged to for which it stands in, its hint is delivered to all of them. If the
 //! tables change in the midst of a write, the write goes on by the new ones, and what has been stored so far counts.
@@ -44,6 +49,8 @@ pub enum Event {
     },
     /// The tables have changed since the write began.
     Replanned(Plan),
+    /// These are late now, and no others.
+    Late(Vec<NodeId>),
     /// The request's time is up.
     TimedOut,
 }
@@ -158,6 +165,10 @@ impl Put {
                 self.conclude(out);
             }
             Event::Replanned(plan) => self.replan(plan, out),
+            Event::Late(late) => {
+                self.plan.late = late;
+                self.conclude(out);
+            }
             // The own store may still succeed after this: indeterminate, whatever it waits for.
             Event::TimedOut if self.phase != Phase::Answered => self.reply(Outcome::Indeterminate, true, out),
             _ => {}
@@ -244,10 +255,10 @@ impl Put {
     }
 
     /// What is needed in a set: a table with fewer nodes can't give more.
-    fn quorum_of(&self, set: &[NodeId]) -> WriteQuorum {
+    fn quorum_of(&self, quorum: &WriteQuorum, set: &[NodeId]) -> WriteQuorum {
         let most =
             |level: usize| if set.len() == self.plan.owners.len() { level } else { level.min(set.len()) };
-        let WriteQuorum { w, pw, dw, sloppy } = self.quorum;
+        let WriteQuorum { w, pw, dw, sloppy } = *quorum;
         WriteQuorum { w: most(w), pw: most(pw), dw: most(dw), sloppy }
     }
 
@@ -267,16 +278,20 @@ impl Put {
         if self.stands_for.values().any(|o| *o == owner) {
             return;
         }
-        let free = |n: &&NodeId| !self.asked.contains_key(n) && !self.plan.doubts(**n);
-        // The first of them in the ring's order, or the first who is not late.
-        let free = self.plan.fallbacks.iter().filter(free).min_by_key(|n| self.plan.late.contains(n));
-        match free.copied().filter(|_| self.quorum.sloppy) {
+        match self.free_fallback() {
             Some(fallback) => {
                 self.stands_for.insert(fallback, owner);
                 self.ask(fallback, Some(owner), out);
             }
             None => self.keep_hint(owner, out),
         }
+    }
+
+    /// The first in the ring's order who may stand in without doubt, or the first who is not late.
+    fn free_fallback(&self) -> Option<NodeId> {
+        let free = |n: &&NodeId| !self.asked.contains_key(n) && !self.plan.doubts(**n);
+        let free = self.plan.fallbacks.iter().filter(free).min_by_key(|n| self.plan.is_late(**n));
+        free.copied().filter(|_| self.quorum.sloppy)
     }
 
     fn keep_hint(&mut self, owner: NodeId, out: &mut Vec<Effect>) {
@@ -290,7 +305,7 @@ impl Put {
         if self.phase != Phase::AwaitingReplicas {
             return;
         }
-        if self.plan.sets().all(|set| self.tally(set).reaches(&self.quorum_of(set))) {
+        if self.plan.sets().all(|set| self.tally(set).reaches(&self.quorum_of(&self.quorum, set))) {
             return self.reply(Outcome::Applied, false, out);
         }
         while !self.may_still_reach() {
@@ -298,6 +313,7 @@ impl Put {
                 return self.reply(Outcome::Indeterminate, false, out);
             }
         }
+        while !self.may_reach_without_late() && self.stand_in_for_late(out) {}
     }
 
     /// Asks whom it has spared so far: the owners together, then the fallbacks one by one. False if nobody is left.
@@ -324,12 +340,39 @@ impl Put {
     }
 
     fn may_still_reach(&self) -> bool {
+        self.may_reach(&self.quorum, |_| true)
+    }
+
+    /// Whether it would be enough without a yes of those who are late. The lack of owners is nothing that a fallback makes up for.
+    fn may_reach_without_late(&self) -> bool {
+        self.may_reach(&WriteQuorum { pw: 0, ..self.quorum }, |node| !self.plan.is_late(node))
+    }
+
+    /// Whether it would be enough if everybody who is waited for, and hoped for, said yes.
+    fn may_reach(&self, quorum: &WriteQuorum, is_hoped: impl Fn(NodeId) -> bool) -> bool {
         self.plan.sets().all(|set| {
             let waiting = self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.counts(**n, set));
             let (owners, others): (Vec<NodeId>, Vec<NodeId>) =
-                waiting.map(|(n, _)| *n).partition(|n| set.contains(n));
-            self.tally(set).may_reach(&self.quorum_of(set), owners.len(), others.len())
+                waiting.map(|(n, _)| *n).filter(|n| is_hoped(*n)).partition(|n| set.contains(n));
+            self.tally(set).may_reach(&self.quorum_of(quorum, set), owners.len(), others.len())
         })
+    }
+
+    /// Asks one fallback more, for an owner from whom no yes is to be expected soon, neither its own nor one on its behalf. False
+    /// if there is none, or nobody who could be asked.
+    fn stand_in_for_late(&mut self, out: &mut Vec<Effect>) -> bool {
+        let hoped = |node: &NodeId| match self.asked.get(node) {
+            Some(Asked::Yes { .. }) => true,
+            Some(Asked::Waiting) => !self.plan.is_late(*node),
+            Some(Asked::No) | None => false,
+        };
+        let covered = |owner: &NodeId| self.stands_for.iter().any(|(node, of)| of == owner && hoped(node));
+        let owner = self.plan.concerned().into_iter().find(|owner| !hoped(owner) && !covered(owner));
+        let fallback = self.free_fallback().filter(|node| !self.plan.is_late(*node));
+        let (Some(owner), Some(fallback)) = (owner, fallback) else { return false };
+        self.stands_for.insert(fallback, owner);
+        self.ask(fallback, Some(owner), out);
+        true
     }
 
     fn reply(&mut self, outcome: Outcome, timed_out: bool, out: &mut Vec<Effect>) {

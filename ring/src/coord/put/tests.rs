@@ -1,7 +1,8 @@
 //! The PUT machine: a few scripts to read, and every history of a small cluster.
 //!
 //! A script is what happens, and what the machine says to it. Owners are 1 2 3, fallbacks 4 5, a node that is being filled
-//! 9; `+2` is node 2's durable yes, `~2` a yes that is not synced, `-2` its failure, `T` the end of the time. On the other side
+//! 9; `+2` is node 2's durable yes, `~2` a yes that is not synced, `-2` its failure, `L23` that 2 and 3 are late, `T` the end of
+//! the time. On the other side
 //! `>2` is a store, `>4/2` a store with a hint for 2, `h2` a hint that the coordinator keeps itself, and a reply is
 //! `applied`, `unsure` or `refused`.
 
@@ -45,6 +46,7 @@ fn event(me: NodeId, word: &str) -> Event {
     let node = || NodeId(word[1..].parse().unwrap());
     match &word[..1] {
         "T" => Event::TimedOut,
+        "L" => Event::Late(word[1..].chars().map(|n| NodeId(n.to_digit(10).unwrap().into())).collect()),
         "-" if node() == me => Event::FailedHere,
         "-" => Event::Failed { by: node() },
         sign if node() == me => Event::StoredHere { durable: sign == "+" },
@@ -84,6 +86,50 @@ fn a_late_fallback_stands_in_last() {
     let late = Plan { late: ids(&[4]), ..plan(1, &[4, 5], &[], &[]) };
     check(late.clone(), quorum(3), "+1 -2 +5 +3", "here >2 >3 >5/2 applied");
     check(late, quorum(3), "+1 -2 -5 +4 +3", "here >2 >3 >5/2 >4/2 applied");
+}
+
+fn late(plan: Plan, late: &[u128]) -> Plan {
+    Plan { late: ids(late), ..plan }
+}
+
+#[test]
+fn fallbacks_stand_in_for_those_who_are_late_where_the_others_are_too_few() {
+    let (five, four) = (|| plan(1, &[4, 5], &[], &[]), || plan(1, &[4], &[], &[]));
+    // One is not needed; of two who are needed both are late, and then both fallbacks of whom one is lacking.
+    check(late(five(), &[2]), quorum(2), "+1 +3", "here >2 >3 applied");
+    check(late(five(), &[2, 3]), quorum(2), "+1 +4", "here >2 >3 >4/2 applied");
+    check(late(five(), &[2, 3]), quorum(3), "+1 +4 +5", "here >2 >3 >4/2 >5/3 applied");
+    // They become so while they are waited for, an owner or who stands in for one.
+    check(five(), quorum(2), "+1 L2 L23 L2 L23 +4 +2 +3", "here >2 >3 >4/2 applied");
+    check(five(), quorum(2), "+1 L23 L234 +5", "here >2 >3 >4/2 >5/2 applied");
+    check(five(), quorum(2), "L23 +1 -4 +5", "here >2 >3 >4/2 >5/2 applied");
+    check(five(), quorum(3), "+1 -2 L4 +5 +3", "here >2 >3 >4/2 >5/2 applied");
+    check(plan(1, &[4, 5], &[], &[2]), quorum(3), "+1 L4 +5 +3", "here >4/2 >3 >5/2 applied");
+    // A failure may leave none but them.
+    check(late(five(), &[2]), quorum(2), "+1 -3 +4", "here >2 >3 >4/3 applied");
+    check(late(four(), &[2]), quorum(2), "+1 -3 -4 +2", "here >2 >3 >4/3 h3 applied");
+    // Their yes counts, their failure asks nobody twice, and a hint that can't be handed over is kept.
+    check(late(five(), &[2, 3]), quorum(2), "+1 +3 -2 -4", "here >2 >3 >4/2 applied >5/2");
+    check(late(four(), &[2, 3]), quorum(2), "+1 +4 -2 -3", "here >2 >3 >4/2 applied h3");
+    // Late fallbacks would be no better, and nobody stands in for an owner's yes, or where fallbacks don't count.
+    check(late(five(), &[2, 3, 4, 5]), quorum(2), "+1 +2", "here >2 >3 applied");
+    check(late(five(), &[2, 3]), WriteQuorum { pw: 2, ..quorum(2) }, "+1 +4 +2", "here >2 >3 >4/2 applied");
+    let strict = WriteQuorum { sloppy: false, ..quorum(2) };
+    check(late(five(), &[2, 3]), strict, "+1 +2", "here >2 >3 applied");
+}
+
+#[test]
+fn a_fallback_that_coordinates_stands_in_for_no_late_owner_twice() {
+    let all = late(plan(4, &[4, 5, 6], &[], &[]), &[1, 2, 3]);
+    check(all, quorum(3), "+4 +5 +6", "here/1 >1 >2 >3 >5/2 >6/3 applied");
+}
+
+#[test]
+fn fallbacks_stand_in_for_late_nodes_of_all_sets_while_partitions_move() {
+    check(plan(1, &[4], &[9], &[]), quorum(2), "+1 +3 L9", "here >2 >3 >9");
+    check(plan(1, &[4], &[9], &[]), quorum(2), "+1 +3 L29 +4", "here >2 >3 >9 >4/2 applied");
+    check(plan(1, &[4], &[9], &[2]), quorum(2), "+1 +3 -4 L9", "here >4/2 >3 >9 h2");
+    check(plan(1, &[4, 5], &[9], &[2]), quorum(2), "+1 +3 -4 L9 +5", "here >4/2 >3 >9 >5/2 applied");
 }
 
 #[test]
@@ -188,7 +234,7 @@ fn a_record_that_is_stored_after_the_time_was_up_is_sent_out_all_the_same() {
 }
 
 /// What an onlooker knows, reckoned from events and effects alone.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 struct Onlooker {
     sent: BTreeMap<NodeId, Option<NodeId>>,
     waiting: BTreeSet<NodeId>,
@@ -197,6 +243,7 @@ struct Onlooker {
     own_hint: Option<NodeId>,
     kept: BTreeSet<NodeId>,
     stored_here: Option<bool>,
+    late: Vec<NodeId>,
     reply: Option<Reply>,
 }
 
@@ -243,6 +290,7 @@ impl Onlooker {
                 self.waiting.remove(by);
                 self.failed.insert(*by);
             }
+            Some(Event::Late(late)) => self.late.clone_from(late),
             Some(Event::TimedOut | Event::Replanned(_)) | None => {}
         }
         for effect in effects {
@@ -279,6 +327,24 @@ impl Onlooker {
             self.reply.is_some() || !self.waiting.is_empty() || self.stored_here.is_none(),
             "somebody hangs"
         );
+        assert!(
+            !self.waits_in_vain(plan, quorum),
+            "only the late are waited for: {self:?} {plan:?} {quorum:?}"
+        );
+    }
+
+    /// Whether those who are late are needed though a fallback could be asked who is not.
+    fn waits_in_vain(&self, plan: &Plan, quorum: &WriteQuorum) -> bool {
+        let prompt = self.waiting.iter().filter(|node| !self.late.contains(node));
+        let hoped = self.yes.keys().chain(prompt).copied().collect();
+        let free = |n: &NodeId| *n != plan.me && !self.sent.contains_key(n) && !plan.doubts(*n);
+        let replicas = WriteQuorum { pw: 0, ..*quorum };
+        let waits = self.stored_here == Some(true) && self.reply.is_none() && quorum.sloppy;
+        // For an owner who has it nobody stands in, synced or not; those who are asked to sync do.
+        waits
+            && self.yes.values().all(|durable| *durable)
+            && !self.reaches(plan, &replicas, &hoped)
+            && plan.fallbacks.iter().any(|n| free(n) && !self.late.contains(n))
     }
 
     fn judge(&self, plan: &Plan, quorum: &WriteQuorum, event: Option<&Event>, reply: Reply) {
@@ -318,8 +384,15 @@ impl Onlooker {
     }
 }
 
+/// What may happen once in a history.
+#[derive(Clone)]
+struct Once {
+    time_out: bool,
+    late: Option<Vec<NodeId>>,
+}
+
 /// Walks every history from here and counts them.
-fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left: usize, timed: bool) -> u64 {
+fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left: usize, once: &Once) -> u64 {
     let mut next: Vec<Event> = Vec::new();
     if onlooker.stored_here.is_none() {
         next.extend([Event::StoredHere { durable: true }, Event::FailedHere]);
@@ -341,9 +414,10 @@ fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left:
     if left == 0 {
         return 1;
     }
-    if !timed && onlooker.reply.is_none() {
+    if once.time_out && onlooker.reply.is_none() {
         next.push(Event::TimedOut);
     }
+    next.extend(once.late.iter().cloned().map(Event::Late));
     let mut histories = 0;
     for event in next {
         let (mut put, mut onlooker, mut effects) = (put.clone(), onlooker.clone(), Vec::new());
@@ -354,12 +428,18 @@ fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left:
         if event != Event::TimedOut || onlooker.reply.is_some() {
             assert!(effects.len() == said && put == before, "{event:?} again changes nothing");
         }
-        histories += walk(plan, quorum, &put, &onlooker, left - 1, timed || event == Event::TimedOut);
+        let once = Once {
+            time_out: once.time_out && event != Event::TimedOut,
+            late: once.late.clone().filter(|late| event != Event::Late(late.clone())),
+        };
+        histories += walk(plan, quorum, &put, &onlooker, left - 1, &once);
     }
     histories
 }
 
-fn every_history(me: u128, length: usize) -> u64 {
+/// Of who is late at first, and who is so from some moment on.
+fn every_history(me: u128, length: usize, first: &[u128], then: Option<&[u128]>) -> u64 {
+    let once = Once { time_out: true, late: then.map(ids) };
     let mut histories = 0;
     let fallbacks: &[&[u128]] = if me == 1 { &[&[], &[4], &[4, 5]] } else { &[&[4], &[4, 5]] };
     for (fallbacks, pending) in fallbacks.iter().flat_map(|f| [(*f, &[][..]), (*f, &[9][..])]) {
@@ -374,12 +454,13 @@ fn every_history(me: u128, length: usize) -> u64 {
                 (3, 3, 0, false),
                 (2, 0, 2, true),
             ] {
-                let plan = plan(me, fallbacks, pending, doubted);
+                let plan = late(plan(me, fallbacks, pending, doubted), first);
                 let quorum = WriteQuorum { w, pw, dw, sloppy };
-                let (mut effects, mut onlooker) = (Vec::new(), Onlooker::default());
+                let (mut effects, mut onlooker) =
+                    (Vec::new(), Onlooker { late: plan.late.clone(), ..Onlooker::default() });
                 let put = Put::start(plan.clone(), quorum, &mut effects);
                 onlooker.sees(&plan, &quorum, None, &effects);
-                histories += walk(&plan, &quorum, &put, &onlooker, length, false);
+                histories += walk(&plan, &quorum, &put, &onlooker, length, &once);
             }
         }
     }
@@ -388,12 +469,22 @@ fn every_history(me: u128, length: usize) -> u64 {
 
 #[test]
 fn every_short_history_of_an_owner_ends_well() {
-    let histories = every_history(1, 7);
+    let histories = every_history(1, 7, &[], None);
     assert!(histories > 100_000, "{histories}");
 }
 
 #[test]
 fn every_short_history_of_a_fallback_that_coordinates_ends_well() {
-    let histories = every_history(4, 7);
+    let histories = every_history(4, 7, &[], None);
     assert!(histories > 100_000, "{histories}");
+}
+
+#[test]
+fn every_short_history_with_late_nodes_ends_well() {
+    for me in [1, 4] {
+        for (first, then) in [(&[][..], &[2, 3][..]), (&[2, 3], &[4]), (&[2, 9], &[]), (&[4], &[2, 3, 9])] {
+            let histories = every_history(me, 5, first, Some(then));
+            assert!(histories > 100_000, "{histories}");
+        }
+    }
 }

@@ -1,0 +1,139 @@
+//! Clients' writes beside nodes that stand still, and a disk that hangs.
+
+use super::*;
+use crate::bench::{Bench, ME, Peer, ids};
+use crate::duty::swim;
+use crate::limits::LATE_AFTER;
+use ring::bucket::Level;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+const OWNER: NodeId = NodeId(11);
+const OTHER: NodeId = NodeId(12);
+const THIRD: NodeId = NodeId(13);
+const SOON: Duration = Duration::from_millis(10);
+
+fn write_of(id: &ObjectId, w: u8) -> WriteAsk {
+    WriteAsk {
+        id: id.clone(),
+        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
+        seen: None,
+        quorum: QuorumAsk { w: Some(Level::Count(w)), ..QuorumAsk::default() },
+        timeout_ms: 5_000,
+        return_record: false,
+    }
+}
+
+/// Keys of which these are owners, and nobody else.
+fn owned_by<'a>(
+    bench: &'a Bench,
+    all: &'a [ObjectId],
+    owners: [NodeId; 3],
+) -> impl Iterator<Item = &'a ObjectId> {
+    all.iter().filter(move |id| bench.owners(id).iter().all(|owner| owners.contains(owner)))
+}
+
+/// Four nodes of which two stand still. Those are the first two fallbacks' business as soon as nothing has come from them for a while:
+/// the third write finds them late, and waits for nobody.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_stands_in_for_those_who_stand_still() {
+    let bench = Bench::start(32, &[ME, OWNER, OTHER, THIRD], &[]).await;
+    let fallback = bench.beside(OWNER).await;
+    bench.stands_still(OTHER).await;
+    bench.stands_still(THIRD).await;
+    let (_stop, stopping) = watch::channel(false);
+    let (_inbox, messages) = mpsc::channel(1);
+    tokio::spawn(swim::run(bench.node.clone(), 1, messages, stopping));
+    let all = ids(200);
+    let mut keys = owned_by(&bench, &all, [ME, OTHER, THIRD]);
+    for (number, expected) in [LATE_AFTER, Duration::ZERO, Duration::ZERO].into_iter().enumerate() {
+        let began = bench.node.now();
+        let written = bench.node.write(write_of(keys.next().unwrap(), 2), "v".into()).await.unwrap().head;
+        let took = bench.node.now() - began;
+        assert!(took >= expected && took < expected + SOON, "{number}: {took:?}");
+        assert_eq!((written.outcome, written.acked, written.owners), (Outcome::Applied, 2, 1));
+        let hints = [OTHER, THIRD].map(|owner| fallback.hints_for(owner));
+        assert_eq!((fallback.kept().len(), hints.iter().sum::<usize>()), (number + 1, number + 1));
+    }
+    // There is no second one who could.
+    let written = bench.node.write(write_of(keys.next().unwrap(), 3), "v".into()).await.unwrap().head;
+    assert_eq!((written.outcome, written.acked), (Outcome::Indeterminate, 2));
+}
+
+/// A client's write of a key of others, the first of whom stands still: another one is asked to decide it, for what was handed over
+/// to somebody can't be asked of anybody else.
+#[tokio::test(start_paused = true)]
+async fn who_owes_an_answer_is_not_asked_to_decide() {
+    let silent = Peer::new(OTHER.0);
+    let bench = Bench::start(1, &[OWNER, OTHER], &[&silent]).await;
+    let owner = bench.beside(OWNER).await;
+    silent.narrow(1);
+    let key = &ids(1)[0];
+    let first = bench.owners(key)[0];
+    for late in [OTHER, OWNER] {
+        bench.node.cluster.set_late([late].into());
+        let written = bench.node.write(write_of(key, 1), "v".into()).await;
+        assert_eq!(written.is_ok(), late == OTHER, "{late:?} of {first:?}: {written:?}");
+        assert_eq!(owner.kept().len(), 1);
+    }
+}
+
+/// The same long before he is late.
+#[tokio::test(start_paused = true)]
+async fn who_has_owed_an_answer_for_a_moment_is_not_asked_to_decide() {
+    let bench = Bench::start(8, &[OWNER, OTHER], &[]).await;
+    let owner = bench.beside(OWNER).await;
+    bench.stands_still(OTHER).await;
+    let all = ids(50);
+    let mut keys = all.iter().filter(|id| bench.owners(id)[0] == OTHER);
+    let node = bench.node.clone();
+    tokio::spawn(async move {
+        let asked = Message::of(Ask::Gossip { digest: 0 });
+        node.ask(OTHER, asked, LATE_AFTER).await
+    });
+    while bench.node.pool.in_vain(OTHER) < HAND_OVER_WITHIN {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let (began, key) = (bench.node.now(), keys.next().unwrap());
+    bench.node.write(write_of(key, 1), "v".into()).await.unwrap();
+    assert!(bench.node.now() - began < SOON && bench.node.cluster.late().borrow().is_empty());
+    assert_eq!(owner.kept(), [key.clone()]);
+}
+
+/// All owners are late, though one answers: somebody else decides it, unless fallbacks count for nothing.
+#[tokio::test(start_paused = true)]
+async fn late_owners_decide_only_what_nobody_else_may() {
+    let owners = [OWNER, OTHER, THIRD];
+    let bench = Bench::start(32, &[ME, OWNER, OTHER, THIRD], &[]).await;
+    let owner = bench.beside(OWNER).await;
+    bench.node.cluster.set_late(owners.into());
+    let all = ids(200);
+    let mut keys = owned_by(&bench, &all, owners);
+    let (first, second) = (keys.next().unwrap(), keys.next().unwrap());
+    bench.node.write(write_of(first, 1), "v".into()).await.unwrap();
+    assert_eq!(bench.kept(), [first.clone()]);
+    assert_eq!(bench.hints_for(bench.owners(first)[0]), 1);
+    let strict = QuorumAsk { w: Some(Level::One), sloppy: Some(false), ..QuorumAsk::default() };
+    let ask = WriteAsk { quorum: strict, ..write_of(second, 1) };
+    bench.node.write(ask, "v".into()).await.unwrap();
+    assert!(owner.kept().contains(second) && !bench.kept().contains(second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_told_of_in_time_and_waited_for() {
+    let seconds = Duration::from_secs;
+    for (takes, told) in [(1, false), (30, true)] {
+        let (say, mut heard) = oneshot::channel();
+        let work = async move {
+            sleep(seconds(takes)).await;
+            7
+        };
+        let driver = tokio::spawn(async move {
+            let mut until = std::pin::pin!(sleep(seconds(10)));
+            to_its_end(work, until.as_mut(), || say.send(()).unwrap()).await
+        });
+        sleep(seconds(11)).await;
+        assert_eq!(heard.try_recv().is_ok(), told, "work of {takes} s");
+        assert_eq!(driver.await.unwrap(), 7, "it is awaited to its end");
+    }
+}
