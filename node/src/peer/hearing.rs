@@ -10,7 +10,7 @@
 //! [`LOOK_EVERY`], and that is given while requests are worked at. Not while what was sent before it fills the link, or the peer's
 //! hands (it reads no further with a thousand requests under way): then whatever is asked would wait as well, and others do it.
 
-use crate::limits::{LATE_AFTER, LOOK_EVERY, MUTE_AFTER};
+use crate::limits::{LATE_AFTER, LOOK_EVERY, MUTE_AFTER, STALL_MIN};
 use crate::world::World;
 use ring::ids::NodeId;
 use ring::time::Time;
@@ -105,9 +105,21 @@ impl Hearing {
     /// Looks again and again while a connection stands, also while it is stuck in a write, and just when a peer becomes late.
     pub(super) async fn keep_looking<W: World>(&self, world: &W) {
         loop {
-            let left = LATE_AFTER.saturating_sub(self.in_vain(world.now()));
-            tokio::time::sleep(if left.is_zero() { LOOK_EVERY } else { left }).await;
-            self.look(world.now());
+            let now = world.now();
+            let left = LATE_AFTER.saturating_sub(self.in_vain(now));
+            let span = if left.is_zero() { LOOK_EVERY } else { left };
+            tokio::time::sleep(span).await;
+            match world.now() {
+                woke if woke - now >= span + STALL_MIN => self.forgive(woke),
+                woke => self.look(woke),
+            }
+        }
+    }
+
+    /// This node has stood still itself, and what was said to it meanwhile may not be read yet: the peer has all its time again.
+    fn forgive(&self, now: Time) {
+        if self.asked_at.load(Ordering::Relaxed) != 0 {
+            self.asked_at.store(now.0.max(1), Ordering::Relaxed);
         }
     }
 

@@ -99,6 +99,30 @@ async fn who_answers_nothing_for_two_seconds_is_mute_until_something_comes() {
     assert!(!is_mute(&pool) && !is_late(&pool), "at the first answer");
 }
 
+/// For ten seconds: nobody is to blame for that silence. Whoever says nothing after it is late, and mute, as soon as any other.
+#[tokio::test(start_paused = true)]
+async fn who_has_stood_still_himself_holds_it_against_nobody() {
+    let world = Pipes::new();
+    let _there = swallows(&world).await;
+    let pool = pool(&world);
+    tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.call(PEER, TableTag::default(), "anyone?".into(), 10 * MUTE_AFTER).await }
+    });
+    while pool.in_vain(PEER) < LATE_AFTER / 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    advance(Duration::from_secs(10)).await;
+    let woke = world.now();
+    let took = async |mut set: watch::Receiver<BTreeSet<NodeId>>| {
+        set.wait_for(|set| set.contains(&PEER)).await.unwrap();
+        world.now() - woke
+    };
+    let (late, mute) = tokio::join!(took(pool.late()), took(pool.mute()));
+    assert!(late >= LATE_AFTER && late <= LATE_AFTER + Duration::from_millis(2), "{late:?}");
+    assert!(mute >= MUTE_AFTER && mute <= MUTE_AFTER + LOOK_EVERY, "{mute:?}");
+}
+
 /// A peer answers one question, and then its link is cut. Nobody asks it anything after that.
 #[tokio::test(start_paused = true)]
 async fn who_is_asked_nothing_is_found_mute_by_the_signs_of_life() {

@@ -6,7 +6,8 @@
 //!
 //! Nothing leaves before the own record is synced: a dot that others have and a crash takes back here would be issued
 //! twice. An owner that fails is replaced by the next fallback, which keeps a durable hint and counts towards W; where no
-//! other node is left the coordinator keeps the hint itself, and that does not count: it is the same disk.
+//! other node is left the coordinator keeps the hint itself, and that does not count: it is the same disk. Nor does a fallback beside
+//! the owner for which it stands in, or beside another that does: once the hint is delivered they are one copy.
 //!
 //! An owner that stands still does not fail before its time is up, and the client's time is up by then. So where those who are
 //! not late can't make up the quorum, fallbacks stand in for the late ones as well, no more of them than are lacking; a late yes
@@ -142,10 +143,10 @@ impl Put {
         put
     }
 
-    /// A coordinator that owns nothing stands in for the first owner that is believed to be down, or the first at all.
+    /// A coordinator that owns nothing stands in for the first owner that is believed to be down, or is late, or the first at all.
     fn stand_in_here(&mut self) -> Option<NodeId> {
-        let doubted = self.plan.owners.iter().copied().find(|o| self.plan.doubts(*o));
-        let owner = doubted.or_else(|| self.plan.owners.first().copied())?;
+        let (doubts, is_late) = (|o: &NodeId| self.plan.doubts(*o), |o: &NodeId| self.plan.is_late(*o));
+        let owner = self.plan.owners.iter().copied().min_by_key(|o| (!doubts(o), !is_late(o)))?;
         self.stands_for.insert(self.plan.me, owner);
         Some(owner)
     }
@@ -217,7 +218,16 @@ impl Put {
         if self.phase == Phase::StoringHere || self.waits_for(self.plan.me) {
             return;
         }
+        // Who stood in and has left hands its hints on, or took them with it: somebody else keeps one.
+        let (plan, me) = (&self.plan, self.plan.me);
+        self.stands_for.retain(|n, _| *n == me || plan.concerns(*n) || plan.fallbacks.contains(n));
+        self.passed_over.retain(|owner| plan.concerns(*owner));
         self.ask_concerned(out);
+        for owner in self.plan.concerned() {
+            if self.asked.get(&owner) == Some(&Asked::No) || self.passed_over.contains(&owner) {
+                self.stand_in(owner, out);
+            }
+        }
         self.conclude(out);
     }
 
@@ -234,24 +244,40 @@ impl Put {
         out.push(Effect::Store { to, hint_for });
     }
 
-    /// Whether a yes of this node counts in a set: an owner's, and a fallback's where the quorum is sloppy. By the tables of now: who
-    /// was an owner when it said yes, and has left the cluster since, sets its copy aside.
-    fn counts(&self, node: NodeId, set: &[NodeId]) -> bool {
-        let stands_in = || node == self.plan.me || self.plan.fallbacks.contains(&node);
-        set.contains(&node) || (self.quorum.sloppy && !self.plan.concerns(node) && stands_in())
+    /// Whether a yes of this node may count for an owner. By the tables of now: who was an owner when it said yes, and has left the
+    /// cluster since, sets its copy aside.
+    fn may_stand_in(&self, node: NodeId) -> bool {
+        let is_fallback = node == self.plan.me || self.plan.fallbacks.contains(&node);
+        self.quorum.sloppy && is_fallback && !self.plan.concerns(node)
     }
 
-    /// What has come in, as far as it counts in a set.
-    fn tally(&self, set: &[NodeId]) -> Tally {
-        let mut tally = Tally::default();
+    /// Where the copy of a node that said yes will be in the end, if it counts in a set: a hint is handed over to the owner, and then
+    /// it and the owner's own yes are one copy.
+    fn disk(&self, node: NodeId, set: &[NodeId]) -> Option<NodeId> {
+        if set.contains(&node) {
+            return Some(node);
+        }
+        self.may_stand_in(node).then(|| self.stands_for.get(&node).copied().unwrap_or(node))
+    }
+
+    /// What comes in if those who are waited for, and hoped for, say yes: how many disks, as far as they count in a set.
+    fn tally(&self, set: &[NodeId], is_hoped: impl Fn(NodeId) -> bool) -> Tally {
+        let mut disks: Vec<(NodeId, bool)> = Vec::new();
+        let mut owners = 0;
         for (node, asked) in &self.asked {
-            if let Asked::Yes { durable } = asked
-                && self.counts(*node, set)
-            {
-                tally.count(set.contains(node), *durable);
+            let durable = match asked {
+                Asked::Yes { durable } => *durable,
+                Asked::Waiting if is_hoped(*node) => true,
+                Asked::Waiting | Asked::No => continue,
+            };
+            let Some(disk) = self.disk(*node, set) else { continue };
+            owners += usize::from(disk == *node && set.contains(node));
+            match disks.iter_mut().find(|(other, _)| *other == disk) {
+                Some((_, so_far)) => *so_far |= durable,
+                None => disks.push((disk, durable)),
             }
         }
-        tally
+        Tally { all: disks.len(), owners, durable: disks.iter().filter(|(_, durable)| *durable).count() }
     }
 
     /// What is needed in a set: a table with fewer nodes can't give more.
@@ -275,7 +301,8 @@ impl Put {
 
     /// Sees to it that somebody keeps a hint for this owner.
     fn stand_in(&mut self, owner: NodeId, out: &mut Vec<Effect>) {
-        if self.stands_for.values().any(|o| *o == owner) {
+        // By the tables of now it may own nothing any more.
+        if !self.plan.concerns(owner) || self.stands_for.values().any(|o| *o == owner) {
             return;
         }
         match self.free_fallback() {
@@ -305,7 +332,7 @@ impl Put {
         if self.phase != Phase::AwaitingReplicas {
             return;
         }
-        if self.plan.sets().all(|set| self.tally(set).reaches(&self.quorum_of(&self.quorum, set))) {
+        if self.may_reach(&self.quorum, |_| false) {
             return self.reply(Outcome::Applied, false, out);
         }
         while !self.may_still_reach() {
@@ -350,12 +377,7 @@ impl Put {
 
     /// Whether it would be enough if everybody who is waited for, and hoped for, said yes.
     fn may_reach(&self, quorum: &WriteQuorum, is_hoped: impl Fn(NodeId) -> bool) -> bool {
-        self.plan.sets().all(|set| {
-            let waiting = self.asked.iter().filter(|(n, a)| **a == Asked::Waiting && self.counts(**n, set));
-            let (owners, others): (Vec<NodeId>, Vec<NodeId>) =
-                waiting.map(|(n, _)| *n).filter(|n| is_hoped(*n)).partition(|n| set.contains(n));
-            self.tally(set).may_reach(&self.quorum_of(quorum, set), owners.len(), others.len())
-        })
+        self.plan.sets().all(|set| self.tally(set, &is_hoped).reaches(&self.quorum_of(quorum, set)))
     }
 
     /// Asks one fallback more, for an owner from whom no yes is to be expected soon, neither its own nor one on its behalf. False
@@ -366,7 +388,9 @@ impl Put {
             Some(Asked::Waiting) => !self.plan.is_late(*node),
             Some(Asked::No) | None => false,
         };
-        let covered = |owner: &NodeId| self.stands_for.iter().any(|(node, of)| of == owner && hoped(node));
+        let covered = |owner: &NodeId| {
+            self.stands_for.iter().any(|(node, of)| of == owner && hoped(node) && self.may_stand_in(*node))
+        };
         let owner = self.plan.concerned().into_iter().find(|owner| !hoped(owner) && !covered(owner));
         let fallback = self.free_fallback().filter(|node| !self.plan.is_late(*node));
         let (Some(owner), Some(fallback)) = (owner, fallback) else { return false };
@@ -378,7 +402,7 @@ impl Put {
     fn reply(&mut self, outcome: Outcome, timed_out: bool, out: &mut Vec<Effect>) {
         assert!(self.phase != Phase::Answered, "the reply is said once");
         self.phase = Phase::Answered;
-        let tally = self.tally(&self.plan.owners);
+        let tally = self.tally(&self.plan.owners, |_| false);
         let fallbacks = tally.all - tally.owners;
         let hints = self.stands_for.len() + self.kept.len();
         out.push(Effect::Reply(Reply { outcome, timed_out, tally, fallbacks, hints }));

@@ -37,7 +37,7 @@ pub enum Outcome {
     Applied,
 }
 
-/// What has come in so far, counted once for each node.
+/// What has come in so far, counted once for each disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
     /// Replicas that answered yes.
@@ -49,21 +49,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts a yes.
-    pub fn count(&mut self, owner: bool, durable: bool) {
-        self.all += 1;
-        self.owners += usize::from(owner);
-        self.durable += usize::from(durable);
-    }
-
     /// Whether it is enough.
     pub fn reaches(&self, quorum: &WriteQuorum) -> bool {
         self.all >= quorum.w && self.owners >= quorum.pw && self.durable >= quorum.dw
-    }
-
-    /// Whether it could still be enough if so many owners and others said yes, all of them durable.
-    pub fn may_reach(&self, quorum: &WriteQuorum, owners: usize, others: usize) -> bool {
-        let more = owners + others;
-        self.all + more >= quorum.w && self.owners + owners >= quorum.pw && self.durable + more >= quorum.dw
     }
 }

@@ -108,7 +108,7 @@ fn fallbacks_stand_in_for_those_who_are_late_where_the_others_are_too_few() {
     // A failure may leave none but them.
     check(late(five(), &[2]), quorum(2), "+1 -3 +4", "here >2 >3 >4/3 applied");
     check(late(four(), &[2]), quorum(2), "+1 -3 -4 +2", "here >2 >3 >4/3 h3 applied");
-    // Their yes counts, their failure asks nobody twice, and a hint that can't be handed over is kept.
+    // Their yes counts, though not beside that of who stands in for them; their failure asks nobody twice, and a hint that can't be handed over is kept.
     check(late(five(), &[2, 3]), quorum(2), "+1 +3 -2 -4", "here >2 >3 >4/2 applied >5/2");
     check(late(four(), &[2, 3]), quorum(2), "+1 +4 -2 -3", "here >2 >3 >4/2 applied h3");
     // Late fallbacks would be no better, and nobody stands in for an owner's yes, or where fallbacks don't count.
@@ -120,8 +120,20 @@ fn fallbacks_stand_in_for_those_who_are_late_where_the_others_are_too_few() {
 
 #[test]
 fn a_fallback_that_coordinates_stands_in_for_no_late_owner_twice() {
-    let all = late(plan(4, &[4, 5, 6], &[], &[]), &[1, 2, 3]);
-    check(all, quorum(3), "+4 +5 +6", "here/1 >1 >2 >3 >5/2 >6/3 applied");
+    let all = || late(plan(4, &[4, 5, 6], &[], &[]), &[1, 2, 3]);
+    check(all(), quorum(3), "+4 +5 +6", "here/1 >1 >2 >3 >5/2 >6/3 applied");
+    check(late(all(), &[3]), quorum(1), "+4", "here/3 >1 >2 >3 applied");
+}
+
+#[test]
+fn an_owner_and_those_who_keep_its_hint_are_one_copy() {
+    let five = || plan(1, &[4, 5], &[], &[]);
+    check(late(plan(4, &[4, 5], &[], &[]), &[1, 2, 3]), quorum(2), "+4 +1", "here/1 >1 >2 >3 >5/2");
+    check(five(), quorum(3), "+1 -2 L4 +5 +4 +3", "here >2 >3 >4/2 >5/2 applied");
+    check(late(five(), &[2, 3]), quorum(3), "+1 +4 +2 +3", "here >2 >3 >4/2 >5/3 applied");
+    check(plan(1, &[4], &[], &[2]), quorum(3), "+1 +4 -3 +2", "here >4/2 >3 h3 >2 unsure");
+    let synced = WriteQuorum { dw: 2, ..quorum(2) };
+    check(late(five(), &[2, 3]), synced, "~1 +4 ~2 +3", "here >2 >3 >4/2 >5/3 applied");
 }
 
 #[test]
@@ -216,6 +228,10 @@ fn the_yes_of_a_node_that_has_left_meanwhile_counts_no_more() {
     let over = || Plan { owners: vec![NodeId(1), NodeId(2), NodeId(9)], ..plan(1, &[4], &[], &[]) };
     replanned([moving(), over()], "+1 +3", "", "here >2 >3 >9");
     replanned([moving(), over()], "+1 +3", "+9", "here >2 >3 >9 applied");
+    let plans = || [plan(1, &[4], &[], &[]), plan(1, &[6], &[], &[])];
+    replanned(plans(), "+1 -2", "+4 +6", "here >2 >3 >4/2 >6/2 applied");
+    let [before, after] = plans();
+    replanned([late(before, &[2, 3]), late(after, &[2, 3])], "+1", "+4 +6", "here >2 >3 >4/2 >6/2 applied");
     let stays = || Plan { fallbacks: vec![NodeId(4), NodeId(3)], ..over() };
     replanned([moving(), stays()], "+1 +3", "", "here >2 >3 >9 applied");
 }
@@ -255,17 +271,21 @@ impl Onlooker {
         set: &[NodeId],
         of: impl Iterator<Item = NodeId>,
     ) -> (usize, usize, usize) {
-        let (mut all, mut owners, mut durable) = (0, 0, 0);
+        // Where it is once all hints are delivered.
+        let (mut disks, mut synced, mut owners) = (BTreeSet::new(), BTreeSet::new(), 0);
         for node in of {
-            let owner = set.contains(&node);
+            let hint = if node == plan.me { self.own_hint } else { self.sent[&node] };
             let elsewhere = plan.owners.contains(&node) || plan.pending.contains(&node);
-            if owner || (quorum.sloppy && !elsewhere) {
-                all += 1;
-                owners += usize::from(owner);
-                durable += usize::from(self.yes.get(&node).copied().unwrap_or(true));
+            let fallback = !elsewhere && (node == plan.me || plan.fallbacks.contains(&node));
+            if set.contains(&node) || (quorum.sloppy && fallback) {
+                owners += usize::from(set.contains(&node));
+                disks.insert(hint.unwrap_or(node));
+                if self.yes.get(&node).copied().unwrap_or(true) {
+                    synced.insert(hint.unwrap_or(node));
+                }
             }
         }
-        (all, owners, durable)
+        (disks.len(), owners, synced.len())
     }
 
     fn reaches(&self, plan: &Plan, quorum: &WriteQuorum, of: &BTreeSet<NodeId>) -> bool {
@@ -291,7 +311,8 @@ impl Onlooker {
                 self.failed.insert(*by);
             }
             Some(Event::Late(late)) => self.late.clone_from(late),
-            Some(Event::TimedOut | Event::Replanned(_)) | None => {}
+            Some(Event::Replanned(plan)) => self.late.clone_from(&plan.late),
+            Some(Event::TimedOut) | None => {}
         }
         for effect in effects {
             match effect {
@@ -379,7 +400,7 @@ impl Onlooker {
         for owner in plan.owners.iter().chain(&plan.pending).filter(|o| !self.yes.contains_key(o)) {
             let by_fallback = self.sent.iter().any(|(n, of)| *of == Some(*owner) && self.yes.contains_key(n));
             let here = self.own_hint == Some(*owner) || self.kept.contains(owner);
-            assert!(by_fallback || here, "nobody keeps a hint for {owner:?}");
+            assert!(by_fallback || here, "nobody keeps a hint for {owner:?}: {self:?} {put:?}");
         }
     }
 }
@@ -389,6 +410,7 @@ impl Onlooker {
 struct Once {
     time_out: bool,
     late: Option<Vec<NodeId>>,
+    replanned: Option<Plan>,
 }
 
 /// Walks every history from here and counts them.
@@ -418,10 +440,12 @@ fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left:
         next.push(Event::TimedOut);
     }
     next.extend(once.late.iter().cloned().map(Event::Late));
+    next.extend(once.replanned.iter().cloned().map(Event::Replanned));
     let mut histories = 0;
     for event in next {
         let (mut put, mut onlooker, mut effects) = (put.clone(), onlooker.clone(), Vec::new());
         put.on(event.clone(), &mut effects);
+        let plan = if let Event::Replanned(plan) = &event { plan } else { plan };
         onlooker.sees(plan, quorum, Some(&event), &effects);
         let (before, said) = (put.clone(), effects.len());
         put.on(event.clone(), &mut effects);
@@ -430,7 +454,8 @@ fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left:
         }
         let once = Once {
             time_out: once.time_out && event != Event::TimedOut,
-            late: once.late.clone().filter(|late| event != Event::Late(late.clone())),
+            late: once.late.clone().filter(|_| !matches!(event, Event::Late(_))),
+            replanned: once.replanned.clone().filter(|_| !matches!(event, Event::Replanned(_))),
         };
         histories += walk(plan, quorum, &put, &onlooker, left - 1, &once);
     }
@@ -439,7 +464,7 @@ fn walk(plan: &Plan, quorum: &WriteQuorum, put: &Put, onlooker: &Onlooker, left:
 
 /// Of who is late at first, and who is so from some moment on.
 fn every_history(me: u128, length: usize, first: &[u128], then: Option<&[u128]>) -> u64 {
-    let once = Once { time_out: true, late: then.map(ids) };
+    let once = Once { time_out: true, late: then.map(ids), replanned: None };
     let mut histories = 0;
     let fallbacks: &[&[u128]] = if me == 1 { &[&[], &[4], &[4, 5]] } else { &[&[4], &[4, 5]] };
     for (fallbacks, pending) in fallbacks.iter().flat_map(|f| [(*f, &[][..]), (*f, &[9][..])]) {
@@ -476,6 +501,36 @@ fn every_short_history_of_an_owner_ends_well() {
 #[test]
 fn every_short_history_of_a_fallback_that_coordinates_ends_well() {
     let histories = every_history(4, 7, &[], None);
+    assert!(histories > 100_000, "{histories}");
+}
+
+/// Fallbacks come and go, nodes are to be filled, and are filled.
+#[test]
+fn every_short_history_in_which_the_tables_change_ends_well() {
+    let settled = || plan(1, &[4, 5], &[], &[]);
+    let moving = || plan(1, &[4, 5], &[9], &[]);
+    let moved = || Plan { owners: ids(&[1, 2, 9]), ..plan(1, &[4, 3], &[], &[]) };
+    let fewer = || plan(1, &[5, 6], &[], &[]);
+    let mut histories = 0;
+    for (first, then) in
+        [(settled(), moving()), (moving(), moved()), (settled(), fewer()), (moving(), settled())]
+    {
+        for (nodes, w) in [(&[][..], 2), (&[2, 3], 2), (&[2, 3], 3), (&[2, 4], 3)] {
+            for doubts in [false, true] {
+                let nodes = |plan: Plan| {
+                    let nodes = ids(nodes);
+                    if doubts { Plan { doubted: nodes, ..plan } } else { Plan { late: nodes, ..plan } }
+                };
+                let (plan, quorum) = (nodes(first.clone()), quorum(w));
+                let (mut effects, mut onlooker) =
+                    (Vec::new(), Onlooker { late: plan.late.clone(), ..Onlooker::default() });
+                let put = Put::start(plan.clone(), quorum, &mut effects);
+                onlooker.sees(&plan, &quorum, None, &effects);
+                let once = Once { time_out: false, late: None, replanned: Some(nodes(then.clone())) };
+                histories += walk(&plan, &quorum, &put, &onlooker, 7, &once);
+            }
+        }
+    }
     assert!(histories > 100_000, "{histories}");
 }
 
