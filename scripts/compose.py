@@ -129,7 +129,9 @@ def nobody_else_reaches_them(compose):
 def they_run_as_nobody_in_particular(compose):
     for one in compose.containers():
         assert docker("exec", one, "id", "-u").strip() == "10001"
-        assert not docker("exec", one, "cat", "/proc/1/status").split("CapEff:\t")[1].startswith("0000003"), one
+        status = dict(line.split(":\t", 1) for line in docker("exec", one, "cat", "/proc/1/status").splitlines() if ":\t" in line)
+        assert int(status["CapBnd"], 16) == 0, f"{one} may gain {status['CapBnd']}"
+        assert status["NoNewPrivs"] == "1", f"{one} may gain privileges"
 
 
 def the_secret_is_one_and_in_no_log(compose):

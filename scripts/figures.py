@@ -38,10 +38,14 @@ class Cluster:
     def __init__(self, count, first_port, **env):
         self.dir = tempfile.mkdtemp(prefix="cartwheel-figures-")
         self.first_port, self.env, self.nodes = first_port, env, {}
-        for index in range(count):
-            self.start(index)
-        for index in range(count):
-            self.await_ready(index)
+        try:
+            for index in range(count):
+                self.start(index)
+            for index in range(count):
+                self.await_ready(index)
+        except BaseException:
+            self.close()
+            raise
 
     def http(self, index):
         return f"127.0.0.1:{self.first_port + 2 * index}"

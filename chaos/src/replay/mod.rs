@@ -116,8 +116,13 @@ pub async fn replay(args: ReplayArgs) -> i32 {
 }
 
 /// Replays a file against nodes that somebody else breaks meanwhile.
-pub(crate) async fn against(file: PathBuf, urls: Vec<String>, seed: u64) -> Result<Report, String> {
-    let (bucket, concurrency) = ("retail".to_owned(), 32);
+pub(crate) async fn against(
+    file: PathBuf,
+    urls: Vec<String>,
+    bucket: String,
+    seed: u64,
+) -> Result<Report, String> {
+    let concurrency = 32;
     let (carts, limit, nodes) = (None, None, 3);
     let args = ReplayArgs {
         file,
@@ -197,8 +202,20 @@ fn check(args: &ReplayArgs) -> Result<Vec<String>, String> {
 async fn own_cluster(args: &ReplayArgs) -> anyhow::Result<LocalCluster> {
     let binary = std::env::current_exe()?;
     let nodes = usize::from(args.nodes);
-    let (dir, base_port, extra_args, proxy, shim, small_disk) = (None, None, Vec::new(), None, false, None);
-    LocalCluster::start(Options { binary, nodes, dir, base_port, extra_args, proxy, shim, small_disk }).await
+    let (dir, base_port, extra_args, proxy, small_disk) = (None, None, Vec::new(), None, None);
+    let (shim, config) = (false, "");
+    LocalCluster::start(Options {
+        binary,
+        nodes,
+        dir,
+        base_port,
+        extra_args,
+        proxy,
+        shim,
+        config,
+        small_disk,
+    })
+    .await
 }
 
 /// Writes everything, with the kill in the middle if it was asked for. Returns the name of the node that was killed.

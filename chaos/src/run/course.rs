@@ -46,6 +46,7 @@ pub(super) struct Course<'a> {
     load: Duration,
     options: &'a RunArgs,
     site: Option<Site>,
+    history: Option<History>,
 }
 
 /// What came of it.
@@ -85,7 +86,7 @@ struct Chances {
 
 impl<'a> Course<'a> {
     pub(super) fn new(scenario: &'static Scenario, seed: u64, load: Duration, options: &'a RunArgs) -> Self {
-        Self { scenario, seed, load, options, site: None }
+        Self { scenario, seed, load, options, site: None, history: None }
     }
 
     pub(super) async fn run(&mut self) -> Result<Outcome, Failure> {
@@ -98,6 +99,7 @@ impl<'a> Course<'a> {
         site.come_up().await?;
         let started = Instant::now();
         let history = History::new(Arc::new(move || started.elapsed()));
+        self.history = Some(history.clone());
         let timeline = Timeline::new(Arc::new(move || started.elapsed()));
         let transport = ReqwestTransport::new()?;
         let mut ground = Ground::new(site.urls(), transport.clone(), history.clone());
@@ -118,11 +120,12 @@ impl<'a> Course<'a> {
             bursts: 0,
             spoiled: false,
             removed: BTreeSet::new(),
+            accidents: Vec::new(),
         };
         let live = Live::new(self.scenario.name, self.seed, self.load, history.clone(), timeline.clone());
         let all = load(&plans, &ground, chances.clients, until);
         let events = self.options.events.clone().filter(|_| self.scenario.trouble == Trouble::Retail);
-        let replay = retail(events, ground.urls.clone(), self.seed);
+        let replay = retail(events, ground.urls.clone(), self.seed, started + until);
         let (memory, dir) = (Memory::default(), stage.site.dir());
         let mut accidents = Vec::new();
         tokio::select! {
@@ -132,6 +135,7 @@ impl<'a> Course<'a> {
             () = memory.watch(dir) => {}
         }
         let removed = std::mem::take(&mut stage.removed);
+        accidents.append(&mut stage.accidents);
         let healed = history.now();
 
         ground.urls = living(site, &removed);
@@ -198,6 +202,11 @@ impl<'a> Course<'a> {
             .collect()
     }
 
+    /// What has been asked and answered so far, if it came to that.
+    pub(super) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
+    }
+
     /// Takes everything down that the run has put up, however far it came.
     pub(super) async fn clean_up(&mut self) -> anyhow::Result<()> {
         match self.site.take() {
@@ -224,15 +233,30 @@ fn plans() -> Vec<Plan> {
     plans
 }
 
-/// The replay of shop events beside everything else; what was wrong with it.
-async fn retail(events: Option<PathBuf>, urls: Vec<String>, seed: u64) -> anyhow::Result<Option<String>> {
+/// The replay of shop events beside everything else, again and again into other carts until the trouble is over; what was wrong
+/// with it.
+async fn retail(
+    events: Option<PathBuf>,
+    urls: Vec<String>,
+    seed: u64,
+    until: Instant,
+) -> anyhow::Result<Option<String>> {
     let Some(file) = events else { return Ok(None) };
-    let report = replay::against(file, urls, seed).await.map_err(anyhow::Error::msg)?;
-    Live::say(&format!(
-        "{} shop events acknowledged, {} carts compared",
-        report.acknowledged, report.carts_compared
-    ));
-    Ok((!report.is_right()).then(|| report.to_string()))
+    let (mut acknowledged, mut compared) = (0, 0);
+    for round in 0_u64.. {
+        let bucket = format!("retail-{round}");
+        let ran = replay::against(file.clone(), urls.clone(), bucket, seed.wrapping_add(round)).await;
+        let report = ran.map_err(anyhow::Error::msg)?;
+        (acknowledged, compared) = (acknowledged + report.acknowledged, compared + report.carts_compared);
+        if !report.is_right() {
+            return Ok(Some(report.to_string()));
+        }
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    Live::say(&format!("{acknowledged} shop events acknowledged, {compared} carts compared"));
+    Ok(None)
 }
 
 async fn load(

@@ -89,8 +89,9 @@ struct RunArgs {
     /// Run each scenario with so many seeds.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-    /// How long clients ask and things go wrong, in seconds.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    /// How long clients ask and things go wrong, in seconds. All that they ask is kept in memory: run more seeds rather than
+    /// longer.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=1800))]
     seconds: u64,
     /// Nodes of the local cluster.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..=10))]
@@ -148,6 +149,14 @@ pub async fn chaos(args: ChaosArgs) -> i32 {
 }
 
 fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Scenario>, String> {
+    if options.seed.checked_add(options.seeds).is_none() {
+        return Err(format!("--seed {} leaves no room for --seeds {}", options.seed, options.seeds));
+    }
+    for (what, file) in [("--previous", &options.previous), ("--events", &options.events)] {
+        if let Some(file) = file.as_ref().filter(|file| !file.is_file()) {
+            return Err(format!("{what} {}: there is no such file", file.display()));
+        }
+    }
     let Some(names) = names else {
         let mut chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|one| one.bears(options.target)).collect();
         chosen.retain(|scenario| {
@@ -175,7 +184,7 @@ fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Sc
 
 async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Stop) -> Result<i32, Failure> {
     let mut folder = Folder::open(&options.out)?;
-    let mut broken = 0;
+    let (mut broken, mut endless) = (0, 0);
     for scenario in chosen {
         for seed in options.seed..options.seed.saturating_add(options.seeds) {
             let load = Duration::from_secs(options.seconds);
@@ -187,26 +196,49 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
             };
             // Whatever came of it, nothing of it stays.
             let cleaned = course.clean_up().await;
-            let outcome = match ran {
-                Ok(Ok(ran)) => ran?,
+            if let (Err(error), false) = (&cleaned, matches!(ran, Ok(Ok(Ok(_))))) {
+                fail(&format!("not everything could be taken down: {error:#}"), 1);
+            }
+            match ran {
+                Ok(Ok(Ok(outcome))) => {
+                    cleaned?;
+                    broken += usize::from(!outcome.verdict.holds());
+                    say(&outcome.to_string());
+                    folder.add(&outcome)?;
+                }
+                // The others are run all the same; what is known of this one is kept.
+                Ok(Ok(Err(Failure::Other(error)))) => {
+                    endless += 1;
+                    let name = format!("{}-{seed}", scenario.name);
+                    let kept = folder.keep_endless(&name, course.history(), &error)?;
+                    fail(
+                        &format!("{}, seed {seed}, has no end: {error:#}; history: {kept}", scenario.name),
+                        1,
+                    );
+                }
+                Ok(Ok(Err(wrong))) => return Err(wrong),
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
                 Err(asked) => {
-                    return Ok(fail("interrupted; everything was taken down again", asked.exit_code()));
+                    let how = if cleaned.is_ok() { "everything was taken down again" } else { "see above" };
+                    return Ok(fail(&format!("interrupted; {how}"), asked.exit_code()));
                 }
-            };
-            cleaned?;
-            broken += usize::from(!outcome.verdict.holds());
-            say(&outcome.to_string());
-            folder.add(&outcome)?;
+            }
         }
     }
-    let runs = folder.runs();
-    let page = folder.page().display();
-    match broken {
-        0 => say(&format!("chaos: {runs} runs, no promise broken. Report: {page}")),
-        _ => say(&format!("chaos: {runs} runs, {broken} of them broke a promise. Report: {page}")),
-    }
-    Ok(i32::from(broken > 0))
+    say(&summary(folder.runs(), broken, endless, &folder.page().display().to_string()));
+    Ok(i32::from(broken + endless > 0))
+}
+
+fn summary(runs: usize, broken: usize, endless: usize, page: &str) -> String {
+    let broke = match broken {
+        0 => "no promise broken".to_owned(),
+        _ => format!("{broken} of them broke a promise"),
+    };
+    let endless = match endless {
+        0 => String::new(),
+        _ => format!("; {endless} more had no end"),
+    };
+    format!("chaos: {runs} runs, {broke}{endless}. Report: {page}")
 }
 
 fn list() -> i32 {

@@ -53,6 +53,8 @@ pub struct Options {
     pub proxy: Option<u64>,
     /// Whether a shim stands between each node and its disk and calendar.
     pub shim: bool,
+    /// What else stands in each node's file, as TOML.
+    pub config: &'static str,
     /// How large the last node's disk is, if it has one of its own; that needs root.
     pub small_disk: Option<u64>,
 }

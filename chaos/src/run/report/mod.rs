@@ -1,9 +1,10 @@
-//! The report: one page for all runs, with plots, that needs no network; and the history of each run that broke a promise.
+//! The report: one page for all runs, with plots, that needs no network; and the history of each run that broke a promise or had no end.
 
 mod page;
 mod plots;
 
 use super::course::Outcome;
+use crate::history::History;
 use anyhow::Context;
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -27,7 +28,8 @@ impl Folder {
 
     /// Adds a run. The page is whole after each, so one that is interrupted has those that came to their end.
     pub(super) fn add(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
-        let kept = if outcome.verdict.holds() { None } else { Some(self.keep(outcome)?) };
+        let kept =
+            if outcome.verdict.holds() { None } else { Some(self.keep(&outcome.name(), &outcome.history)?) };
         self.rows.push(page::Summary::of(outcome));
         self.outcomes.push(page::run(outcome, kept.as_deref())?);
         let text = page::whole(&self.rows, &self.outcomes);
@@ -36,12 +38,28 @@ impl Folder {
         fs::rename(&draft, &self.page).with_context(|| format!("cannot write {}", self.page.display()))
     }
 
-    fn keep(&self, outcome: &Outcome) -> anyhow::Result<String> {
-        let name = format!("{}.jsonl", outcome.name());
+    fn keep(&self, name: &str, history: &History) -> anyhow::Result<String> {
+        let name = format!("{name}.jsonl");
         let path = self.dir.join(&name);
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        outcome.history.write_to(&mut BufWriter::new(file))?;
+        history.write_to(&mut BufWriter::new(file))?;
         Ok(name)
+    }
+
+    /// Keeps what is known of a run that had no end: its history, as far as it came, and why it ended. The page does not have it, for
+    /// there is nothing to judge.
+    pub(super) fn keep_endless(
+        &self,
+        name: &str,
+        history: Option<&History>,
+        why: &anyhow::Error,
+    ) -> anyhow::Result<String> {
+        let path = self.dir.join(format!("{name}.error.txt"));
+        fs::write(&path, format!("{why:?}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        match history {
+            Some(history) => self.keep(name, history),
+            None => Ok("none, it had not begun".to_owned()),
+        }
     }
 
     /// How many runs it has.
@@ -51,5 +69,29 @@ impl Folder {
 
     pub(super) fn page(&self) -> &Path {
         &self.page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Call;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Why it ended, and what had been asked by then; a run that did not even begin leaves the reason.
+    #[test]
+    fn what_is_known_of_a_run_without_an_end_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let history = History::new(Arc::new(|| Duration::ZERO));
+        history.invoke(1, "n1", "b", "k", |_| Call::Delete { seen: None });
+        let why = anyhow::anyhow!("no such wire").context("n3 is not ready");
+        let kept = folder.keep_endless("crash-7", Some(&history), &why).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join(kept)).unwrap().lines().count(), 1);
+        let told = fs::read_to_string(dir.path().join("crash-7.error.txt")).unwrap();
+        assert!(told.contains("n3 is not ready") && told.contains("no such wire"), "{told}");
+        folder.keep_endless("crash-8", None, &why).unwrap();
+        assert!(dir.path().join("crash-8.error.txt").exists() && !dir.path().join("crash-8.jsonl").exists());
     }
 }

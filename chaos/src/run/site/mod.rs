@@ -18,6 +18,9 @@ const SMALL_DISK: u64 = 192 << 20;
 /// What the clients of a run write to one node, with room for tables that are merged.
 const WRITTEN_A_SECOND: u64 = 2 << 20;
 
+/// A fifth of what the clients of `overload` ask at once, and more than all others ask.
+const FEW_AT_ONCE: &str = "[limits]\nin_flight = 24\n";
+
 /// A cluster that is there to be broken.
 #[derive(Debug)]
 pub(super) enum Site {
@@ -45,6 +48,7 @@ impl Site {
                     extra_args: Vec::new(),
                     proxy: Some(seed),
                     shim: trouble.needs_shim(),
+                    config: if trouble == Trouble::Overload { FEW_AT_ONCE } else { "" },
                     small_disk: (trouble == Trouble::DiskFull)
                         .then(|| SMALL_DISK + load.as_secs() * WRITTEN_A_SECOND),
                 };

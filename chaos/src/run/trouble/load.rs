@@ -2,10 +2,15 @@
 //! connection and say next to nothing.
 
 use super::Stage;
+use crate::http::Http;
+use crate::run::live::Live;
+use crate::run::site::Site;
 use crate::workload::{self, Kind, Plan};
 use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -16,6 +21,9 @@ const LARGE: usize = 1 << 20;
 const WRITERS_OF_LARGE: u32 = 6;
 /// The usual clients rest between steps, and some fifty of them keep two cores busy already: these don't rest.
 const FLOOD: u32 = 250;
+/// Those who look how that is answered; longer than a node takes to give up.
+const ASKERS: usize = 25;
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
 const SLOW_CLIENTS: usize = 400;
 /// A byte each so often.
 const DRIBBLE_EVERY: Duration = Duration::from_millis(500);
@@ -41,7 +49,61 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     let plan = Plan { clients: FLOOD, keys: 1, think, ..Plan::new(Kind::Slots) };
     // Nobody has to be served as usual meanwhile.
     let all = stage.nodes();
-    burst(stage, format!("{FLOOD} clients without rest"), plan, 4_000..8_000, &all).await
+    let urls: Vec<String> = all.iter().map(|i| stage.site.url(*i)).collect();
+    // Containers take as many at once as a node does by itself.
+    let may_refuse = matches!(stage.site, Site::Local(_));
+    let asks = Http::new(ASKERS)?;
+    let answers = Answers::default();
+    tokio::select! {
+        biased;
+        done = burst(stage, format!("{FLOOD} clients without rest"), plan, 4_000..8_000, &all) => done?,
+        () = ask_without_rest(&asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
+    }
+    let Answers { served, refused, others } = answers;
+    let others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (served, refused) = (served.into_inner(), refused.into_inner());
+    Live::say(&format!("of {} who asked without rest {refused} were turned away", served + refused));
+    stage.accidents.extend(others.map(|what| format!("under overload somebody was told {what}")));
+    if served == 0 || (may_refuse && refused == 0) {
+        stage.accidents.push(format!("overload: {served} were served, and {refused} turned away by 429"));
+    }
+    Ok(())
+}
+
+/// What they were told who asked while there was too much to do.
+#[derive(Default)]
+struct Answers {
+    served: AtomicU64,
+    refused: AtomicU64,
+    /// The first answer that is neither, nor honest about what could not be done.
+    others: Mutex<Option<String>>,
+}
+
+/// Reads of what is not there, with no library that tries again: what is refused, and how, is to be seen as it is.
+async fn ask_without_rest(http: &Http, urls: &[String], answers: &Answers) {
+    let ask = async |number: usize| {
+        let url = format!("{}/v1/buckets/overload/keys/nothing", urls[number % urls.len()]);
+        loop {
+            match http.get(&url, ASK_DEADLINE).await {
+                Ok(reply) if reply.status == 404 => answers.served.fetch_add(1, Ordering::Relaxed),
+                Ok(reply) if reply.status == 429 && reply.problem().contains("overloaded") => {
+                    answers.refused.fetch_add(1, Ordering::Relaxed)
+                }
+                Ok(reply) if matches!(reply.status, 503 | 504) => 0,
+                Ok(reply) => {
+                    let mut others = answers.others.lock().unwrap_or_else(PoisonError::into_inner);
+                    others.get_or_insert(reply.problem());
+                    0
+                }
+                Err(no_answer) => {
+                    let mut others = answers.others.lock().unwrap_or_else(PoisonError::into_inner);
+                    others.get_or_insert(no_answer.to_string());
+                    0
+                }
+            };
+        }
+    };
+    futures_util::future::join_all((0..ASKERS).map(ask)).await;
 }
 
 /// Further clients for a while, in a bucket of their own.

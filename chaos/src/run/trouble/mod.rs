@@ -98,6 +98,9 @@ impl Trouble {
     /// What it needs of this machine or of the caller that is not there.
     pub(super) fn lacks(self, options: &RunArgs) -> Option<&'static str> {
         match self {
+            Trouble::DiskFull if options.seconds > DISK_FULL_SECONDS_MAX => {
+                Some("keeps its disks in memory, for five minutes at most: --seconds 300")
+            }
             Trouble::DiskFull if !can_mount() => Some("needs to mount a small file system, as root may"),
             other if other.needs_shim() && !has_compiler() => {
                 Some("needs a C compiler: its shim is built by `cc`")
@@ -139,8 +142,12 @@ pub(super) struct Stage<'a> {
     pub(super) spoiled: bool,
     /// Nodes that are no members any more.
     pub(super) removed: BTreeSet<usize>,
+    /// What a trouble has seen that must not be.
+    pub(super) accidents: Vec<String>,
 }
 
+/// For so long the disks of `disk-full` hold what is written, 800 MiB each.
+const DISK_FULL_SECONDS_MAX: u64 = 300;
 const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(3000);
 
 /// Lets things go wrong until the load ends, and leaves the cluster whole.

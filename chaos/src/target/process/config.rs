@@ -18,7 +18,7 @@ use crate::target::shim::{Library, Shim, files};
 impl LocalCluster {
     /// Starts all nodes without waiting for anything.
     pub(super) async fn spawn(options: Options) -> anyhow::Result<Self> {
-        let Options { binary, nodes, dir, base_port, extra_args, proxy, shim, small_disk } = options;
+        let Options { binary, nodes, dir, base_port, extra_args, proxy, shim, config, small_disk } = options;
         ensure!(
             (1..=usize::from(limits::NODES_MAX)).contains(&nodes),
             "a local cluster has 1 to {} nodes, found {nodes}",
@@ -40,7 +40,7 @@ impl LocalCluster {
         }
         // Only now are all doors known.
         for i in 0..cluster.len() {
-            cluster.write_config(i, "")?;
+            cluster.write_config(i, config)?;
             cluster.start_again(i)?;
         }
         Ok(cluster)

@@ -20,6 +20,7 @@ fn script(dir: &Path, body: &str) -> Options {
         extra_args: vec!["--x".to_owned()],
         proxy: None,
         shim: false,
+        config: "",
         small_disk: None,
     }
 }
