@@ -242,3 +242,19 @@ fn every_context_is_the_set_of_its_dots() {
         }
     }
 }
+
+/// It takes a dot that was issued twice: nothing saves both, but all replicas keep the same.
+#[test]
+fn of_two_contents_of_one_dot_all_keep_the_same() {
+    let dot = dot(0, 1);
+    let of = |content: &Content| Record {
+        clock: Context::of_dots([dot]),
+        siblings: vec![Sibling { dot, content: content.clone() }],
+    };
+    let contents = [value(0), value(1), expired(&value(0)).unwrap(), expired(&value(1)).unwrap()];
+    for (one, other) in contents.iter().flat_map(|one| contents.iter().map(move |other| (one, other))) {
+        let merged = merge(&of(one), &of(other));
+        assert_eq!(merged, merge(&of(other), &of(one)), "{one:?} and {other:?}");
+        assert_eq!(merge(&merged, &of(other)), merged);
+    }
+}

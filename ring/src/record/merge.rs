@@ -48,7 +48,8 @@ fn one_of<'a>(left: &'a Sibling, right: &'a Sibling) -> &'a Sibling {
     let is_dropped = |s: &Sibling| matches!(s.content, Content::Expired { .. });
     match (is_dropped(left), is_dropped(right)) {
         (false, true) => right,
-        (false, false) if left.content != right.content && rank(left) < rank(right) => right,
+        (true, false) => left,
+        _ if left.content != right.content && rank(left) < rank(right) => right,
         _ => left,
     }
 }
