@@ -11,7 +11,7 @@ use bytes::Bytes;
 pub type Meta = Vec<(String, Bytes)>;
 
 /// Opaque bytes with what HTTP says about them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Object {
     /// The value.
     pub body: Bytes,
@@ -37,7 +37,7 @@ impl Op {
 }
 
 /// One sibling's content.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Content {
     /// An object's value.
     Object(Object),

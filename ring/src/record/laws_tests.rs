@@ -251,7 +251,13 @@ fn of_two_contents_of_one_dot_all_keep_the_same() {
         clock: Context::of_dots([dot]),
         siblings: vec![Sibling { dot, content: content.clone() }],
     };
-    let contents = [value(0), value(1), expired(&value(0)).unwrap(), expired(&value(1)).unwrap()];
+    // Two nodes' names that look alike where they are written short.
+    let seen = |node| Content::CartRemoved {
+        sku: None,
+        seen: Context::of_dots([Dot { actor: Actor { node: NodeId(node), epoch: 1 }, count: 1 }]),
+    };
+    let (one, other) = (expired(&value(0)).unwrap(), expired(&value(1)).unwrap());
+    let contents = [value(0), value(1), one, other, seen(1), seen(2)];
     for (one, other) in contents.iter().flat_map(|one| contents.iter().map(move |other| (one, other))) {
         let merged = merge(&of(one), &of(other));
         assert_eq!(merged, merge(&of(other), &of(one)), "{one:?} and {other:?}");

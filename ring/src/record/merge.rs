@@ -12,7 +12,6 @@ use super::{Content, Record, Sibling};
 use crate::causal::{Actor, Context, Dot};
 use crate::planted::{self, Bug};
 use std::cmp::Ordering;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What both copies know together.
 pub fn merge(a: &Record, b: &Record) -> Record {
@@ -49,13 +48,9 @@ fn one_of<'a>(left: &'a Sibling, right: &'a Sibling) -> &'a Sibling {
     match (is_dropped(left), is_dropped(right)) {
         (false, true) => right,
         (true, false) => left,
-        _ if left.content != right.content && rank(left) < rank(right) => right,
+        _ if left.content < right.content => right,
         _ => left,
     }
-}
-
-fn rank(sibling: &Sibling) -> u64 {
-    xxh3_64(format!("{:?}", sibling.content).as_bytes())
 }
 
 /// What a merge that is not one would do.
