@@ -110,14 +110,19 @@ pub(super) async fn build<W: World>(node: &Node<W>) {
     }
 }
 
-/// Compares everything that this node and a peer both own.
+/// Compares everything that this node and a peer both own. A tree that is being built on one side holds up no other one, but then
+/// the two have not met.
 async fn meet<W: World>(exchange: &mut Exchange<'_, W>, doubts: &mut Doubts) -> Result<(), Silent> {
     let (node, peer) = (exchange.node, exchange.peer);
     let groups = node.shared_with(peer);
-    let mut differ = 0;
+    let (mut differ, mut is_whole) = (0, true);
     for some in groups.chunks(AAE_ROOTS_MAX) {
         let same = exchange.same_roots(some).await?;
         for (group, same) in some.iter().zip(same) {
+            let Some(same) = same else {
+                is_whole = false;
+                continue;
+            };
             if same {
                 doubts.look(peer, *group, &BTreeSet::new(), node.now(), AAE_APART);
                 let now = node.now();
@@ -127,6 +132,9 @@ async fn meet<W: World>(exchange: &mut Exchange<'_, W>, doubts: &mut Doubts) -> 
                 look_closer(exchange, *group, doubts).await?;
             }
         }
+    }
+    if !is_whole {
+        return Err(Silent);
     }
     let wall = node.wall();
     let mut aae = node.lock_aae();
@@ -162,6 +170,7 @@ mod tests {
     use crate::bench::{Bench, ME, ids};
     use crate::limits::AAE_REPAIRS_MAX;
     use ring::bucket::BucketSettings;
+    use ring::ids::ObjectId;
     use std::sync::atomic::Ordering;
 
     /// Some of what it lacks is tried, then no more; and deletions, which take no room, go all the same.
@@ -204,6 +213,32 @@ mod tests {
         let mut trees = bench.node.lock_trees();
         trees.set_ns(&ns);
         trees.unbuilt() == 0
+    }
+
+    /// The first of two partitions has no tree at the peer; the other one has a key that the peer lacks.
+    #[tokio::test(start_paused = true)]
+    async fn a_tree_that_is_being_built_holds_up_no_other() {
+        let peer = NodeId(11);
+        let bench = Bench::start(2, &[ME, peer], &[]).await;
+        let other = bench.beside(peer).await;
+        let of = |id: &ObjectId| bench.node.cluster.snapshot().table.partition_of(id);
+        let id = ids(50).into_iter().find(|id| of(id) == Partition(1)).unwrap();
+        bench.put(&id, 10, None).await;
+        for one in [&bench, &other] {
+            build(&one.node).await;
+        }
+        other.node.lock_trees().clear(Partition(0));
+        let mut doubts = Doubts::default();
+        let mut meets = async || {
+            let met = meet(&mut Exchange::new(&bench.node, peer), &mut doubts).await;
+            tokio::time::sleep(AAE_APART).await;
+            met.is_ok()
+        };
+        assert!(!meets().await && !meets().await, "not everything was compared");
+        assert_eq!((other.kept().len(), bench.node.lock_aae().exchanges), (1, 0));
+        build(&other.node).await;
+        assert!(meets().await);
+        assert_eq!(bench.node.lock_aae().exchanges, 1);
     }
 
     #[tokio::test(start_paused = true)]

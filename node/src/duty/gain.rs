@@ -134,7 +134,7 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
     for some in groups.chunks(AAE_ROOTS_MAX) {
         let Ok(same) = Exchange::new(node, owner).same_roots(some).await else { return };
         for (group, same) in some.iter().zip(same) {
-            if same {
+            if same == Some(true) {
                 wanted.hear(node, owner, *group);
             } else {
                 differing.push(*group);

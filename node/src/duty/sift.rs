@@ -144,7 +144,8 @@ async fn look<W: World>(
     for some in groups.chunks(AAE_ROOTS_MAX) {
         let same = exchange.same_roots(some).await?;
         for (group, same) in some.iter().zip(same) {
-            let slots = if same { BTreeSet::new() } else { exchange.differing_slots(*group).await? };
+            let is_same = same == Some(true);
+            let slots = if is_same { BTreeSet::new() } else { exchange.differing_slots(*group).await? };
             heard.entry(*group).or_default().insert(peer, slots);
         }
     }

@@ -5,7 +5,7 @@
 //! `repair.rs` when somebody is impatient.
 
 use super::Node;
-use super::trees::read_hashes;
+use super::trees::{NOT_BUILT, read_hashes};
 use crate::limits::{AAE_BYTES_PER_SECOND, AAE_PAGES_MAX, AAE_REPAIRS_MAX, AAE_TIMEOUT};
 use crate::world::World;
 use bytes::Bytes;
@@ -92,11 +92,15 @@ impl<'a, W: World> Exchange<'a, W> {
         Exchange { sifts: true, ..Exchange::new(node, peer) }
     }
 
-    /// Of each tree, whether it is the same here and there.
-    pub(crate) async fn same_roots(&mut self, groups: &[Group]) -> Result<Vec<bool>, Silent> {
+    /// Of each tree, whether it is the same here and there; `None` where it is being built on one side.
+    pub(crate) async fn same_roots(&mut self, groups: &[Group]) -> Result<Vec<Option<bool>>, Silent> {
         let theirs = self.hashes(TreeAsk::Roots(groups.to_vec()), groups.len()).await?;
         let trees = self.node.lock_trees();
-        Ok(groups.iter().zip(theirs).map(|(group, theirs)| trees.root(*group) == Some(theirs)).collect())
+        let same = |(group, theirs): (&Group, u128)| {
+            let mine = trees.root(*group).filter(|_| theirs != NOT_BUILT);
+            mine.map(|mine| mine == theirs)
+        };
+        Ok(groups.iter().zip(theirs).map(same).collect())
     }
 
     /// The slots of a tree that differ.

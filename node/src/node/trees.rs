@@ -21,6 +21,9 @@ use std::time::Duration;
 /// Leaves, and where the next ones are: which of the slots asked for, and after which of its keys.
 pub(crate) type LeafPage = (Vec<Leaf>, Option<(u16, Option<ObjectId>)>);
 
+/// Stands for the root of a tree that is being built.
+pub(crate) const NOT_BUILT: u128 = u128::MAX;
+
 /// What came of comparing trees since the start.
 #[derive(Debug, Default)]
 pub struct Aae {
@@ -92,8 +95,7 @@ impl<W: World> Node<W> {
         let building = || Refusal::Unavailable("the tree is being built".into());
         let hashes = match what {
             TreeAsk::Roots(groups) if groups.len() <= AAE_ROOTS_MAX => {
-                // A tree that does not stand yet differs from everything but itself: it is asked for again later.
-                let root = |group: &Group| trees.root(*group).unwrap_or(u128::MAX);
+                let root = |group: &Group| trees.root(*group).unwrap_or(NOT_BUILT);
                 groups.iter().map(root).collect()
             }
             TreeAsk::Branches(group) => trees.tree(group).ok_or_else(building)?.branches().to_vec(),
