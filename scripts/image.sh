@@ -15,6 +15,16 @@ cd "$(dirname "$0")/.."
 base=cartwheel-base
 image="${CARTWHEEL_IMAGE:-cartwheel}"
 
+root=()
+[ "$(id -u)" -eq 0 ] || root=(sudo)
+folder=""
+# A binary that stays behind would go into every image that is built here later, whatever the sources are by then.
+clean() {
+    rm -f dist/cartwheel
+    [ -z "$folder" ] || "${root[@]}" rm -rf "$folder"
+}
+trap clean EXIT
+
 if [ "$#" -gt 0 ]; then
     binary="$1/cartwheel"
 else
@@ -25,15 +35,12 @@ else
 fi
 
 if ! docker image inspect "$base" >/dev/null 2>&1; then
-    root=()
-    [ "$(id -u)" -eq 0 ] || root=(sudo)
     command -v debootstrap >/dev/null 2>&1 ||
         "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends debootstrap </dev/null >/dev/null
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
     # From where this machine has its own packages.
     mirror=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $codename" 2>/dev/null | head -n 1)
     folder=$(mktemp -d)
-    trap '"${root[@]}" rm -rf "$folder"' EXIT
     echo "image: making $base of $codename" >&2
     "${root[@]}" debootstrap --variant=minbase --include=libstdc++6 "$codename" "$folder/tree" ${mirror:+"$mirror"} >"$folder/log" 2>&1 ||
         { tail -n 20 "$folder/log" >&2 && exit 1; }
