@@ -5,16 +5,21 @@
 use crate::support::{eventually, expect_values, key_urls, put_blind, put_with};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tests::checks::Checks;
 use tests::cluster::Cluster;
 use tests::http::{self, encode, key_url};
+use tokio::task::JoinSet;
 
 const BUCKET: &str = "faults";
 /// Three seconds are promised; the fourth is for a machine that builds something else meanwhile.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(4);
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(40);
 const KEY_COUNT: usize = 30;
+/// Those who ask a node that is stopped.
+const BUSY_CLIENTS: usize = 16;
 
 /// `/v1/explain` of one key, as a node sees it.
 async fn explain(c: &Cluster, index: usize, key: &str) -> Result<Value> {
@@ -362,6 +367,24 @@ async fn a_paused_node_delays_nobody_for_long_and_catches_up() -> Result<()> {
     let c = &cluster;
     let mut checks = Checks::new();
     let key = |number: usize| format!("paused {number}");
+    let doubts = |c: &Cluster| c.log(1).matches("a member is not heard any more").count();
+    let doubted_before = doubts(c);
+    // It waits for answers when it is stopped, and goes on with them unread.
+    let (mut busy, served) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for number in 0..BUSY_CLIENTS {
+        let (url, served) = (key_url(&c.url(1), BUCKET, format!("busy {number}")), Arc::clone(&served));
+        busy.spawn(async move {
+            loop {
+                let done = put_blind(&url, "v").await.is_ok();
+                served.fetch_add(usize::from(done), Ordering::Relaxed);
+            }
+        });
+    }
+    let are_served = || async {
+        ensure!(served.load(Ordering::Relaxed) > 10 * BUSY_CLIENTS, "nobody");
+        Ok(())
+    };
+    eventually(Duration::from_secs(10), are_served).await?;
     c.pause(1)?;
     checks
         .run("writes and reads succeed while a node is paused", async {
@@ -387,6 +410,13 @@ async fn a_paused_node_delays_nobody_for_long_and_catches_up() -> Result<()> {
                 let key = key(number);
                 eventually(DELIVERY_TIME_MAX, || expect_converged(c, 0, &key)).await?;
             }
+            Ok(())
+        })
+        .await;
+    busy.shutdown().await;
+    checks
+        .run("it has taken nobody for dead when it went on", async {
+            ensure!(doubts(c) == doubted_before, "{}", c.log(1));
             Ok(())
         })
         .await;
