@@ -303,8 +303,11 @@ pub const LIST_ROUNDS_MAX: usize = 64;
 /// How long a start waits for what the others remember of it: a round trip, and room for a dial that fails slowly.
 pub const GREET_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Starts of a directory that it remembers as its own, and lives of its name that one start jumps over: 10 KiB.
+/// Starts of a directory that it remembers as its own, and lives of its name that one start jumps over: 20 KiB.
 pub const LIVES_MAX: usize = 1024;
+
+/// So many of a directory's starts are named by whoever asks to be let into a cluster, the newest of them.
+pub const TOLD_LIVES_MAX: usize = 64;
 
 /// How long a start waits before it asks those again that did not answer.
 pub const GREET_AGAIN: Duration = Duration::from_millis(50);

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::duty::join;
 use crate::limits::JOIN_TIMEOUT;
 use crate::node::lives::Lives;
+use crate::node::serve::Newcomer;
 use crate::peer::{CallError, Local, Pool, Refusal, Secret};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use crate::world::World;
@@ -72,7 +73,9 @@ impl Identity {
         // In the first write that this start syncs: after it, nobody could tell any more that the log was cut.
         let behind = store.has_lost_writes().then_some(identity.starts);
         let lives = Lives::load(store)?.ok_or_else(|| error(config, "its starts can't be read"))?;
-        let begins = Some(Begins { lives, boot_id, before, told: asked >= before });
+        // A newcomer may have been let in, and have been ended before it could keep that.
+        let told = asked >= before || identity.cluster.is_none();
+        let begins = Some(Begins { lives, boot_id, before, told });
         save(store, &identity, Known { begins, behind, ..Known::default() })?;
         Ok(identity)
     }
@@ -119,7 +122,10 @@ impl Identity {
                 found(world, config, &mut self, description).map_err(|e| error(config, e.to_string()))?
             }
             (None, _) => {
-                let welcome = join::enter(pool, &config.seeds, description, waits).await;
+                let lives = Lives::load(store)?.ok_or_else(|| error(config, "its starts can't be read"))?;
+                let (description, boot_ids) = (description.clone(), Some(lives.boot_ids()));
+                let me = Newcomer { description, boot_ids };
+                let welcome = join::enter(pool, &config.seeds, &me, waits).await;
                 self.cluster = Some((welcome.view.cluster, welcome.cluster_key));
                 welcome.view
             }

@@ -2,22 +2,21 @@
 //! node. What it owns then is a change like any other (`shape.rs`): its own, unless it is to wait for an operator's.
 
 use crate::limits::{JOIN_AGAIN, JOIN_REFUSED_AGAIN, JOIN_TIMEOUT};
-use crate::node::serve::Welcome;
+use crate::node::serve::{Newcomer, Welcome};
 use crate::peer::Pool;
 use crate::world::World;
 use bytes::Bytes;
-use ring::members::Description;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use tokio::sync::watch;
 
-/// Asks the seeds in turn until one lets us in. `waits` is told what they say.
+/// Asks the seeds in turn until one lets us in, who are `me`. `waits` is told what they say.
 pub async fn enter<W: World>(
     pool: &Pool<W>,
     seeds: &[String],
-    me: &Description,
+    me: &Newcomer,
     waits: &watch::Sender<String>,
 ) -> Welcome {
-    let body = Bytes::from(postcard::to_stdvec(me).expect("a description is plain data"));
+    let body = me.bytes();
     loop {
         let mut again = JOIN_AGAIN;
         for seed in seeds {

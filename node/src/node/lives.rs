@@ -4,15 +4,27 @@
 //! name remembers another directory: one that is lost, a copy, or what this one was before it was put back from a copy. However often
 //! this one has started since, and whoever of them was heard so far, that stays so. The numbers of starts alone would not
 //! tell: each life counts its own.
+//!
+//! A start raises its number while it runs, and the next one of the directory begins beyond all that it has said. So who remembers
+//! an own start with a number beyond that remembers it going on in another directory, of which this one is an image.
 
-use crate::limits::LIVES_MAX;
+use crate::limits::{LIVES_MAX, TOLD_LIVES_MAX};
 use crate::store::{Batch, Family, Store, StoreError, keys};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Own {
+    boot_id: u64,
+    /// The number of the next one, which is above all that this one has said; 0 while there is none, or it is not known.
+    until: u64,
+}
 
 /// The boot ids of a directory's own starts, and up to where others have been answered for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lives {
-    own: Vec<u64>,
+    own: Vec<Own>,
     /// The number of the start that was noted last.
     last: u64,
     answered: u64,
@@ -21,10 +33,12 @@ pub struct Lives {
 impl Lives {
     /// Those that the disk knows of; `None` where what stands there can't be read.
     pub fn load<S: Store>(store: &S) -> Result<Option<Lives>, StoreError> {
-        let noted = store.get(Family::Meta, keys::LIVES)?.map(|bytes| postcard::from_bytes(&bytes));
+        let noted = store.get(Family::Meta, keys::LIVES)?.map(|bytes| Noted::read(&bytes));
         let answered = store.get(Family::Meta, keys::ANSWERED)?.map(|bytes| bytes.as_ref().try_into());
         let (Ok(noted), Ok(answered)) = (noted.transpose(), answered.transpose()) else { return Ok(None) };
-        let (last, own) = noted.unwrap_or_default();
+        let Noted(last, boot_ids, untils) = noted.unwrap_or_default();
+        let untils = untils.into_iter().chain(std::iter::repeat(0));
+        let own = boot_ids.into_iter().zip(untils).map(|(boot_id, until)| Own { boot_id, until }).collect();
         let answered = answered.map(u64::from_be_bytes).unwrap_or_default();
         Ok(Some(Lives { own, last, answered }))
     }
@@ -39,12 +53,20 @@ impl Lives {
             // Nobody remembers it: however often a start fails, those that are remembered stay.
             self.own.pop();
         }
+        if let Some(previous) = self.own.last_mut().filter(|own| own.until == 0 && self.last == before) {
+            previous.until = starts;
+        }
         let surplus = (self.own.len() + 1).saturating_sub(LIVES_MAX);
         self.own.drain(..surplus);
-        self.own.push(boot_id);
+        self.own.push(Own { boot_id, until: 0 });
         self.last = starts;
-        let noted = postcard::to_stdvec(&(self.last, &self.own)).expect("numbers are plain data");
-        batch.put(Family::Meta, keys::LIVES, noted);
+        let (boot_ids, untils) = self.own.iter().map(|own| (own.boot_id, own.until)).unzip();
+        batch.put(Family::Meta, keys::LIVES, Noted(self.last, boot_ids, untils).bytes());
+    }
+
+    /// The boot ids of the newest of them.
+    pub fn boot_ids(&self) -> Vec<u64> {
+        self.own.iter().rev().take(TOLD_LIVES_MAX).map(|own| own.boot_id).collect()
     }
 
     /// The number of the start that was noted last.
@@ -54,12 +76,30 @@ impl Lives {
 
     /// Whether a start that others remember was another directory's, and nobody has answered for it yet.
     pub fn are_foreign_to(&self, boot_id: u64, starts: u64) -> bool {
-        starts >= self.answered && !self.own.contains(&boot_id)
+        let is_ours = |own: &Own| own.boot_id == boot_id && (own.until == 0 || starts < own.until);
+        starts >= self.answered && !self.own.iter().any(is_ours)
     }
 
     /// The copies here are compared since, with all that others had under a lower number.
     pub fn answered(&mut self, below: u64) {
         self.answered = self.answered.max(below);
+    }
+}
+
+/// What stands on the disk: the number of the last start, and for each start its boot id and the number of the next one.
+#[derive(Default, Serialize, Deserialize)]
+struct Noted(u64, Vec<u64>, Vec<u64>);
+
+impl Noted {
+    /// An earlier version noted no numbers of next ones.
+    fn read(bytes: &[u8]) -> Result<Noted, postcard::Error> {
+        let before =
+            |_| postcard::from_bytes(bytes).map(|(last, boot_ids)| Noted(last, boot_ids, Vec::new()));
+        postcard::from_bytes(bytes).or_else(before)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("numbers are plain data")
     }
 }
 
@@ -90,6 +130,38 @@ mod tests {
         let lives = begin(&disk, 100, 10);
         assert!((1..=10).all(|start| !lives.are_foreign_to(10 * start, start)));
         assert!(lives.are_foreign_to(31, 3), "another directory was start 3 as well");
+    }
+
+    /// An image of a running directory that was put back, and the life that it was taken from, which went on to number 60.
+    #[test]
+    fn an_own_start_that_went_on_in_another_directory_is_told_from_what_it_was_here() {
+        let disk = MemDisk::new();
+        begin(&disk, 30, 3);
+        let lives = begin_after(&disk, 40, 4, true);
+        assert!(!lives.are_foreign_to(30, 3) && lives.are_foreign_to(30, 60));
+        assert!(!lives.are_foreign_to(40, 60), "it may go on itself");
+        // Start 4 has told nobody, and 5 comes after 61: what start 3 said has ended before 4 all the same.
+        let store = disk.open().unwrap();
+        let (mut lives, mut batch) = (Lives::load(&store).unwrap().unwrap(), Batch::default());
+        lives.begin(70, 62, 4, false, &mut batch);
+        store.write(batch, true).unwrap();
+        let lives = Lives::load(&store).unwrap().unwrap();
+        assert!(lives.are_foreign_to(30, 60) && lives.are_foreign_to(40, 4) && !lives.are_foreign_to(30, 3));
+    }
+
+    #[test]
+    fn what_an_earlier_version_noted_is_read() {
+        let disk = MemDisk::new();
+        let (store, mut batch) = (disk.open().unwrap(), Batch::default());
+        batch.put(Family::Meta, keys::LIVES, postcard::to_stdvec(&(2_u64, vec![10_u64, 20])).unwrap());
+        store.write(batch, true).unwrap();
+        drop(store);
+        let lives = begin(&disk, 30, 3);
+        assert!(!lives.are_foreign_to(10, 9), "how far it came is not known");
+        assert!(!lives.are_foreign_to(20, 2) && lives.are_foreign_to(20, 3) && lives.are_foreign_to(40, 3));
+        let (last, boot_ids): (u64, Vec<u64>) =
+            postcard::from_bytes(&Noted(3, vec![10, 30], vec![3, 0]).bytes()).unwrap();
+        assert_eq!((last, boot_ids), (3, vec![10, 30]), "which can read this one's");
     }
 
     #[test]

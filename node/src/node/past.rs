@@ -357,7 +357,12 @@ mod tests {
         assert_eq!(put_back.standing(), Standing::Behind { remembered: 4 });
         let started_again = start(5, 50, 4, None);
         started_again.hear(&remembered, true, true);
-        assert_eq!(started_again.standing(), Standing::Unasked, "its own disk knows of lease 4");
+        let found = Standing::Behind { remembered: 4 };
+        assert_eq!(
+            started_again.standing(),
+            found,
+            "its own start 3 never came to 4, for there was a start 4"
+        );
     }
 
     /// Put back, started as number 3, killed before it could ask, started again as number 4: the others remember a 3 that

@@ -27,6 +27,46 @@ pub struct Welcome {
     pub view: View,
 }
 
+/// What somebody says who asks to be let in.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// What it is.
+    pub description: Description,
+    /// The boot ids of its directory's starts so far. An earlier version does not say them.
+    pub boot_ids: Option<Vec<u64>>,
+}
+
+impl Newcomer {
+    /// The bytes. An earlier version reads the description and no further.
+    pub fn bytes(&self) -> Bytes {
+        postcard::to_stdvec(&(&self.description, self.boot_ids.as_deref().unwrap_or_default()))
+            .expect("numbers and text are plain data")
+            .into()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Newcomer, postcard::Error> {
+        let (description, rest) = postcard::take_from_bytes(bytes)?;
+        let boot_ids = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest)?) };
+        Ok(Newcomer { description, boot_ids })
+    }
+
+    /// Whether a name belongs to another directory than this one, which asks to be let in under it. Who has ever acted by the
+    /// cluster's tables has its view on its disk and does not ask. One that was ended between being let in and keeping the view
+    /// does, even if an operator has given it partitions meanwhile; it knows the start that is known here as its own.
+    fn takes(&self, known: &Member) -> bool {
+        let is_own = match &self.boot_ids {
+            Some(boot_ids) => boot_ids.contains(&known.description.boot_id),
+            None => known.description.starts < self.description.starts,
+        };
+        match known.status {
+            // The view refuses it, and says why.
+            Status::Removed => false,
+            _ if known.description.boot_id == self.description.boot_id => false,
+            _ => known.acting.version > 0 || !is_own,
+        }
+    }
+}
+
 /// Whether a question is about the records here, or would change them. A node whose disk may be behind refuses those.
 pub(super) fn touches_copies(ask: &Ask) -> bool {
     match ask {
@@ -51,17 +91,6 @@ pub(super) fn touches_copies(ask: &Ask) -> bool {
         | Ask::Clock
         | Ask::SiftTree { .. }
         | Ask::SiftRead { .. } => false,
-    }
-}
-
-/// Whether a name belongs to somebody else than the start of this number that asks to be let in under it. Who has ever acted by the
-/// cluster's tables has its view on its disk and does not ask. One that was ended between being let in and keeping the view does,
-/// even if an operator has given it partitions meanwhile; it holds nothing yet that an empty directory could be taken for.
-fn is_taken(known: &Member, starts: u64) -> bool {
-    match known.status {
-        // The view refuses it, and says why.
-        Status::Removed => false,
-        _ => known.acting.version > 0 || known.description.starts >= starts,
     }
 }
 
@@ -308,19 +337,15 @@ impl<W: World> Node<W> {
     }
 
     fn answer_join(&self, from: NodeId, body: &Bytes) -> Result<Message<Answer>, Refusal> {
-        let description: Description =
-            postcard::from_bytes(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
-        let (asks, mut taken) = (description.peer.clone(), None);
+        let newcomer = Newcomer::read(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let (asks, mut taken) = (newcomer.description.peer.clone(), None);
         // Looked at where nothing comes between: a view that is merged at this moment may tell of it.
         let admit = |view: &mut View| match view.members.get(&from) {
-            Some(known)
-                if known.description.boot_id != description.boot_id
-                    && is_taken(known, description.starts) =>
-            {
+            Some(known) if newcomer.takes(known) => {
                 taken = Some(known.description.peer.clone());
                 Ok(())
             }
-            _ => view.admit(from, description).map(drop),
+            _ => view.admit(from, newcomer.description).map(drop),
         };
         self.cluster.update(admit).map_err(|e| Refusal::NotAdmitted(e.to_string()))?;
         if let Some(at) = taken {

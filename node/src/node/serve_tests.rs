@@ -6,6 +6,7 @@ use crate::lane::Job;
 use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT, LATE_AFTER};
 use crate::node::hints::pack;
 use crate::node::past::Standing;
+use crate::node::serve::Newcomer;
 use crate::node::write::WriteFail;
 use crate::peer::frame::TableTag;
 use crate::store::{Batch, Family, keys};
@@ -254,17 +255,30 @@ async fn a_view_that_tells_of_another_directory_under_this_name_is_heard() {
     }
 }
 
-/// It has come in meanwhile, and acts: whoever asks to be let in under its name now is somebody else.
+/// It has come in meanwhile, and acts: whoever asks to be let in under its name now is somebody else. Before that, whoever
+/// does not know the start by which it is known as one of its own; an earlier version says only how many it has had.
 #[tokio::test(start_paused = true)]
-async fn nobody_is_let_in_under_the_name_of_who_acts() {
-    let bench = Bench::start(1, &[ME, OTHER], &[]).await;
-    let acts = |version| {
-        bench.update(|view| view.members.get_mut(&OTHER).unwrap().acting.version = version);
-        let asks = Description { boot_id: 9, starts: 2, ..said(OTHER) };
-        bench.node.answer_join(OTHER, &postcard::to_stdvec(&asks).unwrap().into())
-    };
-    assert!(matches!(acts(1), Err(Refusal::NotAdmitted(_))));
-    assert_eq!(bench.node.past.namesakes(), 1);
-    assert!(acts(0).is_ok());
-    assert_eq!(bench.node.cluster.snapshot().view.members[&OTHER].description.boot_id, 9);
+async fn nobody_is_let_in_under_the_name_of_another_directory() {
+    for (acts, starts, boot_ids, is_let_in) in [
+        (1, 2, Some(vec![9, 1]), false),
+        (0, 2, Some(vec![9, 1]), true),
+        (0, 7, Some(vec![9, 8]), false),
+        (0, 7, Some(vec![]), false),
+        (0, 2, None, true),
+        (0, 1, None, false),
+        (1, 2, None, false),
+    ] {
+        let bench = Bench::start(1, &[ME, OTHER], &[]).await;
+        bench.update(|view| view.members.get_mut(&OTHER).unwrap().acting.version = acts);
+        let description = Description { boot_id: 9, starts, ..said(OTHER) };
+        let asks = match boot_ids {
+            None => postcard::to_stdvec(&description).unwrap().into(),
+            boot_ids => Newcomer { description, boot_ids }.bytes(),
+        };
+        let answer = bench.node.answer_join(OTHER, &asks);
+        assert_eq!(answer.is_ok(), is_let_in, "{acts} {starts}: {answer:?}");
+        assert_eq!(bench.node.past.namesakes(), u64::from(!is_let_in));
+        let known = bench.node.cluster.snapshot().view.members[&OTHER].description.boot_id;
+        assert_eq!(known, if is_let_in { 9 } else { 1 });
+    }
 }

@@ -12,6 +12,7 @@
 
 use super::status::{self, Status};
 use super::view::{TEXT_BYTES_MAX, VERSION_MAX, ViewError};
+use crate::causal::epochs::LEASE_MAX;
 use crate::ids::{NodeId, Zone};
 use crate::place::WEIGHT_MAX;
 use serde::{Deserialize, Serialize};
@@ -126,6 +127,7 @@ impl Member {
             ("peer address", peer.len() <= TEXT_BYTES_MAX),
             ("zone", fits(zone) && fits(&self.seat.zone)),
             ("weight", [*weight, self.seat.weight].iter().all(|w| (1..=WEIGHT_MAX).contains(w))),
+            ("starts", self.description.starts <= LEASE_MAX),
             ("incarnation", self.incarnation <= VERSION_MAX),
             ("status version", self.status_version <= VERSION_MAX),
             ("seat version", self.seat.version <= VERSION_MAX),
