@@ -232,6 +232,9 @@ fn the_yes_of_a_node_that_has_left_meanwhile_counts_no_more() {
     replanned(plans(), "+1 -2", "+4 +6", "here >2 >3 >4/2 >6/2 applied");
     let [before, after] = plans();
     replanned([late(before, &[2, 3]), late(after, &[2, 3])], "+1", "+4 +6", "here >2 >3 >4/2 >6/2 applied");
+    // Who stood in is to be filled itself now, which is of no use to the set that it is not in.
+    let plans = [plan(1, &[4, 5], &[], &[]), plan(1, &[5], &[4], &[])].map(|plan| late(plan, &[2, 3]));
+    replanned(plans, "+1", "+4 +5", "here >2 >3 >4/2 >5/2 applied");
     let stays = || Plan { fallbacks: vec![NodeId(4), NodeId(3)], ..over() };
     replanned([moving(), stays()], "+1 +3", "", "here >2 >3 >9 applied");
 }
