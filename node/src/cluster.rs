@@ -74,7 +74,7 @@ pub struct Cluster {
     me: NodeId,
     current: ArcSwap<Snapshot>,
     doubted: ArcSwap<BTreeSet<NodeId>>,
-    late: watch::Sender<BTreeSet<NodeId>>,
+    late: ArcSwap<BTreeSet<NodeId>>,
     /// Whether the failure detector has listened for long enough to have an opinion.
     listened: watch::Sender<bool>,
     writer: Mutex<()>,
@@ -88,7 +88,7 @@ impl Cluster {
             me,
             current: ArcSwap::from_pointee(Snapshot::of(view, defaults, None)),
             doubted: ArcSwap::from_pointee(BTreeSet::new()),
-            late: watch::channel(BTreeSet::new()).0,
+            late: ArcSwap::default(),
             listened: watch::channel(false).0,
             writer: Mutex::new(()),
             changed: watch::channel(0).0,
@@ -136,13 +136,13 @@ impl Cluster {
     }
 
     /// Who owes this node an answer for so long that others are better asked first.
-    pub fn late(&self) -> watch::Receiver<BTreeSet<NodeId>> {
-        self.late.subscribe()
+    pub fn late(&self) -> Arc<BTreeSet<NodeId>> {
+        self.late.load_full()
     }
 
     /// Somebody is late, or no longer.
     pub fn set_late(&self, late: BTreeSet<NodeId>) {
-        self.late.send_replace(late);
+        self.late.store(Arc::new(late));
     }
 
     /// The failure detector has listened for a while: from now on its silence about somebody means something.
@@ -178,7 +178,7 @@ impl Cluster {
             |node: &&NodeId| !owners.contains(node) && !pending.contains(node) && !snapshot.leaves(**node);
         let fallbacks = snapshot.table.fallbacks(partition, n).iter().filter(able).copied().collect();
         let doubted = doubted.iter().copied().collect();
-        let late = self.late.borrow().iter().copied().collect();
+        let late = self.late.load().iter().copied().collect();
         Plan { me: self.me, owners, also, fallbacks, pending, doubted, late }
     }
 }

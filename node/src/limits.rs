@@ -71,6 +71,9 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A peer from which nothing has come for this long after a question is asked last among those that may be asked.
 pub const LATE_AFTER: Duration = LOOK_EVERY;
 
+/// How often a write that waits looks who is late by now.
+pub const LOOK_WHO_IS_LATE_EVERY: Duration = Duration::from_millis(50);
+
 /// A node that sleeps for so much longer than it meant to has stood still itself, and holds no silence of that time against anybody.
 pub const STALL_MIN: Duration = LOOK_EVERY;
 

@@ -13,7 +13,7 @@ async fn who_is_late_is_known_where_requests_are_planned() {
     let ask = async || node.ask(other.id, Message::of(Ask::Gossip { digest: 0 }), 3 * LATE_AFTER).await;
     let known = async |is_late: bool| {
         let holds = async {
-            while node.cluster.late().borrow().contains(&other.id) != is_late {
+            while node.cluster.late().contains(&other.id) != is_late {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

@@ -97,7 +97,6 @@ impl<W: World> Node<W> {
     ) -> BTreeMap<NodeId, Vec<Partition>> {
         let snapshot = self.cluster.snapshot();
         let (doubted, late, me) = (self.cluster.doubted(), self.cluster.late(), self.id());
-        let late = late.borrow();
         let n = usize::from(snapshot.settings(bucket).n);
         let mut cover: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
         for partition in open {

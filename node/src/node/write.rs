@@ -6,7 +6,7 @@ use super::Node;
 use super::work::Work;
 use crate::cluster::Snapshot;
 use crate::lane::{Job, Taken};
-use crate::limits::{FORWARD_GRACE, HAND_OVER_WITHIN, REPLANS_MAX};
+use crate::limits::{FORWARD_GRACE, HAND_OVER_WITHIN, LOOK_WHO_IS_LATE_EVERY, REPLANS_MAX};
 use crate::peer::CallError;
 use crate::peer::frame::TableTag;
 use crate::world::World;
@@ -23,12 +23,11 @@ use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::wire::bytes::{Reader, put_context, read_context};
 use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAnswer, WriteAsk};
 use ring::wire::record::encode;
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
-use tokio::time::Sleep;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A write's answer: the receipt, and the coordinator's record if it was asked for.
 pub type Written = Result<Message<WriteAnswer>, WriteFail>;
@@ -203,8 +202,6 @@ impl<W: World> Node<W> {
     /// Coordinates a write here.
     pub(crate) async fn coordinate(&self, ask: WriteAsk, body: Bytes) -> Written {
         let seen = ask.seen.as_ref().map(context_from).transpose().map_err(WriteFail::Refused)?;
-        // Before the plan is made, so that no change is missed.
-        let late = self.cluster.late();
         let snapshot = self.cluster.snapshot();
         let plan = self.own_plan(&snapshot, &ask.id);
         let settings = snapshot.settings(ask.id.bucket());
@@ -230,7 +227,6 @@ impl<W: World> Node<W> {
             taken: None,
             replicate: Bytes::new(),
             regime: snapshot.regime.name().digest,
-            late,
             _work: self.begin_work(),
         };
         tokio::spawn(drive.run(plan, write));
@@ -261,14 +257,37 @@ fn passes(refusal: Refusal, full: &mut Option<Refusal>) -> Option<Refusal> {
 
 /// Awaits some work however long it takes, and says when it takes too long. A client need not wait for a disk that hangs;
 /// what the disk says later still goes to the others.
-async fn to_its_end<T>(work: impl Future<Output = T>, until: Pin<&mut Sleep>, late: impl FnOnce()) -> T {
+async fn to_its_end<T>(work: impl Future<Output = T>, clock: &mut Clock<'_>, late: impl FnOnce()) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         biased;
         done = &mut work => return done,
-        () = until => late(),
+        () = clock.deadline() => late(),
     }
     work.await
+}
+
+/// The one timer of a write. It goes off now and then before the time is up, to look who is late by then. To be told of each change at
+/// once every write would have to wait for two things, and nearly all of them are answered before it goes off at all.
+struct Clock<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    deadline: Instant,
+}
+
+impl Clock<'_> {
+    /// Waits until it goes off, and says whether the time is up.
+    async fn tick(&mut self) -> bool {
+        self.sleep.as_mut().await;
+        let is_up = self.sleep.deadline() >= self.deadline;
+        if !is_up {
+            self.sleep.as_mut().reset(self.deadline.min(Instant::now() + LOOK_WHO_IS_LATE_EVERY));
+        }
+        is_up
+    }
+
+    async fn deadline(&mut self) {
+        while !self.tick().await {}
+    }
 }
 
 /// One write on its way.
@@ -284,16 +303,15 @@ struct Drive<W: World> {
     replicate: Bytes,
     /// The tables by which it goes on.
     regime: u64,
-    /// Who is late.
-    late: watch::Receiver<BTreeSet<NodeId>>,
     /// It holds the record until the last replica has it.
     _work: Work<W>,
 }
 
 impl<W: World> Drive<W> {
     async fn run(mut self, plan: Plan, write: Write) {
-        let deadline = tokio::time::sleep(self.timeout);
-        tokio::pin!(deadline);
+        let now = Instant::now();
+        let sleep = std::pin::pin!(sleep_until(now + self.timeout.min(LOOK_WHO_IS_LATE_EVERY)));
+        let mut clock = Clock { sleep, deadline: now + self.timeout };
         let mut effects = Vec::new();
         let mut put = Put::start(plan, self.quorum, &mut effects);
         let Some(Effect::StoreHere { hint_for }) = effects.pop() else {
@@ -305,7 +323,7 @@ impl<W: World> Drive<W> {
                 let _ = client.send(Err(WriteFail::TimedOut));
             }
         };
-        let stored = to_its_end(self.store_here(write, hint_for), deadline.as_mut(), too_slow).await;
+        let stored = to_its_end(self.store_here(write, hint_for), &mut clock, too_slow).await;
         self.answer = answer;
         match stored {
             Ok(durable) => {
@@ -336,10 +354,10 @@ impl<W: World> Drive<W> {
             let event = tokio::select! {
                 biased;
                 event = calls.next(), if !calls.is_empty() => event.flatten(),
-                () = &mut deadline, if self.answer.is_some() => Some(Event::TimedOut),
-                Ok(()) = self.late.changed(), if self.answer.is_some() => {
-                    Some(Event::Late(self.late.borrow_and_update().iter().copied().collect()))
-                }
+                is_up = clock.tick(), if self.answer.is_some() => Some(match is_up {
+                    true => Event::TimedOut,
+                    false => Event::Late(self.node.cluster.late().iter().copied().collect()),
+                }),
             };
             if let Some(event) = event {
                 if !self.catch_up(&mut put, &mut effects) {

@@ -340,7 +340,8 @@ impl Put {
                 return self.reply(Outcome::Indeterminate, false, out);
             }
         }
-        while !self.may_reach_without_late() && self.stand_in_for_late(out) {}
+        // Nearly always nobody is, and then it need not be reckoned.
+        while !self.plan.late.is_empty() && !self.may_reach_without_late() && self.stand_in_for_late(out) {}
     }
 
     /// Asks whom it has spared so far: the owners together, then the fallbacks one by one. False if nobody is left.
