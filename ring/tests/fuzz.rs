@@ -1,9 +1,9 @@
 //! Bytes from anywhere, without end: what is read of them is whole or refused, and whatever is read can be merged.
 //!
-//! CI tries a hundred thousand. As many as one has patience for:
+//! CI tries twenty-five thousand of each kind. As many as one has patience for, of all kinds or of one:
 //!
 //! ```text
-//! FUZZ_CASES=100000000 cargo test --release -p cartwheel-ring --test fuzz -- --nocapture
+//! FUZZ_CASES=100000000 FUZZ_OF=views cargo test --release -p cartwheel-ring --test fuzz -- --nocapture
 //! ```
 //!
 //! A case is something that we wrote ourselves with a few edits, its checksum put right: bytes that are only random do not get past the
@@ -21,14 +21,16 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
+use ring::bucket::BucketSettings;
 use ring::causal::{Actor, Context, Dot};
-use ring::ids::{NodeId, ObjectId};
-use ring::members::View;
+use ring::ids::{ClusterId, NodeId, ObjectId, Zone};
+use ring::members::{Change, Description, Regime, Status, View, next};
 use ring::record::{Content, Object, Op, Record, Sibling, merge};
 use ring::time::Wall;
 use ring::wire::bytes::{Reader, put_context, read_context};
 use ring::wire::peer::{Answer, Ask, Message, TreeAsk};
 use ring::wire::record::{decode, encode};
+use std::collections::BTreeSet;
 use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use xxhash_rust::xxh3::xxh3_64;
@@ -36,6 +38,11 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Where a record's checksum stands, and what it is of.
 const SUM: std::ops::Range<usize> = 2..10;
 const CORPUS: usize = 400;
+/// Few, for each has a layout, and that is most of what is read.
+const PARTITIONS: u16 = 4;
+const CLUSTER: ClusterId = ClusterId(7);
+const STATUSES: [Status; 6] =
+    [Status::Joining, Status::Up, Status::Leaving, Status::Lost, Status::WrittenOff, Status::Removed];
 const EDITS_MAX: usize = 2;
 
 /// How many cases there were, how many of them could be read, and how many of those were merged with another one.
@@ -124,6 +131,45 @@ fn ask(rng: &mut StdRng) -> Ask {
     }
 }
 
+fn description(rng: &mut StdRng) -> Description {
+    Description {
+        http: "h:1".into(),
+        peer: format!("p:{}", rng.random_range(1..5)),
+        zone: Zone((*["", "a", "b"].choose(rng).expect("three")).to_owned()),
+        weight: rng.random_range(1..4),
+        starts: rng.random_range(0..4),
+        boot_id: rng.random_range(0..4),
+    }
+}
+
+/// What a few nodes and operators have made of a cluster.
+fn view(rng: &mut StdRng) -> View {
+    let mut view = View::new(CLUSTER, PARTITIONS);
+    for _ in 0..rng.random_range(0..24) {
+        let id = NodeId(rng.random_range(1..6));
+        // What can't be done is refused, and leaves the view as it was.
+        match rng.random_range(0..10) {
+            0..3 => drop(view.admit(id, description(rng))),
+            3 => drop(view.set_status(id, *STATUSES.choose(rng).expect("six"))),
+            4 => drop(view.set_seat(id, rng.random_range(1..9), description(rng).zone)),
+            5 => drop(view.act(id, rng.random_range(0..4), rng.random())),
+            6 => {
+                let settings = BucketSettings { n: rng.random_range(1..5), ..BucketSettings::default() };
+                let name = *[&b"a"[..], b"b"].choose(rng).expect("two");
+                drop(view.set_bucket(name.into(), id, rng.random_bool(0.7).then_some(settings)));
+            }
+            7 => drop(view.stage(id, vec![Change::leave(id)], 1, &BTreeSet::new())),
+            8 if !view.claimants().is_empty() && view.settled.stamp == 0 => view.found(),
+            _ => {
+                let regime = Regime::of(&view);
+                let step = next(&view, &regime, &[3].into(), &BTreeSet::new());
+                drop(view.advance(id, &regime, &step));
+            }
+        }
+    }
+    view
+}
+
 /// What we write ourselves, of each kind.
 struct Corpus {
     records: Vec<Bytes>,
@@ -136,7 +182,6 @@ impl Corpus {
     fn new() -> Corpus {
         let rng = &mut StdRng::seed_from_u64(1);
         let mut many = |make: &mut dyn FnMut(&mut StdRng) -> Bytes| (0..CORPUS).map(|_| make(rng)).collect();
-        let view = View::new(ring::ids::ClusterId(7), 64);
         Corpus {
             records: many(&mut |rng| encode(&record(rng))),
             contexts: many(&mut |rng| {
@@ -148,7 +193,7 @@ impl Corpus {
                 true => Message { head: ask(rng), body: text(rng) }.encode(),
                 false => Message { head: Answer::Stored { durable: true }, body: text(rng) }.encode(),
             }),
-            views: vec![view.encode()],
+            views: many(&mut |rng| view(rng).encode()),
         }
     }
 }
@@ -196,38 +241,55 @@ fn try_record(rng: &mut StdRng, corpus: &Corpus, count: &mut Count) {
     count.merged += 1;
 }
 
-fn try_other(rng: &mut StdRng, corpus: &Corpus, count: &mut Count) {
-    match rng.random_range(0..8) {
-        0 => {
-            let bytes = edited(rng, &corpus.views);
-            count.read += u64::from(View::decode(&bytes).is_ok());
-        }
-        1..4 => {
-            let bytes = Bytes::from(edited(rng, &corpus.contexts));
-            let Ok(read) = read_context(&mut Reader::new(bytes)) else { return };
-            let mut out = Vec::new();
-            put_context(&mut out, &read);
-            assert_eq!(read_context(&mut Reader::new(out.into())), Ok(read));
-            count.read += 1;
-        }
-        _ => {
-            let bytes = Bytes::from(edited(rng, &corpus.messages));
-            if let Ok(read) = Message::<Ask>::decode(&bytes) {
-                assert_eq!(Message::decode(&read.encode()).as_ref(), Ok(&read));
-                count.read += 1;
-            }
-            count.read += u64::from(Message::<Answer>::decode(&bytes).is_ok());
-        }
+fn try_view(rng: &mut StdRng, corpus: &Corpus, count: &mut Count) {
+    let Ok(read) = View::decode(&edited(rng, &corpus.views)) else { return };
+    count.read += 1;
+    assert_eq!(View::decode(&read.encode()).as_ref(), Ok(&read), "what is read is written and read again");
+    let other = View::decode(corpus.views.choose(rng).expect("there are some")).expect("our own");
+    let (mut one, mut two) = (read.clone(), other.clone());
+    if one.merge(&other).is_err() || two.merge(&read).is_err() {
+        return;
     }
+    count.merged += 1;
+    assert_eq!(one, two, "in any order");
+    assert_eq!(one.merge(&read), Ok(false), "once is enough");
+    // Whoever has taken it in goes by it.
+    let regime = Regime::of(&one);
+    let step = next(&one, &regime, &[1, 3].into(), &BTreeSet::new());
+    let id = NodeId(rng.random_range(1..6));
+    drop(one.advance(id, &regime, &step));
+    drop(one.admit(id, description(rng)));
+    drop(one.set_status(id, Status::Leaving));
+    assert_eq!(View::decode(&one.encode()), Ok(one), "what came of it is a view too");
 }
 
-fn run(seed: u64, cases: u64, corpus: &Corpus) -> Count {
+fn try_context(rng: &mut StdRng, corpus: &Corpus, count: &mut Count) {
+    let bytes = Bytes::from(edited(rng, &corpus.contexts));
+    let Ok(read) = read_context(&mut Reader::new(bytes)) else { return };
+    count.read += 1;
+    let mut out = Vec::new();
+    put_context(&mut out, &read);
+    assert_eq!(read_context(&mut Reader::new(out.into())), Ok(read));
+}
+
+fn try_message(rng: &mut StdRng, corpus: &Corpus, count: &mut Count) {
+    let bytes = Bytes::from(edited(rng, &corpus.messages));
+    if let Ok(read) = Message::<Ask>::decode(&bytes) {
+        assert_eq!(Message::decode(&read.encode()).as_ref(), Ok(&read));
+        count.read += 1;
+    }
+    count.read += u64::from(Message::<Answer>::decode(&bytes).is_ok());
+}
+
+type Try = fn(&mut StdRng, &Corpus, &mut Count);
+
+const KINDS: [(&str, Try); 4] =
+    [("records", try_record), ("contexts", try_context), ("messages", try_message), ("views", try_view)];
+
+fn run(seed: u64, cases: u64, attempt: Try, corpus: &Corpus) -> Count {
     let (mut rng, mut count) = (StdRng::seed_from_u64(seed), Count::default());
     for number in 0..cases {
-        let tried = catch_unwind(AssertUnwindSafe(|| match number % 3 {
-            0 => try_other(&mut rng, corpus, &mut count),
-            _ => try_record(&mut rng, corpus, &mut count),
-        }));
+        let tried = catch_unwind(AssertUnwindSafe(|| attempt(&mut rng, corpus, &mut count)));
         if let Err(panic) = tried {
             eprintln!("seed {seed}, case {number}");
             std::panic::resume_unwind(panic);
@@ -240,20 +302,24 @@ fn run(seed: u64, cases: u64, corpus: &Corpus) -> Count {
 #[test]
 fn bytes_from_anywhere_are_read_whole_or_refused() {
     let cases: u64 =
-        std::env::var("FUZZ_CASES").map_or(100_000, |text| text.parse().expect("a number of cases"));
+        std::env::var("FUZZ_CASES").map_or(25_000, |text| text.parse().expect("a number of cases"));
     let seed: u64 = std::env::var("FUZZ_SEED").map_or(1, |text| text.parse().expect("a seed"));
-    let corpus = Corpus::new();
-    let mut count = Count::default();
-    std::thread::scope(|scope| {
-        let corpus = &corpus;
-        let halves = [0, 1].map(|half| scope.spawn(move || run(2 * seed + half, cases.div_ceil(2), corpus)));
-        for half in halves {
-            count += half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
-    });
-    println!("{count:?}");
-    assert!(
-        count.cases >= cases && 20 * count.merged > cases,
-        "most is refused at the first look: {count:?}"
-    );
+    let of = std::env::var("FUZZ_OF").ok();
+    let corpus = &Corpus::new();
+    for (name, attempt) in KINDS.into_iter().filter(|(name, _)| of.as_ref().is_none_or(|of| of == name)) {
+        let mut count = Count::default();
+        std::thread::scope(|scope| {
+            let half = |half| scope.spawn(move || run(2 * seed + half, cases.div_ceil(2), attempt, corpus));
+            for half in [0, 1].map(half) {
+                count += half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+        });
+        println!("{name}: {count:?}");
+        assert!(
+            count.cases >= cases && 20 * count.read > cases,
+            "most is refused at the first look: {count:?}"
+        );
+        let is_merged = matches!(name, "records" | "views");
+        assert!(!is_merged || 50 * count.merged > cases, "hardly any is merged: {count:?}");
+    }
 }
