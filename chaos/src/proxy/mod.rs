@@ -15,8 +15,11 @@
 //! Nodes are told to advertise their door, so every connection between two of them comes through here. Both directions of a
 //! connection have their own conduct, by who speaks to whom.
 
+mod delay;
 mod pieces;
 mod pump;
+
+pub use delay::Delay;
 
 use crate::limits::{CONNECT_MAX, PROXY_ACCEPT_AGAIN, PROXY_CONNECTIONS_MAX, PROXY_HELLO_MAX};
 use bytes::BytesMut;
@@ -49,13 +52,13 @@ pub enum Party {
 pub struct Conduct {
     /// Nothing arrives. What was sent waits, and arrives when this has ended.
     pub stalled: bool,
-    /// How long each frame takes, at least and at most.
-    pub delay: (Duration, Duration),
+    /// How long each frame takes.
+    pub delay: Delay,
     /// Whether a frame that takes less time overtakes one that takes more.
     pub overtaking: bool,
     /// How many frames of a hundred never arrive.
     pub lost_percent: u8,
-    /// How many of a hundred arrive twice.
+    /// How many of a hundred arrive twice, of those that may ([`is_forwarded_write`]).
     pub repeated_percent: u8,
     /// How much goes through in a second, on each connection.
     pub bytes_per_second: Option<u32>,
@@ -87,6 +90,17 @@ struct Links {
     chance: Mutex<StdRng>,
     passed: Mutex<Passed>,
     room: Semaphore,
+}
+
+/// Whether this frame hands a client's write over to another node. Carried out twice it is two writes: TCP delivers it once or not at
+/// all, and a client who sends it twice means it. Everything else that peers say may arrive twice, and must be able to.
+pub fn is_forwarded_write(frame: &[u8]) -> bool {
+    /// Where a frame says what it is for, and where its body's head begins: with the number of what is asked.
+    const KIND_AT: usize = 9;
+    const ASK_AT: usize = 58;
+    const REQUEST: u8 = 1;
+    const WRITE: u8 = 2;
+    frame.get(KIND_AT) == Some(&REQUEST) && frame.get(ASK_AT) == Some(&WRITE)
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

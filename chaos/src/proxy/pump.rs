@@ -9,7 +9,7 @@
 //! A stalled link is what a network without packets makes of TCP: silence, and all of it arrives afterwards.
 
 use super::pieces::Piece;
-use super::{Conduct, Door, Passed, lock};
+use super::{Conduct, Door, Passed, is_forwarded_write, lock};
 use crate::limits::{PROXY_BYTES_MAX, PROXY_PIECES_MAX};
 use bytes::{Bytes, BytesMut};
 use rand::RngExt;
@@ -52,7 +52,8 @@ impl UnderWay {
             passed.lost += 1;
             return;
         }
-        let copies = 1 + u8::from(piece.loose && chance(conduct.repeated_percent, &mut self.chance));
+        let may_repeat = piece.loose && !is_forwarded_write(&piece.bytes);
+        let copies = 1 + u8::from(may_repeat && chance(conduct.repeated_percent, &mut self.chance));
         passed.repeated += u64::from(copies - 1);
         for _ in 0..copies {
             let now = Instant::now();
@@ -60,8 +61,7 @@ impl UnderWay {
             if let Some(width) = conduct.bytes_per_second {
                 self.free += Duration::from_secs_f64(piece.bytes.len() as f64 / f64::from(width.max(1)));
             }
-            let (least, most) = conduct.delay;
-            let mut due = self.free + least + (most.saturating_sub(least)).mul_f64(self.chance.random());
+            let mut due = self.free + conduct.delay.draw(&mut self.chance);
             if !(piece.loose && conduct.overtaking) {
                 due = due.max(self.last);
             }

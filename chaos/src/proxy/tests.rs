@@ -121,7 +121,7 @@ async fn frames_are_lost_and_repeated_as_the_seed_says() {
 
 #[tokio::test]
 async fn late_frames_overtake_each_other_only_where_they_may() {
-    let delay = (Duration::ZERO, Duration::from_millis(50));
+    let delay = Delay::Between(Duration::ZERO, Duration::from_millis(50));
     for overtaking in [false, true] {
         let pair = Pair::meet(3).await;
         pair.set(Conduct { delay, overtaking, ..Conduct::default() });
@@ -143,11 +143,24 @@ async fn a_narrow_link_takes_its_time_and_every_frame_its_delay() {
 
     let mut pair = Pair::meet(1).await;
     let late = Duration::from_millis(100);
-    pair.set(Conduct { delay: (late, late), ..Conduct::default() });
+    pair.set(Conduct { delay: Delay::Between(late, late), ..Conduct::default() });
     let began = Instant::now();
     pair.near.write_all(&frame(1)).await.unwrap();
     hears(&mut pair.far, 1).await;
     assert!(began.elapsed() >= late, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_forwarded_write_arrives_once() {
+    let mut pair = Pair::meet(1).await;
+    pair.set(Conduct { repeated_percent: 100, ..Conduct::default() });
+    let mut write = [&55u32.to_le_bytes()[..], &[0_u8; 55]].concat();
+    (write[9], write[58]) = (1, 2);
+    pair.near.write_all(&[write.clone(), frame(7), write.clone()].concat()).await.unwrap();
+    pair.near.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    timeout(SOON, pair.far.read_to_end(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(heard, [write.clone(), frame(7), frame(7), write].concat());
 }
 
 #[tokio::test]
@@ -183,7 +196,7 @@ async fn clients_are_anybody_and_their_bytes_go_through_as_they_come() {
 #[tokio::test]
 async fn what_is_under_way_is_bounded() {
     let mut pair = Pair::meet(1).await;
-    pair.set(Conduct { delay: (SOON, SOON), ..Conduct::default() });
+    pair.set(Conduct { delay: Delay::Between(SOON, SOON), ..Conduct::default() });
     let large = [&(1u32 << 20).to_le_bytes()[..], &vec![0; 1 << 20]].concat();
     let mut taken = 0;
     // Whoever is not read from for half a second has been made to wait.

@@ -126,13 +126,13 @@ impl<'a> Course<'a> {
         let all = load(&plans, &ground, chances.clients, until);
         let events = self.options.events.clone().filter(|_| self.scenario.trouble == Trouble::Retail);
         let replay = retail(events, ground.urls.clone(), self.seed, started + until);
-        let (memory, dir) = (Memory::default(), stage.site.dir());
+        let (memory, whose) = (Memory::default(), stage.site.whose());
         let mut accidents = Vec::new();
         tokio::select! {
             biased;
             ends = async { tokio::try_join!(rage(self.scenario.trouble, &mut stage), all, replay) } => accidents.extend(ends?.2),
             () = live.show() => {}
-            () = memory.watch(dir) => {}
+            () = memory.watch(whose) => {}
         }
         let removed = std::mem::take(&mut stage.removed);
         accidents.append(&mut stage.accidents);

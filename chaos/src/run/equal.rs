@@ -58,6 +58,33 @@ pub(super) async fn wait_for_hints(urls: &[String], at_most: Duration) -> Result
     Ok(())
 }
 
+/// Waits until nobody keeps a hint and every two owners have been seen equal since it was asked, whoever writes meanwhile: then one disk
+/// may lose what was on it. False if it was not so after that time.
+pub(super) async fn wait_for_copies(urls: &[String], at_most: Duration) -> Result<bool> {
+    let (began, http) = (Instant::now(), Http::new(1)?);
+    while began.elapsed() < at_most {
+        let waited = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if hints(urls, &http).await == Some(0)
+            && oldest_unverified_ms(urls, &http).await.is_some_and(|age| age < waited)
+        {
+            return Ok(true);
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(false)
+}
+
+/// How long ago the two owners were seen equal whose turn has been the longest ago; `None` if somebody does not say.
+async fn oldest_unverified_ms(urls: &[String], http: &Http) -> Option<u64> {
+    let mut oldest = 0;
+    for url in urls {
+        let reply = http.get(&format!("{url}/v1/aae"), CONNECT_MAX).await.ok()?;
+        let told: Value = serde_json::from_slice(&reply.body).ok()?;
+        oldest = oldest.max(told["oldest_unverified_ms"].as_u64()?);
+    }
+    Some(oldest)
+}
+
 fn clients(urls: &[String], transport: &ReqwestTransport) -> Result<Vec<Client<ReqwestTransport>>> {
     let one = |url: &String| Ok(Client::with_transport(vec![url.clone()], transport.clone())?);
     urls.iter().map(one).collect()

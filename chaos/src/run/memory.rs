@@ -14,16 +14,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Memory(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Memory {
-    /// Looks at all processes that were started from a file in that directory, until the caller has enough.
-    pub(super) async fn watch(&self, dir: Option<PathBuf>) {
-        let Some(dir) = dir else { return std::future::pending().await };
+    /// Looks at all processes that are theirs, until the caller has enough.
+    pub(super) async fn watch(&self, whose: Whose) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         loop {
             tick.tick().await;
             let Ok(processes) = std::fs::read_dir("/proc") else { continue };
             for process in processes.flatten() {
                 // Processes come and go while this looks.
-                let Some((name, bytes)) = taken(&process.path(), &dir) else { continue };
+                let Some((name, bytes)) = taken(&process.path(), &whose) else { continue };
                 let mut most = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let known = most.entry(name).or_default();
                 *known = (*known).max(bytes);
@@ -38,11 +37,38 @@ impl Memory {
     }
 }
 
+/// By what the processes of nodes are known.
+#[derive(Debug)]
+pub(super) enum Whose {
+    /// They were started from files in this directory, each in one of its own.
+    From(PathBuf),
+    /// They run in these containers: names of nodes, and ids. Looked up in the kernel's list of groups, for a container that starts again
+    /// is another process, and to ask the engine takes longer than a look.
+    In(Vec<(String, String)>),
+}
+
+impl Whose {
+    /// The node that this process is.
+    fn node(&self, process: &Path) -> Option<String> {
+        let read = |name: &str| std::fs::read_to_string(process.join(name)).ok();
+        match self {
+            Whose::From(dir) => {
+                let line = read("cmdline")?;
+                let file = line.split('\0').find_map(|word| Path::new(word).strip_prefix(dir).ok())?;
+                Some(file.iter().next()?.to_str()?.to_owned())
+            }
+            Whose::In(containers) => {
+                let groups = read("cgroup")?;
+                let within = containers.iter().find(|(_, id)| groups.contains(id.as_str()))?;
+                Some(within.0.clone())
+            }
+        }
+    }
+}
+
 /// The node that this process is, and what it takes.
-fn taken(process: &Path, dir: &Path) -> Option<(String, u64)> {
-    let line = std::fs::read_to_string(process.join("cmdline")).ok()?;
-    let file = line.split('\0').find_map(|word| Path::new(word).strip_prefix(dir).ok())?;
-    let name = file.iter().next()?.to_str()?.to_owned();
+fn taken(process: &Path, whose: &Whose) -> Option<(String, u64)> {
+    let name = whose.node(process)?;
     let pages: u64 = std::fs::read_to_string(process.join("statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
     Some((name, pages.saturating_mul(page_bytes())))
 }

@@ -60,12 +60,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "slow-links",
-        about: "40 to 60 ms on all links, or 1 Mbit/s on those of one node",
+        about: "all links are late, or those of one node are narrow (1 Mbit/s)",
         trouble: Trouble::SlowLinks,
     },
     Scenario {
         name: "bad-links",
-        about: "one frame of ten is lost, and the others overtake each other",
+        about: "one frame of ten is lost, one arrives twice, and they overtake each other",
         trouble: Trouble::BadLinks,
     },
     Scenario {
@@ -100,7 +100,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "torn-log",
-        about: "a node is killed and loses up to 4 KiB of its log, acknowledged writes among them",
+        about: "a node is killed and loses the end of its log, acknowledged writes among them",
         trouble: Trouble::TornLog,
     },
     Scenario {
@@ -143,10 +143,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         about: "a node and its disk are lost, and an empty one takes its place",
         trouble: Trouble::Wipe,
     },
-    Scenario { name: "membership", about: "nodes join and leave under load", trouble: Trouble::Membership },
+    Scenario {
+        name: "membership",
+        about: "nodes join and leave under load, one or two at once",
+        trouble: Trouble::Membership,
+    },
     Scenario {
         name: "mixed",
-        about: "what hits processes, links, syncs and calendars, one after the other by chance",
+        about: "what hits processes, links, disks, calendars and members, one after the other by chance",
         trouble: Trouble::Mixed,
     },
 ];

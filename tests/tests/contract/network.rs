@@ -6,12 +6,15 @@ use crate::support::{each, eventually, put_blind};
 use anyhow::{Context, Result, ensure};
 use chaos::check::{self, Measure};
 use chaos::history::History;
-use chaos::proxy::{Conduct, Party, Proxy};
+use chaos::proxy::{Conduct, Delay, Party, Proxy, is_forwarded_write};
 use chaos::workload::{self, Ground, Kind, Plan, ReadBack};
 use client::ReqwestTransport;
 use futures_util::future::try_join_all;
+use node::peer::frame::{Header, Kind as FrameKind, encode_head};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use ring::ids::ObjectId;
+use ring::wire::peer::{Action, Ask, Message, QuorumAsk, WriteAsk};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -139,10 +142,40 @@ async fn connections_that_are_reset_again_and_again_cost_nobody_a_write_for_good
     Ok(())
 }
 
-/// Lost and overtaken frames are worse than anything TCP does, and no promise hangs on them. None is repeated: a write that one node
-/// forwards to another would be two.
+/// The proxy knows of the protocol only where a frame says so, and that is pinned here.
+#[test]
+fn the_proxy_tells_a_forwarded_write_from_all_that_may_be_repeated() -> Result<()> {
+    let id = ObjectId::new("b", "k")?;
+    let write = WriteAsk {
+        id: id.clone(),
+        action: Action::Delete,
+        seen: None,
+        quorum: QuorumAsk::default(),
+        timeout_ms: 5_000,
+        return_record: false,
+    };
+    let frame = |kind, ask| {
+        let body = Message::of(ask).encode();
+        [&encode_head(&Header::bare(kind, 7), &body)[..], &body].concat()
+    };
+    ensure!(is_forwarded_write(&frame(FrameKind::Request, Ask::Write(write.clone()))));
+    ensure!(!is_forwarded_write(&frame(FrameKind::Response, Ask::Write(write))), "an answer");
+    for ask in [
+        Ask::Store { id: id.clone(), hint_for: None, sync: true },
+        Ask::Read { id: id.clone(), record: true },
+        Ask::Explain { id },
+        Ask::Gossip { digest: 2 },
+        Ask::Swim,
+    ] {
+        ensure!(!is_forwarded_write(&frame(FrameKind::Request, ask.clone())), "{ask:?}");
+    }
+    ensure!(!is_forwarded_write(&[2; 58]), "it ends before it says");
+    Ok(())
+}
+
+/// Lost, repeated and overtaken frames are worse than anything TCP does, and no promise hangs on them.
 #[tokio::test]
-async fn late_lost_and_overtaken_frames_break_no_promise() -> Result<()> {
+async fn late_lost_repeated_and_overtaken_frames_break_no_promise() -> Result<()> {
     let (cluster, proxy) = behind_doors(3).await?;
     let started = Instant::now();
     let history = History::new(Arc::new(move || started.elapsed()));
@@ -153,9 +186,10 @@ async fn late_lost_and_overtaken_frames_break_no_promise() -> Result<()> {
         workload::prepare(&Plan::new(kind), &ground).await?;
     }
     let bad = Conduct {
-        delay: (Duration::ZERO, Duration::from_millis(30)),
+        delay: Delay::Between(Duration::ZERO, Duration::from_millis(30)),
         overtaking: true,
         lost_percent: 10,
+        repeated_percent: 20,
         ..Conduct::default()
     };
     links().for_each(|(from, to)| proxy.set(from, to, bad.clone()));
@@ -169,7 +203,7 @@ async fn late_lost_and_overtaken_frames_break_no_promise() -> Result<()> {
     });
     try_join_all(runs).await?;
     let passed = proxy.passed();
-    ensure!(passed.lost > 0 && passed.repeated == 0, "{passed:?}");
+    ensure!(passed.lost > 0 && passed.repeated > 0, "{passed:?}");
     proxy.heal();
     workload::read_back(&ReadBack::default(), &ground, &mut StdRng::seed_from_u64(99)).await?;
     let entries = history.entries();

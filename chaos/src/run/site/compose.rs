@@ -6,7 +6,7 @@
 use crate::http::Http;
 use crate::limits::{COMPOSE_READY_MAX, COMPOSE_STEP_MAX, CONNECT_MAX, READY_POLL};
 use crate::run::Failure;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -46,21 +46,21 @@ impl Compose {
         Ok(Compose { command, project, containers: Vec::new(), http: Http::new(1)? })
     }
 
-    /// Brings the cluster up, and waits until all its nodes are ready and have their share.
+    /// Brings the cluster up, and waits until all its nodes are ready and have their share. That there are no containers is wrong usage;
+    /// that they are there and don't come together is their fault.
     pub(super) async fn up(&mut self) -> Result<(), Failure> {
-        self.come_up().await.map_err(|error| Failure::Usage(format!("{error:#}")))
-    }
-
-    async fn come_up(&mut self) -> Result<()> {
-        self.compose(&["up", "-d", "--no-build"], COMPOSE_READY_MAX).await.context(
-            "the cluster does not come up; `make image` makes its image, and its ports 8098 to 8138 have to be free",
-        )?;
+        self.compose(&["up", "-d", "--no-build"], COMPOSE_READY_MAX)
+            .await
+            .context("the cluster does not come up; `make image` makes its image, and its ports 8098 to 8138 have to be free")
+            .map_err(|error| Failure::Usage(format!("{error:#}")))?;
         for service in SERVICES {
             let id = self.compose(&["ps", "-q", service], COMPOSE_STEP_MAX).await?;
-            ensure!(!id.trim().is_empty(), "the service {service} has no container");
+            if id.trim().is_empty() {
+                return Err(Failure::Other(anyhow!("the service {service} has no container")));
+            }
             self.containers.push(id.trim().to_owned());
         }
-        self.await_ready(&[0, 1, 2, 3, 4]).await
+        Ok(self.await_ready(&[0, 1, 2, 3, 4]).await?)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -69,6 +69,20 @@ impl Compose {
 
     pub(super) fn url(&self, i: usize) -> String {
         format!("http://127.0.0.1:{}", FIRST_PORT + 10 * i)
+    }
+
+    /// The names of its containers' nodes, in order.
+    pub(super) fn containers(&self) -> Vec<(String, String)> {
+        SERVICES.iter().map(|service| (*service).to_owned()).zip(self.containers.iter().cloned()).collect()
+    }
+
+    /// Ends them by that word of `docker`. Who has ended by itself is not to go as one that was ended, and a start would have that
+    /// forgotten.
+    pub(super) async fn end(&self, what: &str, nodes: &[usize]) -> Result<()> {
+        if let Some(stray) = self.strays().await? {
+            bail!("{stray}");
+        }
+        self.each(what, nodes).await
     }
 
     /// One word of `docker` for several containers at once: `kill`, `stop`, `start`, `pause`, `unpause`.

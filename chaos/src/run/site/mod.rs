@@ -5,12 +5,12 @@ mod compose;
 
 pub(super) use compose::Compose;
 
+use super::memory::Whose;
 use super::trouble::Trouble;
 use super::{Failure, RunArgs, Target};
 use crate::target::process::{LocalCluster, Options, name};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A disk that can be filled in a moment, and that holds what a run writes.
@@ -66,11 +66,11 @@ impl Site {
         }
     }
 
-    /// Where its processes live, if it has any.
-    pub(super) fn dir(&self) -> Option<PathBuf> {
+    /// By what its processes are known.
+    pub(super) fn whose(&self) -> Whose {
         match self {
-            Site::Local(cluster) => Some(cluster.dir().to_owned()),
-            Site::Compose(_) => None,
+            Site::Local(cluster) => Whose::From(cluster.dir().to_owned()),
+            Site::Compose(compose) => Whose::In(compose.containers()),
         }
     }
 
@@ -112,7 +112,7 @@ impl Site {
                 }
                 cluster.kill_these(nodes).await
             }
-            Site::Compose(compose) => compose.each("kill", nodes).await,
+            Site::Compose(compose) => compose.end("kill", nodes).await,
         }
     }
 
@@ -123,7 +123,7 @@ impl Site {
                 Some(0) => Ok(()),
                 how => bail!("{} was asked to end and did so with {how:?}\n{}", name(i), cluster.log_tail(i)),
             },
-            Site::Compose(compose) => compose.each("stop", &[i]).await,
+            Site::Compose(compose) => compose.end("stop", &[i]).await,
         }
     }
 

@@ -20,7 +20,9 @@ const JUMP_MS: (f64, f64) = (11.0, 600_000.0);
 /// Flipped bits in one table, at most.
 const FLIPS_MAX: u32 = 4;
 /// What a log loses at most.
-const TORN_BYTES_MAX: u64 = 4096;
+const TORN_BYTES_MAX: usize = 4096;
+/// So far from the end of a log a bit flips.
+const FLIPPED_OF_LOG: usize = 256 << 10;
 /// A full disk is looked for twice a second, and a quarter of the keys asked about are not the victim's.
 const NOTICED_MAX: Duration = Duration::from_secs(15);
 const FULL: &str = "full";
@@ -156,16 +158,24 @@ pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A node loses the end of its log, and with it what it had acknowledged; others have that too.
+/// A node loses the end of its log, and with it what it had acknowledged; others have that too. Or a bit of it flips, and all that stands
+/// behind it is lost.
 pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
     let victim = stage.nodes()[0];
-    let torn = stage.chance.random_range(1..=TORN_BYTES_MAX);
-    let open =
-        stage.begin(format!("{} killed, the last {torn} bytes of its log lost", name(victim)), &[victim]);
+    let (flips, torn) = (stage.chance.random(), stage.chance.random_range(1..=TORN_BYTES_MAX));
+    let what = if flips { "a bit of its log flipped" } else { "the end of its log lost" };
+    let open = stage.begin(format!("{} killed, {what}", name(victim)), &[victim]);
     stage.site.kill(&[victim]).await?;
     if let Some(log) = stage.site.local()?.newest_log(victim)? {
-        let file = std::fs::File::options().write(true).open(&log)?;
-        file.set_len(file.metadata()?.len().saturating_sub(torn))?;
+        let mut bytes = std::fs::read(&log)?;
+        let end = bytes.len();
+        let first = end.saturating_sub(FLIPPED_OF_LOG);
+        if !flips {
+            bytes.truncate(end.saturating_sub(torn));
+        } else if first < end {
+            bytes[stage.chance.random_range(first..end)] ^= 1 << stage.chance.random_range(0..8);
+        }
+        std::fs::write(&log, bytes)?;
     }
     stage.last(500..3_000).await;
     stage.site.start_again(&[victim]).await?;

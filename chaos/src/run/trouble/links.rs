@@ -4,7 +4,7 @@
 //! clients don't reach them either.
 
 use super::{Stage, names};
-use crate::proxy::{Conduct, Party, Proxy};
+use crate::proxy::{Conduct, Delay, Party, Proxy};
 use anyhow::{Context, Result};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -37,7 +37,7 @@ fn set(proxy: &Proxy, nodes: &[usize], conduct: &Conduct, concerns: impl Fn(usiz
 /// The trouble lasts, and all links are whole again.
 async fn until_healed(stage: &mut Stage<'_>, what: String, unable: &[usize]) -> Result<()> {
     let open = stage.begin(what, unable);
-    stage.last(2_000..10_000).await;
+    stage.last(2_000..stage.most(10_000, 60_000)).await;
     proxy(stage)?.heal();
     stage.end(open);
     Ok(())
@@ -48,7 +48,7 @@ pub(super) async fn partition(stage: &mut Stage<'_>) -> Result<()> {
     if let super::Site::Compose(compose) = &mut *stage.site {
         let open = stage.timeline.begin(format!("{} cut off", names(&few)), few.iter().copied());
         compose.cut_off(&few).await?;
-        stage.last(2_000..10_000).await;
+        stage.last(2_000..stage.most(10_000, 60_000)).await;
         if let super::Site::Compose(compose) = &mut *stage.site {
             compose.rejoin(&few).await?;
         }
@@ -95,10 +95,15 @@ pub(super) async fn bridge(stage: &mut Stage<'_>) -> Result<()> {
 
 pub(super) async fn slow(stage: &mut Stage<'_>) -> Result<()> {
     let nodes = stage.nodes();
-    if stage.chance.random() {
-        let delay = (Duration::from_millis(40), Duration::from_millis(60));
+    let ms = Duration::from_millis;
+    let late = match stage.chance.random_range(0..3) {
+        0 => Some((Delay::Between(ms(40), ms(60)), "40 to 60 ms on all links")),
+        1 => Some((Delay::Tail(ms(5), ms(25)), "30 ms on all links on average, and up to 255")),
+        _ => None,
+    };
+    if let Some((delay, what)) = late {
         set(proxy(stage)?, &nodes, &Conduct { delay, ..Conduct::default() }, |_, _| true);
-        return until_healed(stage, "40 to 60 ms on all links".to_owned(), &[]).await;
+        return until_healed(stage, what.to_owned(), &[]).await;
     }
     let victim = nodes[0];
     let conduct = Conduct { bytes_per_second: Some(NARROW), ..Conduct::default() };
@@ -109,16 +114,16 @@ pub(super) async fn slow(stage: &mut Stage<'_>) -> Result<()> {
 
 pub(super) async fn bad(stage: &mut Stage<'_>) -> Result<()> {
     let nodes = stage.nodes();
-    // Nothing is repeated: a write that one node forwards to another would be two.
     let conduct = Conduct {
-        delay: (Duration::ZERO, Duration::from_millis(20)),
+        delay: Delay::Between(Duration::ZERO, Duration::from_millis(20)),
         overtaking: true,
         lost_percent: 10,
+        repeated_percent: 10,
         ..Conduct::default()
     };
     set(proxy(stage)?, &nodes, &conduct, |_, _| true);
     let all = nodes.clone();
-    until_healed(stage, "10 % of frames lost, 0 to 20 ms, overtaking".to_owned(), &all).await
+    until_healed(stage, "10 % of frames lost, 10 % twice, 0 to 20 ms, overtaking".to_owned(), &all).await
 }
 
 pub(super) async fn resets(stage: &mut Stage<'_>) -> Result<()> {

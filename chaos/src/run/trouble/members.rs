@@ -4,8 +4,9 @@ use super::{Stage, names};
 use crate::limits::NODES_MAX;
 use crate::run::equal;
 use crate::target::process::name;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use client::{Change, Client, Member, ReqwestTransport};
+use rand::RngExt;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -50,10 +51,10 @@ async fn member(operator: &Client<ReqwestTransport>, url: &str, status: &str) ->
     Ok(cluster.members.into_iter().find(is_it))
 }
 
-/// Stages one change and commits it; a plan that somebody else changed meanwhile is begun anew.
-async fn change(operator: &Client<ReqwestTransport>, change: &Change) -> Result<()> {
-    until(&format!("{change:?} is committed"), async || {
-        let plan = match operator.stage(std::slice::from_ref(change)).await {
+/// Stages changes and commits them; a plan that somebody else changed meanwhile is begun anew.
+async fn change(operator: &Client<ReqwestTransport>, changes: &[Change]) -> Result<()> {
+    until(&format!("{changes:?} is committed"), async || {
+        let plan = match operator.stage(changes).await {
             Ok(plan) => plan,
             Err(error) => {
                 // Half a plan, perhaps our own of the last attempt.
@@ -113,47 +114,60 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     .await?;
     let new =
         until("an empty node asks to be let in", async || member(&operator, &url, "joining").await).await?;
-    change(&operator, &Change::Replace { old: old.id, new: new.id }).await?;
+    change(&operator, &[Change::Replace { old: old.id, new: new.id }]).await?;
     settled(&operator, &format!("{} has taken its old place", name(victim))).await?;
     stage.site.local()?.wait_ready(victim).await?;
     stage.end(open);
     equal::wait_for_hints(&living(stage), CHANGE_MAX).await
 }
 
-/// A node comes, and another goes.
+/// A node or two come at once, and as many others go, by one plan.
 pub(super) async fn come_and_go(stage: &mut Stage<'_>) -> Result<()> {
-    if stage.site.len() >= usize::from(NODES_MAX) {
+    let count = stage.chance.random_range(1..=2);
+    if stage.site.len() + count > usize::from(NODES_MAX) {
         stage.hold(stage.left()).await;
         return Ok(());
     }
     let operator = operator(stage)?;
-    let new = stage.site.local()?.add("").await?;
-    let open = stage.begin(format!("{} joins", name(new)), &[new]);
-    let url = stage.site.url(new);
-    until("the newcomer is a member", async || member(&operator, &url, "up").await).await?;
-    settled(&operator, &format!("{} has its share", name(new))).await?;
-    stage.site.local()?.wait_ready(new).await?;
+    let mut new = Vec::new();
+    for _ in 0..count {
+        new.push(stage.site.local()?.add("").await?);
+    }
+    let open = stage.begin(format!("{} join", names(&new)), &new);
+    for i in &new {
+        let url = stage.site.url(*i);
+        until("a newcomer is a member", async || member(&operator, &url, "up").await).await?;
+    }
+    settled(&operator, &format!("{} have their shares", names(&new))).await?;
+    for i in &new {
+        stage.site.local()?.wait_ready(*i).await?;
+    }
     stage.end(open);
-    stage.ground.joined.lock().unwrap_or_else(PoisonError::into_inner).push(url);
+    let urls = new.iter().map(|i| stage.site.url(*i));
+    stage.ground.joined.lock().unwrap_or_else(PoisonError::into_inner).extend(urls);
     stage.rest().await;
 
     // The first of all is everybody's seed.
-    let goes = stage.nodes().into_iter().find(|node| *node != 0 && *node != new);
-    let goes = goes.context("nobody can go")?;
-    let url = stage.site.url(goes);
-    let id = until("who goes has a name", async || member(&operator, &url, "up").await).await?.id;
-    let open = stage.begin(format!("{} leaves", name(goes)), &[goes]);
-    change(&operator, &Change::Leave(id.clone())).await?;
+    let may_go = |node: &usize| *node != 0 && !new.contains(node);
+    let go: Vec<usize> = stage.nodes().into_iter().filter(may_go).take(count).collect();
+    let mut ids = Vec::new();
+    for i in &go {
+        let url = stage.site.url(*i);
+        ids.push(until("who goes has a name", async || member(&operator, &url, "up").await).await?.id);
+    }
+    let open = stage.begin(format!("{} leave", names(&go)), &go);
+    let leave: Vec<Change> = ids.iter().cloned().map(Change::Leave).collect();
+    change(&operator, &leave).await?;
     until("who goes is gone", async || {
         let cluster = operator.cluster().await?;
-        let status =
-            cluster.members.iter().find(|member| member.id == id).map(|member| member.status.clone());
-        Ok((cluster.is_settled() && status.as_deref() == Some("removed")).then_some(()))
+        let is_gone = |member: &Member| !ids.contains(&member.id) || member.status == "removed";
+        Ok((cluster.is_settled() && cluster.members.iter().all(is_gone)).then_some(()))
     })
     .await?;
     stage.end(open);
-    stage.timeline.gone(goes);
-    stage.removed.insert(goes);
-    ensure!(stage.removed.len() < stage.site.len(), "everybody has gone");
+    for i in go {
+        stage.timeline.gone(i);
+        stage.removed.insert(i);
+    }
     Ok(())
 }

@@ -9,9 +9,9 @@ mod load;
 mod members;
 mod processes;
 
-use super::RunArgs;
 use super::site::Site;
 use super::timeline::{Open, Timeline};
+use super::{RunArgs, equal};
 use anyhow::Result;
 use client::ReqwestTransport;
 use rand::RngExt;
@@ -58,7 +58,8 @@ pub(super) enum Trouble {
 }
 
 /// Those that may follow one another in any order.
-const MIXED: [Trouble; 15] = [
+const MIXED: [Trouble; 16] = [
+    Trouble::Membership,
     Trouble::PowerCut,
     Trouble::SlowDisk,
     Trouble::SyncFails,
@@ -75,6 +76,10 @@ const MIXED: [Trouble; 15] = [
     Trouble::BadLinks,
     Trouble::Resets,
 ];
+
+/// Those by which a disk loses what others must have by then, and one of how many troubles is of that kind.
+const LOSSES: [Trouble; 3] = [Trouble::TornLog, Trouble::BitFlips, Trouble::Wipe];
+const LOSS_OF: u32 = 4;
 
 impl Trouble {
     pub(super) fn bears_containers(self) -> bool {
@@ -148,6 +153,8 @@ pub(super) struct Stage<'a> {
 
 /// For so long the disks of `disk-full` hold what is written, 800 MiB each.
 const DISK_FULL_SECONDS_MAX: u64 = 300;
+/// For so long a loss waits for all copies to be whole; there are other troubles.
+const WHOLE_MAX: Duration = Duration::from_secs(30);
 const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(3000);
 
 /// Lets things go wrong until the load ends, and leaves the cluster whole.
@@ -155,7 +162,7 @@ pub(super) async fn rage(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> 
     stage.rest().await;
     while stage.left() > Duration::ZERO {
         let next = match trouble {
-            Trouble::Mixed => *MIXED.choose(&mut stage.chance).expect("there are some"),
+            Trouble::Mixed => stage.any().await?,
             other => other,
         };
         once(next, stage).await?;
@@ -211,6 +218,23 @@ impl Stage<'_> {
         let mut nodes = self.nodes();
         nodes.truncate(self.chance.random_range(1..=2));
         nodes
+    }
+
+    /// Any trouble. A disk loses something only when all copies are whole, and none after bits have flipped on one: they stay there, unseen.
+    async fn any(&mut self) -> Result<Trouble> {
+        if !self.spoiled && self.chance.random_ratio(1, LOSS_OF) {
+            let members = self.nodes().into_iter().map(|i| self.site.url(i)).collect::<Vec<_>>();
+            if equal::wait_for_copies(&members, WHOLE_MAX.min(self.left())).await? {
+                return Ok(*LOSSES.choose(&mut self.chance).expect("there are some"));
+            }
+        }
+        Ok(*MIXED.choose(&mut self.chance).expect("there are some"))
+    }
+
+    /// How long a trouble may last, in milliseconds: the longer the more there is left of a long run.
+    fn most(&self, short: u64, long: u64) -> u64 {
+        let quarter = u64::try_from((self.left() / 4).as_millis()).unwrap_or(u64::MAX);
+        long.min(short.max(quarter))
     }
 
     fn left(&self) -> Duration {

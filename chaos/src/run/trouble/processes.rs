@@ -30,7 +30,7 @@ pub(super) async fn pause(stage: &mut Stage<'_>) -> Result<()> {
     let victims = stage.minority();
     let open = stage.begin(format!("{} paused", names(&victims)), &victims);
     stage.site.pause(&victims).await?;
-    stage.last(1_000..10_000).await;
+    stage.last(1_000..stage.most(10_000, 40_000)).await;
     stage.site.resume(&victims).await?;
     stage.end(open);
     Ok(())
