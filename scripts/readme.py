@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Runs every command of the README, in order, as a reader would.
 
+    scripts/readme.py README.md [--docker]
+
     ```sh             a block of commands, run in one bash session from top to bottom
+    ```sh docker      one that needs a Docker engine: with --docker those alone are run, and without it the others
     ```text           right after it: lines that its output must hold, in this order; … stands for anything
 
 Each block must end with exit code 0; any other fence (```json, ```console) is prose. Two blocks are special:
 `make up` stays in the foreground, so it runs beside the session until all is done and is then stopped as by Ctrl-C;
-`make test` is what runs this file, so it is not run again and not counted.
+`make test` is what runs this file, so it is not run again and not counted. `docker compose` is `docker-compose` where only that is
+there, and its project has a name of its own: a cluster of the reader's stays as it is.
 
 The README speaks of the ports 8098 to 8129. They may be taken on this machine, so the cluster gets others, and the
 addresses in the blocks are rewritten to match. The last line is the count: `readme: 14 passed, 0 failed`.
@@ -26,23 +30,25 @@ import time
 
 UP_SECONDS_MAX = 40 * 60  # a cold release build on two cores, RocksDB included
 BLOCK_SECONDS_MAX = 60
+DOCKER_SECONDS_MAX = 600  # an image, its base included, and five containers
 STOP_SECONDS_MAX = 20
+README_PORT = 8098
 NODES = 3
 NODES_MORE = 1  # that the README starts itself
 
 
-def blocks(text):
-    """The sh blocks of a text: (line number, commands, expected output or None)."""
-    fences = re.finditer(r"^```(\S+)[^\n]*\n(.*?)^```[ \t]*$", text, re.M | re.S)
+def blocks(text, wanted):
+    """The blocks of one kind, `sh` or `sh docker`: (line number, commands, expected output or None)."""
+    fences = re.finditer(r"^```(\S+[^\n]*)\n(.*?)^```[ \t]*$", text, re.M | re.S)
     found = []
     last_end = None
     for fence in fences:
-        kind, body = fence.group(1), fence.group(2)
-        if kind == "sh":
+        kind, body = fence.group(1).strip(), fence.group(2)
+        if kind == wanted:
             found.append([text.count("\n", 0, fence.start()) + 1, body.strip(), None])
         elif kind == "text" and last_end is not None and not text[last_end : fence.start()].strip():
             found[-1][2] = body.strip().splitlines()
-        last_end = fence.end() if kind == "sh" else None
+        last_end = fence.end() if kind == wanted else None
     return found
 
 
@@ -62,6 +68,12 @@ def free_base_port():
             for s in taken:
                 s.close()
     sys.exit("readme: no free ports")
+
+
+def compose_command():
+    """`docker compose` where there is one, and Compose 1.29 elsewhere."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True)
+    return "docker compose" if plugin.returncode == 0 else "docker-compose"
 
 
 def moved(commands, base):
@@ -170,7 +182,7 @@ class Session:
         # Commands come through this pipe: without a file of its own, a block that reads stdin would eat the next one.
         self.dir = tempfile.mkdtemp(prefix="cartwheel-readme-")
 
-    def run(self, commands):
+    def run(self, commands, seconds_max):
         """Exit code (None when time is up) and output of a block. Any failing line fails it, as with `set -e`."""
         path = os.path.join(self.dir, "block.sh")
         with open(path, "w") as f:
@@ -184,7 +196,7 @@ class Session:
         )
         self.process.stdin.write(line.encode())
         self.process.stdin.flush()
-        end = self.output.wait_for(rf"^{mark} (\d+)$", BLOCK_SECONDS_MAX, start)
+        end = self.output.wait_for(rf"^{mark} (\d+)$", seconds_max, start)
         if not end:
             return None, self.output.text[start:]
         return int(end.group(1)), self.output.text[start : end.start()]
@@ -199,15 +211,20 @@ class Session:
 
 
 def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else "README.md"
+    in_docker = "--docker" in sys.argv
+    path = next((arg for arg in sys.argv[1:] if not arg.startswith("--")), "README.md")
+    kind = "sh docker" if in_docker else "sh"
     with open(path, encoding="utf-8") as f:
-        todo = blocks(f.read())
+        todo = blocks(f.read(), kind)
     if not todo:
-        sys.exit(f"readme: {path} holds no sh block")
+        sys.exit(f"readme: {path} holds no {kind} block")
 
-    base = free_base_port()
-    print(f"readme: {len(todo)} blocks of {path}; the ports 8098… are {base}… here", flush=True)
+    # The ports of containers stand in docker-compose.yml.
+    base = README_PORT if in_docker else free_base_port()
+    print(f"readme: {len(todo)} {kind} blocks of {path}; the ports {README_PORT}… are {base}… here", flush=True)
     env = dict(os.environ, CARTWHEEL_URL=f"http://127.0.0.1:{base}", DEV_ARGS=f"--base-port {base}")
+    env["COMPOSE_PROJECT_NAME"] = f"cartwheel-readme-{os.getpid()}"
+    command = compose_command() if in_docker else None
     # Else the make below would take itself for a part of the one that called us.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
         env.pop(name, None)
@@ -242,10 +259,13 @@ def main():
                     up = None
                     break
                 continue
-            code, output = session.run(moved(commands, base))
+            if in_docker:
+                code, output = session.run(commands.replace("docker compose", command), DOCKER_SECONDS_MAX)
+            else:
+                code, output = session.run(moved(commands, base), BLOCK_SECONDS_MAX)
             problem = None
             if code is None:
-                problem = "it ended the session" if session.output.ended else f"no end within {BLOCK_SECONDS_MAX} s"
+                problem = "it ended the session" if session.output.ended else "no end in time"
             elif code != 0:
                 problem = f"exit code {code}"
             elif expected and (want := missing(expected, output)):
@@ -257,6 +277,12 @@ def main():
             start = time.monotonic()
             verdict(*up, cluster.stop(), cluster.output.text, time.monotonic() - start)
     finally:
+        if in_docker:
+            # Whatever became of the session. Nothing is left by then if all went well.
+            down = subprocess.run(["bash", "-c", f"{command} down -v -t 2"], env=env, capture_output=True, text=True)
+            if down.returncode != 0:
+                print(f"readme: the containers could not be taken down: {down.stderr.strip()}")
+                failed += 1
         session.close()
         if cluster:
             cluster.kill()

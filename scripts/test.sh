@@ -94,6 +94,7 @@ stage_compose() {
     fi
     scripts/image.sh
     python3 scripts/compose.py
+    python3 scripts/readme.py README.md --docker
 }
 
 # Eleven scenarios against processes, and one against the containers, with the image of the stage before.
