@@ -26,14 +26,15 @@ pub struct Snapshot {
     pub regime: Arc<Regime>,
     /// Who owns what and has all of it: the settled one of them.
     pub table: Arc<Table>,
-    /// The settings of a bucket that nobody configured.
+    /// The settings of a bucket that nobody configured: the cluster's, or this node's where the cluster has none yet.
     pub defaults: BucketSettings,
     /// Which n each bucket has: those with another than the default are named.
     pub ns: Ns,
 }
 
 impl Snapshot {
-    fn of(view: View, defaults: BucketSettings, before: Option<&Snapshot>) -> Snapshot {
+    fn of(view: View, given: &BucketSettings, before: Option<&Snapshot>) -> Snapshot {
+        let defaults = view.defaults.as_ref().unwrap_or(given).clone();
         // Most changes of a view move nothing, and to place a thousand nodes takes a while.
         let regime = match before.filter(|before| Regime::same(&before.view, &view)) {
             Some(before) => Arc::clone(&before.regime),
@@ -73,6 +74,7 @@ impl Snapshot {
 pub struct Cluster {
     me: NodeId,
     current: ArcSwap<Snapshot>,
+    given: BucketSettings,
     doubted: ArcSwap<BTreeSet<NodeId>>,
     late: ArcSwap<BTreeSet<NodeId>>,
     /// Whether the failure detector has listened for long enough to have an opinion.
@@ -82,11 +84,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts from a view that was just made, handed over, or read from the disk.
-    pub fn new(me: NodeId, view: View, defaults: BucketSettings) -> Self {
+    /// Starts from a view that was just made, handed over, or read from the disk. `given` are the defaults of this node's own file.
+    pub fn new(me: NodeId, view: View, given: BucketSettings) -> Self {
         Cluster {
             me,
-            current: ArcSwap::from_pointee(Snapshot::of(view, defaults, None)),
+            current: ArcSwap::from_pointee(Snapshot::of(view, &given, None)),
+            given,
             doubted: ArcSwap::from_pointee(BTreeSet::new()),
             late: ArcSwap::default(),
             listened: watch::channel(false).0,
@@ -119,7 +122,7 @@ impl Cluster {
         if view == old.view {
             return Ok(false);
         }
-        self.current.store(Arc::new(Snapshot::of(view, old.defaults.clone(), Some(&old))));
+        self.current.store(Arc::new(Snapshot::of(view, &self.given, Some(&old))));
         self.changed.send_modify(|n| *n += 1);
         Ok(true)
     }

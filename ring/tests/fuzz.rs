@@ -145,6 +145,7 @@ fn description(rng: &mut StdRng) -> Description {
 /// What a few nodes and operators have made of a cluster.
 fn view(rng: &mut StdRng) -> View {
     let mut view = View::new(CLUSTER, PARTITIONS);
+    view.defaults = rng.random_bool(0.5).then(BucketSettings::default);
     for _ in 0..rng.random_range(0..24) {
         let id = NodeId(rng.random_range(1..6));
         // What can't be done is refused, and leaves the view as it was.

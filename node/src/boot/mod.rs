@@ -191,11 +191,35 @@ fn describe(config: &Config, bound: &Bound, identity: &Identity, boot_id: u64) -
     }
 }
 
+/// The defaults are the cluster's, and were those of its founder. Of a cluster that is older than this rule its members say theirs.
+/// Whether the view has changed.
+fn settle_defaults(entered: &mut Entered, given: &BucketSettings) -> bool {
+    match &entered.view.defaults {
+        Some(holds) => {
+            if holds != given {
+                tracing::warn!(
+                    n = holds.n,
+                    "the defaults of this node's file are not those of its cluster, which hold"
+                );
+            }
+            false
+        }
+        None => {
+            let member = entered.view.members.get(&entered.node);
+            let may_say = member.is_some_and(|member| member.status.claims());
+            if may_say {
+                entered.view.defaults = Some(given.clone());
+            }
+            may_say
+        }
+    }
+}
+
 /// Takes this start's lease of epochs, starts the lane, puts the node together.
 pub(crate) fn start<W: World>(
     world: &W,
     store: &W::Store,
-    entered: Entered,
+    mut entered: Entered,
     config: &Config,
     defaults: BucketSettings,
     pool: &Pool<W>,
@@ -221,6 +245,9 @@ pub(crate) fn start<W: World>(
     batch.put(Family::Meta, keys::EPOCH_LEASE, Bytes::copy_from_slice(&epochs.lease().to_be_bytes()));
     batch.put(Family::Meta, keys::EPOCH_BOOT, Bytes::copy_from_slice(&epochs.boot().to_be_bytes()));
     batch.delete(Family::Meta, keys::UNSYNCED);
+    if settle_defaults(&mut entered, &defaults) {
+        batch.put(Family::Meta, keys::VIEW, entered.view.encode());
+    }
     store.write(batch, true)?;
     let partitions = entered.view.partitions;
     let trees: Trees = Arc::new(Mutex::new(Forest::new(partitions)));

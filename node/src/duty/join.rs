@@ -55,7 +55,7 @@ async fn ask_seed<W: World>(pool: &Pool<W>, seed: &str, body: Bytes) -> Result<W
     let (_, answer) = pool.call_address(seed, ask, JOIN_TIMEOUT).await.map_err(|e| failed(&e))?;
     let answer: Message<Answer> = Message::decode(&answer).map_err(|e| failed(&e))?;
     match answer.head {
-        Answer::Welcome => postcard::from_bytes(&answer.body).map_err(|e| failed(&e)),
+        Answer::Welcome => Welcome::read(&answer.body).map_err(|e| failed(&e)),
         Answer::Refused(refusal @ Refusal::NotAdmitted(_)) => Err(NotYet::Refused(refusal)),
         Answer::Refused(refusal) => Err(failed(&refusal)),
         _ => Err(failed(&"an answer that does not fit")),

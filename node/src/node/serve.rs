@@ -10,21 +10,33 @@ use crate::world::World;
 use bytes::Bytes;
 use ring::coord::get::Held;
 use ring::ids::{NodeId, ObjectId, Partition};
-use ring::members::{Description, Member, Status, View};
+use ring::members::{Description, Member, Status, View, ViewError};
 use ring::planted::{self, Bug};
 use ring::time::Time;
 use ring::wire::peer::{Answer, Ask, Message, Refusal};
 use ring::wire::record::{digest, verify};
-use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
 /// What a joiner is handed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Welcome {
     /// The key under which the cluster signs contexts.
     pub cluster_key: [u8; 32],
     /// Everything the cluster knows of itself.
     pub view: View,
+}
+
+impl Welcome {
+    /// The bytes.
+    pub fn bytes(&self) -> Bytes {
+        [&self.cluster_key[..], &self.view.encode()].concat().into()
+    }
+
+    /// Reads them, and checks the view.
+    pub fn read(bytes: &[u8]) -> Result<Welcome, ViewError> {
+        let (cluster_key, view) = bytes.split_first_chunk().ok_or(ViewError::Bytes)?;
+        Ok(Welcome { cluster_key: *cluster_key, view: View::decode(view)? })
+    }
 }
 
 /// What somebody says who asks to be let in.
@@ -208,10 +220,11 @@ impl<W: World> Node<W> {
         sync: bool,
     ) -> Result<bool, Refusal> {
         let now = self.wall();
-        if hint_for.is_some() {
+        let merged = self.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await;
+        if hint_for.is_some() && merged.is_ok() {
             self.hints_written.fetch_add(1, Ordering::Relaxed);
         }
-        self.lane.run(|reply| Job::Merge { id, record, hint_for, sync, now, reply }).await
+        merged
     }
 
     /// Copies go neither to a removed node nor from one, whatever either of them knows of it. What such a node holds is nobody's copy, so
@@ -359,8 +372,7 @@ impl<W: World> Node<W> {
         }
         let snapshot: std::sync::Arc<Snapshot> = self.cluster.snapshot();
         let welcome = Welcome { cluster_key: self.cluster_key, view: snapshot.view.clone() };
-        let body = postcard::to_stdvec(&welcome).expect("a view holds nothing that postcard can't say");
-        Ok(Message { head: Answer::Welcome, body: Bytes::from(body) })
+        Ok(Message { head: Answer::Welcome, body: welcome.bytes() })
     }
 
     fn answer_pull(&self, partition: Partition, after: Option<ObjectId>) -> Result<Message<Answer>, Refusal> {

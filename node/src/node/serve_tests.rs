@@ -7,6 +7,7 @@ use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT, LATE_AFTER};
 use crate::node::hints::pack;
 use crate::node::past::Standing;
 use crate::node::serve::Newcomer;
+use crate::node::serve::Welcome;
 use crate::node::write::WriteFail;
 use crate::peer::frame::TableTag;
 use crate::store::{Batch, Family, keys};
@@ -281,4 +282,17 @@ async fn nobody_is_let_in_under_the_name_of_another_directory() {
         let known = bench.node.cluster.snapshot().view.members[&OTHER].description.boot_id;
         assert_eq!(known, if is_let_in { 9 } else { 1 });
     }
+}
+
+/// An earlier version reads and writes the key and the view behind it, and neither knows of defaults.
+#[test]
+fn a_welcome_is_what_it_was_and_brings_the_defaults() {
+    let mut view = View::new(ring::ids::ClusterId(9), 8);
+    let cluster_key = [7; 32];
+    let before = postcard::to_stdvec(&(cluster_key, &view)).unwrap();
+    assert_eq!(Welcome { cluster_key, view: view.clone() }.bytes(), before);
+    view.defaults = Some(ring::bucket::BucketSettings { n: 2, ..Default::default() });
+    let read = Welcome::read(&Welcome { cluster_key, view: view.clone() }.bytes()).unwrap();
+    assert_eq!((read.cluster_key, read.view), (cluster_key, view));
+    assert!(Welcome::read(&before[..31]).is_err() && Welcome::read(&before[..40]).is_err());
 }

@@ -75,6 +75,10 @@ pub struct View {
     pub staged: Staged,
     /// Every bucket that was ever configured.
     pub buckets: BTreeMap<Bytes, BucketEntry>,
+    /// The settings of all other buckets, made when the cluster was founded: which n a bucket has must be the same for everybody. It
+    /// stands behind the rest of the bytes, where a node that does not know of it stops reading.
+    #[serde(skip)]
+    pub defaults: Option<BucketSettings>,
 }
 
 /// Why a view was not changed, or not accepted. The view is as it was.
@@ -154,7 +158,7 @@ impl View {
         );
         let settled = Settled { stamp: 0, layout: Layout::empty(partitions), previous: None };
         let (members, buckets) = (BTreeMap::new(), BTreeMap::new());
-        View { cluster, partitions, members, settled, staged: Staged::default(), buckets }
+        View { cluster, partitions, members, settled, staged: Staged::default(), buckets, defaults: None }
     }
 
     /// Checks a view that came from outside. A joiner does so before it takes a whole view as its own.
@@ -171,7 +175,8 @@ impl View {
         self.members.iter().try_for_each(|(id, member)| member.validate(*id))?;
         self.settled.validate(self.partitions)?;
         self.staged.validate()?;
-        self.buckets.iter().try_for_each(|(name, entry)| entry.validate(name))
+        self.buckets.iter().try_for_each(|(name, entry)| entry.validate(name))?;
+        self.defaults.as_ref().map_or(Ok(()), |settings| Ok(settings.validate()?))
     }
 
     /// Takes in what another node knows. Says whether anything was new; on an error nothing was taken.
@@ -195,24 +200,35 @@ impl View {
         let buckets = merge_rows(&mut self.buckets, &other.buckets, BucketEntry::merge);
         let settled = take_greater(&mut self.settled, &other.settled);
         let staged = take_greater(&mut self.staged, &other.staged);
-        Ok(members || buckets || settled || staged)
+        // They are made once. Where nodes of an older version are told theirs one by one, any of them will do, if it is the same one.
+        let defaults = take_greater(&mut self.defaults, &other.defaults);
+        Ok(members || buckets || settled || staged || defaults)
     }
 
     /// The bytes of the view, for peers and for the disk.
     pub fn encode(&self) -> Bytes {
-        Bytes::from(postcard::to_stdvec(self).expect("a view is plain data, and a vector takes any length"))
+        let plain = "a view is plain data, and a vector takes any length";
+        let mut bytes = postcard::to_stdvec(self).expect(plain);
+        if self.defaults.is_some() {
+            bytes.extend(postcard::to_stdvec(&self.defaults).expect(plain));
+        }
+        Bytes::from(bytes)
     }
 
     /// Reads a view and checks all of it.
     pub fn decode(bytes: &[u8]) -> Result<View, ViewError> {
-        let view: View = postcard::from_bytes(bytes).map_err(|_| ViewError::Bytes)?;
+        let (mut view, rest): (View, &[u8]) =
+            postcard::take_from_bytes(bytes).map_err(|_| ViewError::Bytes)?;
+        if !rest.is_empty() {
+            view.defaults = postcard::from_bytes(rest).map_err(|_| ViewError::Bytes)?;
+        }
         view.validate()?;
         Ok(view)
     }
 
     /// A hash of everything: two nodes of one digest have nothing to tell each other.
     pub fn digest(&self) -> u64 {
-        xxh3_64(&postcard::to_stdvec(self).expect("a view is plain data, and a vector takes any length"))
+        xxh3_64(&self.encode())
     }
 
     /// A number that never falls as views merge, for [`TableName::counter`](crate::place::TableName).

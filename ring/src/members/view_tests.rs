@@ -90,11 +90,14 @@ fn views() -> impl Strategy<Value = View> {
     let members = prop::collection::btree_map((0u128..4).prop_map(NodeId), members(), 0..4);
     let names = prop::sample::select(vec!["a", "b", "c"]).prop_map(Bytes::from);
     let buckets = prop::collection::btree_map(names, entries(), 0..3);
-    (members, buckets, settled(), staged()).prop_map(|(members, buckets, settled, staged)| View {
+    let defaults = prop::option::of((1u8..4).prop_map(sized));
+    let parts = (members, buckets, settled(), staged(), defaults);
+    parts.prop_map(|(members, buckets, settled, staged, defaults)| View {
         members,
         buckets,
         settled,
         staged,
+        defaults,
         ..View::new(CLUSTER, 64)
     })
 }
@@ -134,12 +137,23 @@ proptest! {
 
     #[test]
     fn a_view_survives_the_wire(view in views()) {
+        prop_assert_eq!(View::decode(&view.encode()).unwrap(), view);
+    }
+
+    /// A node that knows of no defaults reads and writes what stands in front of them.
+    #[test]
+    fn a_view_without_defaults_is_the_beginning_of_one_with_them(view in views()) {
+        let before = View { defaults: None, ..view.clone() };
         let bytes = postcard::to_stdvec(&view).unwrap();
-        prop_assert_eq!(postcard::from_bytes::<View>(&bytes).unwrap(), view);
+        prop_assert_eq!(&bytes, &before.encode());
+        prop_assert!(view.encode().starts_with(&bytes));
+        prop_assert_eq!(View::decode(&bytes), Ok(before.clone()));
+        prop_assert_eq!(postcard::from_bytes::<View>(&view.encode()), Ok(before));
     }
 
     #[test]
     fn any_bytes_are_a_view_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = View::decode(&bytes);
         if let Ok(view) = postcard::from_bytes::<View>(&bytes) {
             // Whatever decodes must be checked without a panic, and what passes must merge with itself.
             let _ = view.validate().map(|()| merged(&view, &view));

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::checks::Checks;
 use tests::cluster::Cluster;
-use tests::http::{self, key_url};
+use tests::http::{self, bucket_url, key_url};
 use tests::members::members;
 
 const KEYS: usize = 300;
@@ -89,6 +89,32 @@ async fn entry_43_two_joins_and_a_leave_through_different_nodes_settle_on_one_ri
     let member = c.member_of(0, &ids[4]).await?;
     ensure!(member["partitions"] == 0, "who left owns nothing: {member}");
     ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}
+
+/// A newcomer's file says another n than the founder's. If it went by that, it would compare other trees than everybody else, take over
+/// nothing, and hold up every change after it.
+#[tokio::test]
+async fn the_defaults_are_those_of_the_cluster() -> Result<()> {
+    let (mut cluster, mut ids) = settled(3).await?;
+    fill(&cluster, &[0, 1, 2], KEYS).await?;
+    cluster.set("CARTWHEEL_DEFAULTS_N", "2");
+    let (new, id) = newcomer(&mut cluster).await?;
+    ids.push(id.clone());
+    let c = &cluster;
+    c.change(0, &json!([{ "join": id }])).await?;
+    c.await_settled(&[0, 1, 2, new], &up(&ids)).await?;
+    let bucket = http::get(bucket_url(&c.url(new), "nobody-configured")).send().await?.expect(200)?.json()?;
+    ensure!(bucket["n"] == 3, "the cluster has 3: {bucket}");
+    ensure!(c.log(new).contains("not those of its cluster"), "it does not say so: {}", c.log(new));
+    expect_all(c, &[0, 1, 2, new], KEYS).await?;
+    cluster.stop(1).await?;
+    cluster.spawn(1)?;
+    cluster.await_ready().await?;
+    let bucket =
+        http::get(bucket_url(&cluster.url(1), "nobody-configured")).send().await?.expect(200)?.json()?;
+    ensure!(bucket["n"] == 3, "nor does a start change them: {bucket}");
+    ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
     Ok(())
 }
 
