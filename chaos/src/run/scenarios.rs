@@ -90,7 +90,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "clocks",
-        about: "the calendars of one node or two jump by 11 ms to 288 s, ahead and back",
+        about: "the calendars of one node or two jump by 11 ms to 600 s, ahead and back",
         trouble: Trouble::Clocks,
     },
     Scenario {

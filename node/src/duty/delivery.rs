@@ -67,7 +67,7 @@ pub(super) struct Pass {
     /// Their records can't be read, until the scrub has fetched other copies.
     pub(super) damaged: usize,
     /// Somebody who is to have them is away or could not take them.
-    refused: usize,
+    pub(super) refused: usize,
     /// How owners other than the target take their parts.
     pub(super) taking: Taking,
     /// Why nothing more is sent to the target in this pass. What is for others goes on.
@@ -263,12 +263,22 @@ async fn drop_hints<W: World>(node: &Node<W>, to: Route, delivered: Vec<Sent>) -
         let owns = plan.owners.contains(&node.id()) || plan.pending.contains(&node.id());
         let drop_copy_unless =
             if owns { None } else { Some(snapshot.view.members.keys().copied().collect()) };
-        node.lane.run(move |reply| Job::DropHint { id, owner, delivered, drop_copy_unless, regime, reply })
+        let is_record = delivered.is_some();
+        let drop = node.lane.run(move |reply| Job::DropHint {
+            id,
+            owner,
+            delivered,
+            drop_copy_unless,
+            regime,
+            reply,
+        });
+        async move { (is_record, drop.await) }
     });
     let mut dropped = stream::iter(jobs).buffer_unordered(PULL_MERGES);
-    while let Some(gone) = dropped.next().await {
-        // A copy that has changed since keeps its hint, for the next round; so do all if the tables have.
-        if gone.map_err(|refusal| refusal.to_string())? {
+    while let Some((is_record, gone)) = dropped.next().await {
+        // A copy that has changed since keeps its hint, for the next round; so do all if the tables have. A hint of which no record is
+        // left goes too, and has delivered nothing.
+        if gone.map_err(|refusal| refusal.to_string())? && is_record {
             node.hints_delivered.fetch_add(1, Ordering::Relaxed);
         }
     }

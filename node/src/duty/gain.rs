@@ -31,6 +31,8 @@ struct Wanted {
     /// Each tree with its settled owners.
     sources: BTreeMap<Group, Vec<NodeId>>,
     heard: BTreeMap<Group, BTreeSet<NodeId>>,
+    /// The tables by which all this is wanted.
+    by: u64,
     /// Why the last fetch from an owner failed, where that is known.
     failed: BTreeMap<(NodeId, Group), String>,
     /// Whether this node can take nothing at this moment: then nothing more is fetched in this round.
@@ -40,9 +42,13 @@ struct Wanted {
 /// Fetches everything. Whether all of it is here; if not, the reason stands in the node's `gain`.
 pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
     let snapshot = node.cluster.snapshot();
-    let name = snapshot.regime.name().digest;
-    let mut wanted =
-        Wanted { sources: BTreeMap::new(), heard: BTreeMap::new(), failed: BTreeMap::new(), full: false };
+    let mut wanted = Wanted {
+        sources: BTreeMap::new(),
+        heard: BTreeMap::new(),
+        by: snapshot.regime.name().digest,
+        failed: BTreeMap::new(),
+        full: false,
+    };
     for n in snapshot.ns.all() {
         for partition in snapshot.regime.gained_by(node.id(), usize::from(n)) {
             let owners = snapshot.table.owners(partition, usize::from(n)).to_vec();
@@ -56,12 +62,11 @@ pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
     super::exchange::build(node).await;
     let owners: BTreeSet<NodeId> = wanted.sources.values().flatten().copied().collect();
     for owner in owners {
-        if node.cluster.snapshot().regime.name().digest != name {
-            // What is to be fetched is another question now.
-            return false;
-        }
         if !snapshot.view.is_given_up(owner, &node.cluster.doubted()) {
             fetch_from(node, owner, &mut wanted).await;
+        }
+        if !wanted.is_wanted_still(node) {
+            return false;
         }
         if wanted.full {
             break;
@@ -73,6 +78,11 @@ pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
 }
 
 impl Wanted {
+    /// Whether the tables are those of before; else what is to be fetched is another question.
+    fn is_wanted_still<W: World>(&self, node: &Node<W>) -> bool {
+        node.cluster.snapshot().regime.name().digest == self.by
+    }
+
     fn partitions(&self) -> BTreeSet<Partition> {
         self.sources.keys().map(|group| group.partition).collect()
     }
@@ -159,6 +169,10 @@ async fn fetch_from<W: World>(node: &Node<W>, owner: NodeId, wanted: &mut Wanted
                 wanted.failed.insert((owner, group), why);
                 wanted.full |= here;
             }
+        }
+        if !wanted.is_wanted_still(node) {
+            // What is under way is left where it is: the next question may take hours less.
+            return;
         }
         if wanted.full {
             differing.clear();

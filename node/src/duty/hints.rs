@@ -213,9 +213,15 @@ async fn pages<W: World>(
         if !(sorted.there.is_empty() && sorted.elsewhere.is_empty()) {
             node.lock_deliveries().entry(target).or_default().state = State::Delivering;
         }
+        let refused = pass.refused;
         send_there(node, to, sorted.there, pass).await;
         // A target that takes nothing keeps nothing from others.
-        send_elsewhere(node, to, sorted.elsewhere, pass).await?;
+        let elsewhere = send_elsewhere(node, to, sorted.elsewhere, pass).await;
+        // What was tried and did not go is as old as what waits.
+        if pass.refused > refused || pass.stopped.is_some() || elsewhere.is_err() {
+            give_up_old(node, target, sorted.tried).await;
+        }
+        elsewhere?;
         // A page that only waits has awaited nothing, and there may be thousands.
         tokio::task::yield_now().await;
     }
@@ -226,6 +232,8 @@ async fn pages<W: World>(
 struct Sorted {
     there: Vec<ObjectId>,
     elsewhere: Vec<ObjectId>,
+    /// What goes to one of the two.
+    tried: Vec<(ObjectId, HintRow)>,
     wait: Vec<(ObjectId, HintRow)>,
 }
 
@@ -236,14 +244,18 @@ impl Sorted {
             let Ok((_, _, id)) = keys::decode_hint_key(key) else { continue };
             let plan = node.cluster.plan(snapshot, &id);
             let owns = plan.owners.contains(&to.target);
-            match to.way {
-                Way::There if owns && plan.pending.is_empty() => sorted.there.push(id),
+            let row = HintRow::decode(row);
+            let goes = match to.way {
+                Way::There if owns && plan.pending.is_empty() => &mut sorted.there,
                 // The key has moved meanwhile: nobody waits for this node any more.
                 Way::Wait if owns || plan.pending.contains(&to.target) => {
-                    sorted.wait.push((id, HintRow::decode(row)));
+                    sorted.wait.push((id, row));
+                    continue;
                 }
-                _ => sorted.elsewhere.push(id),
-            }
+                _ => &mut sorted.elsewhere,
+            };
+            goes.push(id.clone());
+            sorted.tried.push((id, row));
         }
         sorted
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bench::{Bench, ME, Peer, ids};
+use ring::ids::Partition;
 
 /// 1 Mbit/s.
 const NARROW: u64 = 125_000;
@@ -208,6 +209,28 @@ async fn what_is_owed_is_made_anew_from_what_is_not_owned() {
         assert!(foreign.iter().all(|id| peer.holds(id)));
     }
     assert_eq!(bench.kept().len(), own.len(), "a copy goes with its last hint");
+}
+
+/// A target that can be reached and takes nothing: what no acknowledgement relies on grows no older than what waits for somebody who is
+/// away, and its partition is compared instead.
+#[tokio::test(start_paused = true)]
+async fn hints_that_are_refused_for_too_long_are_given_up() {
+    let target = Peer::new(14);
+    let bench = Bench::start(1, &[ME, target.id], &[&target]).await;
+    let (counted, other) = (&ids(2)[0], &ids(2)[1]);
+    bench.put(counted, 10, Some(target.id)).await;
+    bench.put(other, 10, None).await;
+    let now = bench.node.wall();
+    let keep = |reply| Job::KeepHint { id: other.clone(), owner: target.id, now, reply };
+    assert!(bench.node.lane.run(keep).await.unwrap());
+    target.refuse(true);
+    deliver_to(&bench.node, target.id).await;
+    assert_eq!(bench.hints_for(target.id), 2, "they are young");
+    tokio::time::advance(bench.node.hint_age + HINT_BACKOFF_MAX).await;
+    deliver_to(&bench.node, target.id).await;
+    assert_eq!(bench.node.hints_of(counted).unwrap(), [target.id]);
+    assert_eq!(bench.hints_for(target.id), 1);
+    assert!(bench.node.lock_hints().urgent.contains_key(&Partition(0)));
 }
 
 /// Somebody comes back. Who else could not be delivered to is tried at once as well, and has failed as often as before: a node that

@@ -154,6 +154,7 @@ async fn mend_one<W: World>(node: &Node<W>, id: ObjectId) {
 /// those to ask, during a change of the tables too: they have everything that was acknowledged, and a change waits for this copy
 /// if it can't be handed on.
 async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
+    let _work = node.begin_work();
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
     let plan = node.cluster.plan(&snapshot, &id);
     let counts = |owner: &NodeId| *owner != node.id() && !snapshot.view.is_given_up(*owner, &doubted);

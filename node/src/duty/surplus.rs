@@ -61,6 +61,7 @@ async fn round<W: World>(node: &Node<W>, begin: &mut Begin) {
     let name = snapshot.regime.name().digest;
     let surplus = node.surplus(&snapshot);
     begin.retain(|partition, _| surplus.contains(partition));
+    let mut undone = None;
     for partition in surplus {
         let (from, tries) = begin.remove(&partition).unzip();
         if let Err(Undone { why, last, halted }) = hand_on(node, partition, name, from.clone()).await {
@@ -75,8 +76,10 @@ async fn round<W: World>(node: &Node<W>, begin: &mut Begin) {
                 _ => {}
             }
             tracing::debug!(%why, partition = partition.0, "what is not owned here could not be handed on yet");
+            undone = Some(format!("partition {} could not be handed on yet: {why}", partition.0));
         }
     }
+    node.lock_gain().not_handed_on = undone;
 }
 
 /// Why nothing more was handed on.

@@ -146,14 +146,7 @@ impl<'a, W: World> Exchange<'a, W> {
     /// The keys of these slots that differ.
     pub(crate) async fn unlike(&mut self, group: Group, slots: &[Slot]) -> Result<Vec<Unlike>, Silent> {
         let mut theirs = self.leaves(group, slots).await?;
-        let mut mine: Vec<Leaf> = Vec::new();
-        let mut from = Some((0, None));
-        while let Some((at, after)) = from {
-            let rest = slots.get(usize::from(at)..).unwrap_or_default();
-            let (page, next) = self.node.leaves_here(group, rest, after).map_err(|_| Silent)?;
-            mine.extend(page);
-            from = next.map(|(further, after)| (at + further, after));
-        }
+        let mut mine = self.node.all_leaves_here(group, slots).map_err(|_| Silent)?;
         theirs.sort_unstable();
         mine.sort_unstable();
         Ok(unlike(&mine, &theirs))

@@ -138,10 +138,16 @@ impl<W: World> Node<W> {
                 .get(Family::Meta, &keys::aside_key(partition, id))
                 .is_ok_and(|row| row.is_some()),
         };
-        let Some(bytes) = self.whole(id)? else { return Ok(explanation) };
+        let bytes = match self.whole(id) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(explanation),
+            // It is there and nobody can read it, which is more than the asker would learn from a refusal.
+            Err(_) => return Ok(Explanation { present: true, ..explanation }),
+        };
         let record = decode(&bytes).map_err(|e| Refusal::Unavailable(e.to_string()))?;
         explanation.present = true;
-        explanation.digest = Some(digest(&bytes));
+        // A copy with a gap in it answers no reads, and agrees with nobody's.
+        explanation.digest = (!self.gaps.has(id)).then(|| digest(&bytes));
         explanation.context = context_bytes(&record.clock);
         let now = self.wall();
         explanation.versions = record.siblings.iter().map(|sibling| version(sibling, now)).collect();
@@ -179,13 +185,19 @@ fn version(sibling: &Sibling, now: Wall) -> (ring::causal::Dot, bool, u64, Wall)
     (sibling.dot, deleted, size as u64, when)
 }
 
+/// Whether there is a copy that does not count: it can't be read, or what it has lost is not known.
+pub(crate) fn is_damaged(told: &Explanation) -> bool {
+    told.present && told.digest.is_none()
+}
+
 /// Owners alone decide: fallbacks are on their way elsewhere, and who is being filled is not done.
 fn verdict(owners: &[&ReplicaExplained]) -> &'static str {
     if owners.iter().any(|r| r.told.is_none()) {
         return "unreachable";
     }
     let digests: Vec<_> = owners.iter().map(|r| r.told.as_ref().and_then(|t| t.digest)).collect();
-    if digests.windows(2).all(|pair| pair[0] == pair[1]) {
+    let is_damaged = owners.iter().filter_map(|r| r.told.as_ref()).any(is_damaged);
+    if !is_damaged && digests.windows(2).all(|pair| pair[0] == pair[1]) {
         return "converged";
     }
     let mut present: Vec<_> = digests.iter().flatten().collect();
@@ -193,4 +205,27 @@ fn verdict(owners: &[&ReplicaExplained]) -> &'static str {
     present.dedup();
     // One state and its absence: somebody is merely behind. Two states: they differ.
     if present.len() == 1 { "stale" } else { "diverged" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{Bench, ME, ids};
+    use ring::ids::Partition;
+
+    /// Nobody can read the copy, and everything else about it is told all the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_that_can_not_be_read_is_no_silence() {
+        let away = NodeId(11);
+        let bench = Bench::start(1, &[ME], &[]).await;
+        bench.update(|view| view.admit(away, crate::bench::said(away)).map(drop).unwrap());
+        let id = &ids(1)[0];
+        bench.put(id, 10, Some(away)).await;
+        assert_eq!(bench.node.explain(id).await.verdict, "converged");
+        bench.disk().corrupt(Family::Records, &keys::record_key(Partition(0), id));
+        let explained = bench.node.explain(id).await;
+        let told = explained.replicas[0].told.as_ref().unwrap();
+        assert!(is_damaged(told) && told.versions.is_empty());
+        assert_eq!((told.hints.as_slice(), explained.verdict), (&[away][..], "diverged"));
+    }
 }

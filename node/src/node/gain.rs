@@ -28,6 +28,8 @@ pub struct Gain {
     pub bytes: u64,
     /// What is in the way.
     pub reason: Option<String>,
+    /// What is in the way of handing on what is not owned here.
+    pub not_handed_on: Option<String>,
     /// Whether this start has said that it is done. What an earlier one has said holds no more: its disk may have lost what came in.
     pub said: bool,
 }

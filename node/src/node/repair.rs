@@ -8,7 +8,7 @@
 use super::Node;
 use super::exchange::{Came, Exchange, Only, Silent};
 use crate::limits::{
-    AAE_SLOTS_MAX, REPAIR_PASSES_MAX, REPAIR_TIMEOUT, REPAIRS_KEPT_MAX, REPAIRS_RUNNING_MAX,
+    AAE_SLOTS_MAX, FORWARD_GRACE, REPAIR_PASSES_MAX, REPAIR_TIMEOUT, REPAIRS_KEPT_MAX, REPAIRS_RUNNING_MAX,
 };
 use crate::world::World;
 use bytes::Bytes;
@@ -134,14 +134,14 @@ impl<W: World> Node<W> {
 
     /// At the first owner that can do it. Owners of a lesser n are the first ones of the list, so whoever stands first among
     /// those that answer shares every tree that two of them share.
-    async fn repair_somewhere(&self, partition: Partition, only: &Only) -> Option<(Came, bool)> {
+    pub(crate) async fn repair_somewhere(&self, partition: Partition, only: &Only) -> Option<(Came, bool)> {
         for owner in self.owners_of_all(partition) {
             if owner == self.id() {
                 return Some(self.repair_partition(partition, only).await);
             }
             let ask = Ask::Repair { partition, bucket: only.bucket.clone(), key: only.key.clone() };
             if let Ok(Message { head: Answer::Repaired { differences, repairs, whole }, .. }) =
-                self.ask(owner, Message::of(ask), REPAIR_TIMEOUT).await
+                self.ask(owner, Message::of(ask), REPAIR_TIMEOUT + FORWARD_GRACE).await
             {
                 return Some((Came { differences, repairs }, whole));
             }

@@ -12,7 +12,7 @@ use crate::world::World;
 use bytes::Bytes;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::time::{Time, Wall};
-use ring::tree::{FANOUT, Forest, Group, Leaf, SLOTS, Slot};
+use ring::tree::{FANOUT, Forest, Group, Leaf, SLOTS, Slot, leaf};
 use ring::wire::peer::{Answer, Message, Refusal, TreeAsk};
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -146,6 +146,36 @@ impl<W: World> Node<W> {
             }
         }
         Ok((leaves, None))
+    }
+}
+
+impl<W: World> Node<W> {
+    /// All leaves of some slots.
+    pub(crate) fn all_leaves_here(&self, group: Group, slots: &[Slot]) -> Result<Vec<Leaf>, Refusal> {
+        let mut all: Vec<Leaf> = Vec::new();
+        let mut from = Some((0, None));
+        while let Some((at, after)) = from {
+            let rest = slots.get(usize::from(at)..).unwrap_or_default();
+            let (page, next) = self.leaves_here(group, rest, after)?;
+            all.extend(page);
+            from = next.map(|(further, after)| (at + further, after));
+        }
+        Ok(all)
+    }
+
+    /// Whether these slots of the own tree are what the leaves on the disk make of them. A leaf is written a moment before its tree has
+    /// it, so a few looks may fail; a tree that is wrong fails all of them. What can't be read says nothing.
+    pub(crate) fn is_of_its_leaves(&self, group: Group, slots: &[Slot]) -> bool {
+        const LOOKS: usize = 3;
+        (0..LOOKS).any(|_| {
+            let Ok(leaves) = self.all_leaves_here(group, slots) else { return true };
+            let on_disk = leaves.iter().fold(0, |sum, (id, digest)| sum ^ leaf(id, *digest));
+            let trees = self.lock_trees();
+            let Some(tree) = trees.tree(group) else { return true };
+            let in_tree =
+                |slot: &Slot| tree.slots(usize::from(slot.0) / FANOUT)[usize::from(slot.0) % FANOUT];
+            slots.iter().fold(0, |sum, slot| sum ^ in_tree(slot)) == on_disk
+        })
     }
 }
 

@@ -414,11 +414,17 @@ impl<W: World> Drive<W> {
 
     fn keep_hint(&self, owner: NodeId) -> BoxFuture<'static, Option<Event>> {
         let (node, id) = (self.node.clone(), self.id.clone());
-        node.hints_written.fetch_add(1, Ordering::Relaxed);
+        let partition = node.cluster.snapshot().table.partition_of(&id);
         Box::pin(async move {
             let now = node.wall();
-            if let Err(refusal) = node.lane.run(|reply| Job::KeepHint { id, owner, now, reply }).await {
-                tracing::warn!(%owner, %refusal, "a hint could not be kept");
+            match node.lane.run(|reply| Job::KeepHint { id, owner, now, reply }).await {
+                Ok(true) => drop(node.hints_written.fetch_add(1, Ordering::Relaxed)),
+                // There was no room, and the lane has said so.
+                Ok(false) => {}
+                Err(refusal) => {
+                    tracing::warn!(%owner, %refusal, "a hint could not be kept: its partition is compared instead");
+                    node.lock_hints().drop_one(partition);
+                }
             }
             None
         })

@@ -4,7 +4,10 @@ use super::*;
 use crate::bench::{Bench, ME, Peer, ids};
 use crate::duty::swim;
 use crate::limits::LATE_AFTER;
+use crate::store::{Family, keys};
 use ring::bucket::Level;
+use ring::ids::Partition;
+use ring::time::Time;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -119,6 +122,25 @@ async fn late_owners_decide_only_what_nobody_else_may() {
     let ask = WriteAsk { quorum: strict, ..write_of(second, 1) };
     bench.node.write(ask, "v".into()).await.unwrap();
     assert!(owner.kept().contains(second) && !bench.kept().contains(second));
+}
+
+/// The only other owner stands still, and when a hint is due for it the own record can't be read: then nobody keeps one, and the
+/// partition is compared before its turn.
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_can_not_be_kept_is_counted_and_compared_instead() {
+    let bench = Bench::start(1, &[ME, OTHER], &[]).await;
+    bench.stands_still(OTHER).await;
+    let key = &ids(1)[0];
+    bench.node.write(write_of(key, 1), "v".into()).await.unwrap();
+    bench.disk().corrupt(Family::Records, &keys::record_key(Partition(0), key));
+    let dropped = || bench.node.lock_hints().dropped;
+    while dropped() == 0 {
+        assert!(bench.node.now() < Time::default() + Duration::from_secs(30), "nobody was told");
+        sleep(SOON).await;
+    }
+    assert_eq!((dropped(), bench.hints_for(OTHER)), (1, 0));
+    assert!(bench.node.lock_hints().urgent.contains_key(&Partition(0)));
+    assert_eq!(bench.node.hints_written.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use crate::http::params::Params;
 use crate::http::path::{Route, name_problem};
 use crate::http::problem::{Code, Ctx, Outcome, Problem, Retry};
 use crate::node::Node;
-use crate::node::explain::{KeyExplained, ReplicaExplained, Role};
+use crate::node::explain::{KeyExplained, ReplicaExplained, Role, is_damaged};
 use crate::node::write::context_from;
 use crate::store::StoreError;
 use crate::world::World;
@@ -245,6 +245,7 @@ fn replica_json(
         "tree": "unknown",
         "reachable": replica.told.is_some(),
         "present": false,
+        "damaged": false,
         "versions": [],
         "context": null,
         "hints": [],
@@ -253,6 +254,7 @@ fn replica_json(
     });
     if let Some(told) = &replica.told {
         all["present"] = told.present.into();
+        all["damaged"] = is_damaged(told).into();
         all["versions"] =
             told.versions.iter().map(|(dot, deleted, size, _)| version_json(*dot, *deleted, *size)).collect();
         // A context that can't be read is another node's mistake, and no reason to show nothing.
@@ -366,6 +368,7 @@ mod tests {
         assert_eq!((&shown["hash"], &shown["partition"]), (&json!("0000000000000001"), &json!(6)));
         let here = &shown["replicas"][0];
         assert_eq!((&here["present"], &here["zone"]), (&json!(true), &json!("z1")));
+        assert_eq!(here["damaged"], json!(true), "it has no digest");
         assert_eq!(here["versions"][0]["dot"], "00000000000000000000000000000002.3:4");
         assert_eq!(
             (&here["versions"][0]["deleted"], &here["versions"][0]["size"]),

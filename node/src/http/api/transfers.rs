@@ -23,7 +23,11 @@ pub(super) async fn all<W: World>(node: &Node<W>) -> Value {
         .iter()
         .filter_map(|(id, told)| told.as_ref().map(|told| (id, told.surplus)))
         .filter(|(_, surplus)| *surplus > 0)
-        .map(|(id, surplus)| json!({ "node": id.to_string(), "partitions": surplus }))
+        .map(|(id, surplus)| {
+            // Others are asked for numbers alone.
+            let why = if *id == node.id() { node.lock_gain().not_handed_on.clone() } else { None };
+            json!({ "node": id.to_string(), "partitions": surplus, "reason": why })
+        })
         .collect();
     json!({
         "node": node.id().to_string(),
