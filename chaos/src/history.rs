@@ -102,6 +102,9 @@ pub struct Setting {
     /// Whether its reads and writes insist on a majority of the owners.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
+    /// Whether its writes are acknowledged before they are synced (`durability = os`): a power cut may take them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsynced: bool,
 }
 
 /// The begin of an operation.
@@ -380,6 +383,7 @@ mod tests {
             nodes: 3,
             siblings_max: None,
             strict: false,
+            unsynced: true,
         });
         let op = put(&history);
         let shown = Shown {

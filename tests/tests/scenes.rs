@@ -65,3 +65,24 @@ fn a_copy_that_lacks_something_is_mended_while_the_scrub_rests() -> Result<()> {
     }
     Ok(())
 }
+
+/// The power fails everywhere, again and again: what buckets had acknowledged before it was synced goes with it, and nothing else
+/// does. Without such buckets no power cut would ever take anything, and nobody would see whether a node knows what it has lost.
+#[test]
+fn a_power_cut_takes_what_was_not_synced() -> Result<()> {
+    let mut undone = 0;
+    for seed in 1..=SEEDS {
+        let cuts = (1..=5).flat_map(|round| (1..=3).map(move |host| (round * 10, Host(host))));
+        let deeds = cuts.flat_map(|(at, host)| {
+            let down = (seconds(at), Deed::Down(host, Down::PowerCut));
+            [down, (seconds(at + 1 + u64::from(host.0)), Deed::Up(host))]
+        });
+        log::install();
+        let options = Options { seed, load: LOAD, keep_lines: false };
+        let report = run_script(options, THREE, deeds.collect());
+        ensure!(report.violations.is_empty(), "{report}");
+        undone += report.undone;
+    }
+    ensure!(undone > 0, "no power cut has taken anything in {SEEDS} seeds");
+    Ok(())
+}

@@ -62,7 +62,7 @@ fn balance(
     // In the end a change counts surely if it was acknowledged before and nobody can have removed it.
     let surely = |id: &OpId| {
         let op = &story.ops[id];
-        last && op.answer().is_some() && op.over_before(read.begun.place) && !removable(story, op, sku)
+        last && story.is_kept(op) && op.over_before(read.begun.place) && !removable(story, op, sku)
     };
     let all = weights.all();
     let certain: BTreeSet<OpId> = all.iter().map(|(id, _)| *id).filter(surely).collect();

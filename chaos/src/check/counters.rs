@@ -27,7 +27,7 @@ pub(super) fn check(story: &Story, settings: &[Setting], found: &mut Vec<Violati
     for (read, _) in story.last_looks() {
         let versions = &read.answer().expect("looks are answered").versions;
         let shown = workload::count(versions.iter().map(|shown| &shown.value));
-        let done = |op: &&&Op| op.answer().is_some() && op.over_before(read.begun.place);
+        let done = |op: &&&Op| story.is_kept(op) && op.over_before(read.begun.place);
         let at_least = puts.iter().filter(done).count() as u64;
         if shown < at_least {
             let text = format!("{read} showed {shown}, but {at_least} increments had been acknowledged");

@@ -1,7 +1,8 @@
 //! P6 and P1: an error that says "nothing changed" is true, and an acknowledgement had the replicas that it claims.
 //!
 //! A value whose write was refused must never be shown, by any read, at any time. Of an acknowledgement only its receipt
-//! can be judged: as many replicas as were required had answered, and had the write on their disks.
+//! can be judged: as many replicas as were required had answered, and had the write on their disks, where the bucket is one that
+//! is synced first.
 
 use super::{Breach, Story, Violation};
 use crate::history::Fate;
@@ -19,7 +20,8 @@ pub(super) fn check(story: &Story, found: &mut Vec<Violation>) {
     }
     for op in story.ops.values() {
         let Some(receipt) = op.answer().and_then(|answer| answer.receipt) else { continue };
-        if receipt.acked.min(receipt.durable) < receipt.w {
+        let held = if story.unsynced { receipt.acked } else { receipt.acked.min(receipt.durable) };
+        if held < receipt.w {
             let text = format!("{op}, with a receipt that says {receipt}: fewer replicas than it required");
             found.push(story.breach(Breach::Dishonest, vec![op.invoke.op], text));
         }

@@ -16,7 +16,8 @@
 //! A cart shows sums, not adds. Where every add to an item is another power of two, the sum says which adds were seen, and
 //! each add is then a value like any other. Items with other quantities are left to the checker of carts.
 
-use crate::history::{Call, Entry, Fate, Op, OpId, Reading, Setting, What};
+use super::Measure;
+use crate::history::{Answer, Call, Entry, Fate, Op, OpId, Reading, Setting, What};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Values, by the operations that wrote them.
@@ -40,6 +41,10 @@ pub(super) struct Story {
     kills: BTreeMap<OpId, Values>,
     /// The writes that take a value away.
     killers: BTreeMap<OpId, Vec<OpId>>,
+    /// Whether writes are acknowledged before they are synced.
+    pub(super) unsynced: bool,
+    /// Whether, besides, a crash has taken some of them from a disk.
+    pub(super) undone: bool,
     /// Removals without a token: they take what a quorum showed then, which nobody knows.
     blind: Vec<OpId>,
     /// The items of a cart whose sums say which adds they are of.
@@ -55,7 +60,7 @@ pub(super) struct Sight {
 }
 
 impl Ledger {
-    pub(super) fn new(entries: &[Entry]) -> Result<Self, String> {
+    pub(super) fn new(entries: &[Entry], measure: &Measure) -> Result<Self, String> {
         let settings = entries.iter().filter_map(|entry| match &entry.what {
             What::Setting(setting) => Some(setting.clone()),
             _ => None,
@@ -65,8 +70,13 @@ impl Ledger {
             let key = (op.invoke.bucket.clone(), op.invoke.key.clone());
             keys.entry(key).or_default().insert(id, op);
         }
-        let stories = keys.into_iter().map(|((bucket, key), ops)| Story::new(bucket, key, ops)).collect();
-        Ok(Self { settings: settings.collect(), stories })
+        let settings: Vec<Setting> = settings.collect();
+        let stories = keys.into_iter().map(|(name, ops)| {
+            let unsynced = settings.iter().any(|setting| setting.unsynced && setting.bucket == name.0);
+            let undone = unsynced && measure.undone.contains(&name);
+            Story { unsynced, undone, ..Story::new(name.0, name.1, ops) }
+        });
+        Ok(Self { stories: stories.collect(), settings })
     }
 }
 
@@ -81,6 +91,8 @@ impl Story {
             alive: BTreeMap::new(),
             kills: BTreeMap::new(),
             killers: BTreeMap::new(),
+            unsynced: false,
+            undone: false,
             blind: Vec::new(),
             ops,
         };
@@ -149,6 +161,12 @@ impl Story {
         self.sights.iter().map(|(id, sight)| (&self.ops[id], sight))
     }
 
+    /// Whether a write was acknowledged, and no crash may have taken it back.
+    pub(super) fn is_kept(&self, write: &Op) -> bool {
+        let durable = |answer: &Answer| answer.receipt.is_some_and(|receipt| receipt.durable >= receipt.w);
+        write.answer().is_some_and(|answer| !self.undone || durable(answer))
+    }
+
     /// The acknowledged reads of the end: begun when everything but such reads was over or given up.
     pub(super) fn last_looks(&self) -> impl Iterator<Item = (&Op, &Sight)> {
         self.reads().filter(|(read, _)| reading(read) != Some(Reading::Load))
@@ -204,15 +222,15 @@ impl Story {
         &self.alive[&id]
     }
 
-    /// An acknowledged write, over before that place, whose token names this value.
+    /// An acknowledged write that is kept, over before that place, whose token names this value.
     pub(super) fn is_superseded(&self, value: OpId, before: usize) -> Option<&Op> {
-        let counts = |op: &&Op| op.answer().is_some() && op.over_before(before);
+        let counts = |op: &&Op| self.is_kept(op) && op.over_before(before);
         self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts)
     }
 
-    /// An acknowledged write, over before that place, after which this value can't be there any more.
+    /// An acknowledged write that is kept, over before that place, after which this value can't be there any more.
     pub(super) fn must_be_gone(&self, value: OpId, before: usize) -> Option<&Op> {
-        let counts = |op: &&Op| !op.reads() && op.answer().is_some() && op.over_before(before);
+        let counts = |op: &&Op| !op.reads() && self.is_kept(op) && op.over_before(before);
         let told = self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts);
         // A removal from a cart says nothing about other items, whatever its sender knew of them.
         let range = if is_cart(&self.ops[&value]) { value..value } else { value + 1..OpId::MAX };

@@ -21,7 +21,7 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
         found.push(story.breach(Breach::Unjudged, Vec::new(), text));
         return;
     }
-    for (id, write) in story.values().filter(|(_, write)| write.answer().is_some()) {
+    for (id, write) in story.values().filter(|(_, write)| story.is_kept(write)) {
         let misses = |read: &&Op, shown: bool| !shown && is_owed(read, write, measure);
         let missed: Vec<&Op> = story
             .last_looks()
@@ -62,7 +62,7 @@ fn elements_lost(story: &Story, found: &mut Vec<Violation>) {
         Call::Put { value, .. } => elements(&value.text).0,
         _ => None,
     };
-    let acknowledged: Vec<_> = story.ops.values().filter(|op| op.answer().is_some()).collect();
+    let acknowledged: Vec<_> = story.ops.values().filter(|op| story.is_kept(op)).collect();
     for (read, _) in story.last_looks() {
         let versions = &read.answer().expect("a look was answered").versions;
         let union: BTreeSet<_> = versions.iter().flat_map(|shown| elements(&shown.value.text).1).collect();

@@ -17,6 +17,10 @@
 //!
 //! No checker may ever cry wolf: an unknown outcome counts as both, concurrent operations in either order, and a read that
 //! did not ask for anything in particular may be out of date while the load runs. What is found is wrong without a doubt.
+//!
+//! A bucket may acknowledge before it syncs. Of a key of it that a crash has taken writes of, by word of the caller, a write is owed
+//! only if its receipt says that it was durable on as many replicas as were required. All else holds there as everywhere: what was
+//! shown was written, nobody goes back behind his token, nodes agree in the end.
 
 mod agree;
 mod carts;
@@ -35,7 +39,7 @@ mod wrong;
 
 use crate::history::{Entry, Fate, OpId};
 use ledger::{Ledger, Story};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -114,12 +118,21 @@ pub struct Measure {
     /// When some node's clock was not to be relied on, from and to, by the clock of the history: what lived then may end early, and
     /// as late as that ends.
     pub blurred: Vec<(Duration, Duration)>,
+    /// Buckets and keys of which a crash has taken writes from some disk. Where a bucket is acknowledged before it is synced, that
+    /// explains what is lost; everywhere else it explains nothing.
+    pub undone: BTreeSet<(String, String)>,
 }
 
 impl Default for Measure {
     /// Half a second, and the one percent by which the cluster's clock may lean; cuts are unknown.
     fn default() -> Self {
-        Self { ttl_slack: Duration::from_millis(500), ttl_slack_percent: 1, cuts: None, blurred: Vec::new() }
+        Self {
+            ttl_slack: Duration::from_millis(500),
+            ttl_slack_percent: 1,
+            cuts: None,
+            blurred: Vec::new(),
+            undone: BTreeSet::new(),
+        }
     }
 }
 
@@ -145,7 +158,7 @@ pub fn all(entries: &[Entry]) -> Vec<Violation> {
 
 /// The same, by a caller who knows more about the run.
 pub fn all_by(entries: &[Entry], measure: &Measure) -> Vec<Violation> {
-    let ledger = match Ledger::new(entries) {
+    let ledger = match Ledger::new(entries, measure) {
         Ok(ledger) => ledger,
         Err(story) => {
             let (bucket, key) = (String::new(), String::new());

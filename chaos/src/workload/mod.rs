@@ -112,6 +112,8 @@ pub struct Plan {
     pub stray_of: u32,
     /// N, R and W of the bucket, if not the usual ones.
     pub quorums: Option<[u32; 3]>,
+    /// Whether writes are acknowledged before they are synced (`durability = os`).
+    pub unsynced: bool,
 }
 
 impl Plan {
@@ -120,8 +122,19 @@ impl Plan {
         let bucket = format!("w-{}", kind.name());
         let think = Duration::from_millis(20)..Duration::from_millis(80);
         let ttl_max = Duration::from_secs(4);
-        let (value_bytes, strict, stray_of, quorums) = (64, false, 5, None);
-        Self { kind, bucket, clients: 5, keys: 3, think, value_bytes, ttl_max, strict, stray_of, quorums }
+        Self {
+            kind,
+            bucket,
+            clients: 5,
+            keys: 3,
+            think,
+            value_bytes: 64,
+            ttl_max,
+            strict: false,
+            stray_of: 5,
+            quorums: None,
+            unsynced: false,
+        }
     }
 
     /// W9: forty clients, each one step a second, on ten keys.
@@ -178,8 +191,12 @@ pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) 
             let known = |has: Option<Quorum>, wanted: Option<Quorum>| wanted.is_none() || has == wanted;
             let number = |has: Option<u32>, wanted: Option<u32>| wanted.is_none() || has == wanted;
             let numbers = number(has.max_siblings, wanted.max_siblings) && number(has.n, wanted.n);
+            let durable = wanted.durability.is_none() || has.durability == wanted.durability;
             let of = |s: &Settings| [s.r, s.w, s.pr, s.pw];
-            if numbers && of(&has).into_iter().zip(of(&wanted)).all(|(has, wanted)| known(has, wanted)) {
+            if numbers
+                && durable
+                && of(&has).into_iter().zip(of(&wanted)).all(|(has, wanted)| known(has, wanted))
+            {
                 break;
             }
             asked += 1;
@@ -199,6 +216,7 @@ fn settings(plan: &Plan) -> Option<Settings> {
         r: count(1),
         w: count(2),
         max_siblings,
+        durability: plan.unsynced.then(|| "os".to_owned()),
         pr: majority,
         pw: majority,
         ..Settings::default()
@@ -220,6 +238,7 @@ pub async fn run<T: HttpTransport + Clone>(
         nodes: u32::try_from(ground.urls.len()).unwrap_or(u32::MAX),
         siblings_max: settings(plan).and_then(|settings| settings.max_siblings),
         strict: plan.strict,
+        unsynced: plan.unsynced,
     });
     let desks: client::Result<Vec<_>> =
         (0..plan.clients).map(|client| Desk::new(plan, ground, client, rng)).collect();

@@ -95,19 +95,18 @@ impl MemDisk {
     }
 
     /// As [`MemDisk::crash`], but the oldest `kept` of the unsynced batches had reached the disk all the same.
-    /// With `usize::MAX` only the process died and the page cache survived it.
-    pub fn crash_keeping(&self, kept: usize) {
+    /// With `usize::MAX` only the process died and the page cache survived it. Answers the rows of each batch that is gone.
+    pub fn crash_keeping(&self, kept: usize) -> Vec<Vec<(Family, Vec<u8>)>> {
         let mut state = self.state_mut();
         let lost = state.undo.len().saturating_sub(kept);
-        for _ in 0..lost {
-            state.undo_newest();
-        }
+        let gone = (0..lost).map(|_| state.undo_newest()).collect();
         // A batch behind a lost one lies behind the hole in the log.
         if lost > 0 {
             state.late = None;
         }
         state.undo.clear();
         state.session = Weak::new();
+        gone
     }
 
     /// A disk with the same rows, as an image of it would hold them.
@@ -302,11 +301,14 @@ impl State {
         self.undo.push_back(undo);
     }
 
-    fn undo_newest(&mut self) {
+    fn undo_newest(&mut self) -> Vec<(Family, Vec<u8>)> {
+        let mut rows = Vec::new();
         // Within a batch the last change goes first: two changes of one key unwind to what was before both.
         for undo in self.undo.pop_back().into_iter().flatten().rev() {
+            rows.push((undo.family, undo.key.clone()));
             self.set(undo.family, undo.key, undo.before);
         }
+        rows
     }
 
     fn set(&mut self, family: Family, key: Vec<u8>, value: Option<Bytes>) -> Option<Bytes> {

@@ -11,6 +11,7 @@ use node::store::{Batch, Family, OpenError, Row, Store, StoreError, keys};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use ring::ids::ObjectId;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,15 @@ pub struct Wear {
     pub full: bool,
     /// How long a write may take.
     pub slow_max: Duration,
+}
+
+/// What crashes have taken from a disk: batches that were not synced, and the records in them.
+#[derive(Debug, Default)]
+pub struct Undone {
+    /// How many batches.
+    pub batches: usize,
+    /// Whose records.
+    pub records: BTreeSet<ObjectId>,
 }
 
 /// A disk. Clones are the same one.
@@ -69,11 +79,14 @@ impl Disk {
         self.rows.set_fault(wear.full.then_some(Fault::Full));
     }
 
-    /// The machine loses its power: of what was not synced, a part of the oldest may have reached the disk.
-    pub fn crash(&self) {
+    /// The machine loses its power: of what was not synced, a part of the oldest may have reached the disk. The rest is gone.
+    pub fn crash(&self) -> Undone {
         let unsynced = self.rows.unsynced();
         let kept = self.lock().chance.random_range(0..=unsynced);
-        self.rows.crash_keeping(kept);
+        let gone = self.rows.crash_keeping(kept);
+        let rows = gone.iter().flatten().filter(|(family, _)| *family == Family::Records);
+        let records = rows.filter_map(|(_, key)| keys::decode_record_key(&Bytes::copy_from_slice(key)).ok());
+        Undone { batches: gone.len(), records: records.map(|(_, id)| id).collect() }
     }
 
     /// One of two, by chance.

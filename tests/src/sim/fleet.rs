@@ -1,6 +1,6 @@
 //! The machines of a run: what is on each, how it starts, and what is done to it.
 
-use super::disk::{Disk, Wear};
+use super::disk::{Disk, Undone, Wear};
 use super::trace::Trace;
 use super::watch::Watch;
 use super::wires::{HTTP_PORT, Host, PEER_PORT, Wires};
@@ -65,6 +65,8 @@ pub struct Fleet {
     gone: BTreeMap<Host, Duration>,
     /// Records that were spoiled, on all disks.
     pub rotted: usize,
+    /// What was acknowledged before it was synced, and went with some power.
+    pub undone: Undone,
     /// How often a node that had left by itself was started again.
     pub restarts: u32,
 }
@@ -84,6 +86,7 @@ impl Fleet {
             images: BTreeMap::new(),
             gone: BTreeMap::new(),
             rotted: 0,
+            undone: Undone::default(),
             restarts: 0,
         }
     }
@@ -131,13 +134,21 @@ impl Fleet {
             self.wires.cut(host, super::CLIENT);
         }
         sim.crash(host.ip());
-        let disk = self.machine(host).disk();
-        match how {
-            Down::Killed => disk.kill(),
-            Down::PowerCut => disk.crash(),
-        }
         self.down.insert(host, how);
         self.trace.event(&format!("{host}  {how:?}"));
+        match how {
+            Down::Killed => self.machine(host).disk().kill(),
+            Down::PowerCut => self.lose_unsynced(host),
+        }
+    }
+
+    fn lose_unsynced(&mut self, host: Host) {
+        let Undone { batches, records } = self.machine(host).disk().crash();
+        if batches > 0 {
+            self.trace.event(&format!("{host}  {batches} batches were not synced and are gone"));
+        }
+        self.undone.batches += batches;
+        self.undone.records.extend(records);
     }
 
     /// Starts a node again on a machine.
@@ -232,7 +243,7 @@ impl Fleet {
                 self.restarts += 1;
                 // A sync that failed may have left what was not synced nowhere but in memory, and the system forgets that.
                 match self.machine(host).disk().tosses() {
-                    true => self.machine(host).disk().crash(),
+                    true => self.lose_unsynced(host),
                     false => self.machine(host).disk().kill(),
                 }
                 self.bring_up(sim, host);

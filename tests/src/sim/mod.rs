@@ -99,6 +99,8 @@ pub struct Report {
     pub healed_after: Option<Duration>,
     /// Records that were spoiled.
     pub rotted: usize,
+    /// Batches that were not synced when the power failed, and were lost with it.
+    pub undone: usize,
     /// What clients did.
     pub counts: Counts,
     /// The digest of the trace.
@@ -116,13 +118,14 @@ impl fmt::Display for Report {
             self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
         write!(
             f,
-            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged; healed after {healed}; trace {:016x} of {} lines",
+            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged; healed after {healed}; {} batches lost unsynced; trace {:016x} of {} lines",
             self.seed,
             self.plagues,
             self.shape,
             self.simulated.as_secs_f64(),
             self.counts.acknowledged,
             self.counts.tried,
+            self.undone,
             self.digest,
             self.lines,
         )?;
@@ -245,6 +248,7 @@ impl<'a> Run<'a> {
             joined: Arc::clone(&joined),
             patience,
             chance,
+            aside: StdRng::seed_from_u64(!options.seed),
             stages,
             idle,
             history: history.clone(),
@@ -477,7 +481,9 @@ impl<'a> Run<'a> {
         // Nobody can judge what nobody has read, and why it was not read is a violation already.
         let cuts = Some(self.separations + self.fleet.restarts);
         let blurred = self.slept.iter().map(|(_, from, to)| (*from, *to)).collect();
-        let measure = check::Measure { cuts, blurred, ..check::Measure::default() };
+        let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let undone = self.fleet.undone.records.iter().map(|id| (name(id.bucket()), name(id.key()))).collect();
+        let measure = check::Measure { cuts, blurred, undone, ..check::Measure::default() };
         let judged = if read_back { check::all_by(&entries, &measure) } else { Vec::new() };
         let judged = judged.into_iter().map(|violation| violation.to_string());
         let simulated = self.sim.elapsed();
@@ -506,6 +512,7 @@ impl<'a> Run<'a> {
             simulated,
             healed_after: self.healed_after,
             rotted: self.fleet.rotted,
+            undone: self.fleet.undone.batches,
             counts,
             digest: self.trace.digest(),
             lines: self.trace.lines(),

@@ -25,6 +25,12 @@ const VALUE_BYTES: [usize; 3] = [64, 64, 16 << 10];
 /// One workload in so many insists on a majority of the owners.
 const STRICT_OF: u32 = 3;
 
+/// One bucket in so many acknowledges before it syncs: what is acknowledged there a power cut may take.
+const UNSYNCED_OF: u32 = 3;
+/// Clients of these read nothing without the token of their last write. Once that is lost they are refused for ever, as they must
+/// be, and find nothing more.
+const GOES_ON_FROM_ITS_TOKEN: [Kind; 2] = [Kind::Register, Kind::Slots];
+
 /// N, R and W of a bucket: mostly the usual ones. Never fewer than two copies at an acknowledgement, for one disk may be lost.
 const QUORUMS: [Option<[u32; 3]>; 6] = [None, None, None, Some([3, 1, 3]), Some([3, 3, 2]), Some([4, 2, 3])];
 
@@ -39,6 +45,8 @@ pub(super) struct People {
     /// And those that have come in since.
     pub(super) joined: Joined,
     pub(super) chance: StdRng,
+    /// Another one, for what is drawn besides: whatever hangs on the first stays as it was.
+    pub(super) aside: StdRng,
     /// How long they wait for an answer.
     pub(super) patience: Duration,
     /// Where the run is.
@@ -110,11 +118,13 @@ impl People {
         let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
         let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let mut plan = |kind| {
+            let unsynced =
+                self.aside.random_range(0..UNSYNCED_OF) == 0 && !GOES_ON_FROM_ITS_TOKEN.contains(&kind);
             let quorums = *QUORUMS.choose(&mut self.chance).expect("the list is not empty");
             let quorums = quorums.filter(|[n, ..]| *n <= nodes);
             let strict = self.chance.random_range(0..STRICT_OF) == 0;
             let value_bytes = *VALUE_BYTES.choose(&mut self.chance).expect("the list is not empty");
-            Plan { think: think.clone(), strict, value_bytes, quorums, ..Plan::new(kind) }
+            Plan { think: think.clone(), strict, value_bytes, quorums, unsynced, ..Plan::new(kind) }
         };
         kinds.into_iter().map(&mut plan).collect()
     }

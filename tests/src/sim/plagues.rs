@@ -21,7 +21,7 @@
 //! off. Disks are lost and calendars set only at those that were there at first.
 //!
 //! The budget is that of the promises (docs/simulation.md): any number of processes and plugs at once, for what is
-//! acknowledged is synced on W disks; but one disk lost in a run, because with W = 2 the loss of a second one before
+//! acknowledged is synced on W disks, or in a bucket of which nothing else is promised; but one disk lost in a run, because with W = 2 the loss of a second one before
 //! everything was repaired may take the last copy.
 
 use super::disk::Wear;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
 //! | the clock of a copy only grows, except on a disk that may be behind | a copy that has forgotten takes what it is told for new |
-//! | a hint that counts is synced | an acknowledgement relies on it, and a power cut takes it away |
+//! | a hint that counts is synced, but where the bucket leaves that to the system | an acknowledgement relies on it, and a power cut takes it away |
 //! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
 //! | no sibling twice, each within its clock | (the decoder of records refuses these) |
 //!
@@ -14,7 +14,7 @@ use super::wires::Host;
 use bytes::Bytes;
 use node::lane::HintRow;
 use node::store::{Batch, Change, Family, Store, keys};
-use ring::bucket::BucketSettings;
+use ring::bucket::{BucketSettings, Durability};
 use ring::causal::Dot;
 use ring::ids::{ObjectId, Partition};
 use ring::members::{Regime, View};
@@ -53,6 +53,14 @@ fn concerns<S: Store>(store: &S, partition: Partition, id: &ObjectId) -> bool {
     Regime::of(&view).concerns(node, partition, usize::from(n))
 }
 
+/// Whether the hint is of a bucket whose writes are synced before they are acknowledged.
+fn syncs_first<S: Store>(store: &S, hint: &[u8]) -> bool {
+    let hint = keys::decode_hint_key(&Bytes::copy_from_slice(hint));
+    let view = store.get(Family::Meta, keys::VIEW).ok().flatten().and_then(|bytes| View::decode(&bytes).ok());
+    let (Ok((_, _, id)), Some(view)) = (hint, view) else { return true };
+    view.bucket(id.bucket()).is_none_or(|settings| settings.durability == Durability::Fsync)
+}
+
 /// Whether the disk is one that may be behind, whose copies become what the others have.
 fn is_behind<S: Store>(store: &S) -> bool {
     store.get(Family::Meta, keys::BEHIND).is_ok_and(|mark| mark.is_some())
@@ -66,9 +74,10 @@ impl Watch {
     pub fn before<S: Store>(&self, host: Host, store: &S, batch: &Batch, sync: bool) -> Seen {
         let mut seen = Vec::new();
         for change in &batch.changes {
-            if let Change::Put(Family::Hints, _, row) = change
+            if let Change::Put(Family::Hints, key, row) = change
                 && HintRow::decode(row).counted
                 && !sync
+                && syncs_first(store, key)
             {
                 self.broken(format!("{host}: a hint that counts is written without a sync"));
             }

@@ -25,6 +25,46 @@ fn by(script: &str) -> Vec<Violation> {
     all_by(&play(script), &Measure { cuts: Some(0), ..Measure::default() })
 }
 
+/// The breaches of a history in which a crash has taken writes of the key from a disk.
+fn after_a_crash(script: &str) -> Vec<Breach> {
+    let undone = [("b".to_owned(), "k".to_owned())].into();
+    let found = all_by(&play(script), &Measure { cuts: Some(0), undone, ..Measure::default() });
+    found.into_iter().map(|found| found.breach).collect()
+}
+
+#[test]
+fn a_crash_excuses_what_it_took_where_nothing_was_synced_and_there_only() {
+    let lost = "0 put a receipt 2 2 1\n 9 final =";
+    let revived = "0 put a receipt 2 2 2\n 0 delete having 0 receipt 2 2 1\n 9 final = a";
+    let back = "strict\n 0 put a receipt 2 2 1\n 1 get =\n 9 final = a";
+    for (script, breach) in [(lost, Breach::Lost), (revived, Breach::Revived), (back, Breach::Stale)] {
+        let unsynced = format!("unsynced\n {script}");
+        assert_eq!(after_a_crash(&unsynced), [], "{unsynced}");
+        finds(breach, &unsynced);
+        assert!(after_a_crash(script).contains(&breach), "a bucket that is synced first: {script}");
+    }
+}
+
+#[test]
+fn a_crash_excuses_nothing_that_the_receipt_calls_durable() {
+    let lost = "unsynced\n 0 put a receipt 2 2 2\n 9 final =";
+    assert_eq!(after_a_crash(lost), [Breach::Lost]);
+    let revived = "unsynced\n 0 put a receipt 2 2 1\n 0 delete having 0 receipt 2 2 2\n 9 final = a";
+    assert_eq!(after_a_crash(revived), [Breach::Revived]);
+}
+
+#[test]
+fn a_crash_excuses_nobody_who_goes_back_behind_a_token() {
+    let behind = "unsynced\n 0 put a receipt 2 2 0\n 0 get 0 =\n 9 final =";
+    assert_eq!(after_a_crash(behind), [Breach::Stale]);
+}
+
+#[test]
+fn a_receipt_claims_no_more_than_its_bucket_asks_for() {
+    passes("unsynced\n 0 put a receipt 2 2 0\n 9 final = a");
+    finds(Breach::Dishonest, "unsynced\n 0 put a receipt 2 1 1\n 9 final = a");
+}
+
 #[test]
 fn an_acknowledged_value_must_be_there() {
     passes("0 put a\n 9 final = a");

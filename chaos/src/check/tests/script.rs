@@ -6,6 +6,7 @@
 //!   1 put b having 2 ?       outcome unknown; ! is a refusal
 //!   9 final = a b            a read of the end; `settled` if replicas are said to be equal
 //!   strict                   reads and writes insist on a majority
+//!   unsynced                 writes are acknowledged before they are synced
 //!   begin 1 put c · end      an operation that spans what stands between (`end` ends the oldest open one)
 //! ```
 //! Operations are numbered from 0 in the order of their begins. Each line takes 100 ms; `wait 5000` lets time pass.
@@ -50,9 +51,13 @@ impl Stage {
                 nodes: 1,
                 siblings_max: siblings_max.parse().ok(),
                 strict: false,
+                unsynced: false,
             }),
             ["strict"] => {
                 self.history.setting(Setting { bucket: "b".into(), strict: true, ..Setting::default() });
+            }
+            ["unsynced"] => {
+                self.history.setting(Setting { bucket: "b".into(), unsynced: true, ..Setting::default() });
             }
             ["end"] => {
                 let (op, rest) = self.open.pop_front().expect("something is open");

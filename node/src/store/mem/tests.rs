@@ -44,7 +44,9 @@ fn a_crash_takes_back_what_was_not_synced_and_nothing_else() {
     store.write(batch(KEY, "three"), false).expect("the disk is well");
     store.write(batch(b"other", "1"), false).expect("the disk is well");
     assert_eq!((text(&store).as_str(), disk.unsynced()), ("three", 2));
-    disk.crash();
+    let gone = disk.crash_keeping(0);
+    let row = |key: &[u8]| vec![(Family::Records, key.to_vec())];
+    assert_eq!(gone, [row(b"other"), row(KEY)], "each batch is named, the newest first");
     let store = disk.open().expect("the crash closed it");
     assert_eq!(text(&store), "two");
     assert_eq!(get(&store, Family::Records, b"other"), None);
