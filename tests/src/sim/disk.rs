@@ -29,6 +29,13 @@ pub struct Wear {
     pub slow_max: Duration,
 }
 
+impl Wear {
+    /// Whether reads or writes may fail, and a node with them.
+    pub fn fails(&self) -> bool {
+        self.failing > 0 || self.unread > 0 || self.full
+    }
+}
+
 /// What crashes have taken from a disk: batches that were not synced, and the records in them.
 #[derive(Debug, Default)]
 pub struct Undone {

@@ -12,7 +12,7 @@ use node::store::Family;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::bucket::BucketSettings;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,6 +61,8 @@ pub struct Fleet {
     down: BTreeMap<Host, Down>,
     /// Images of disks, each as it was at some time.
     images: BTreeMap<Host, Disk>,
+    /// Machines whose disk has ever been such that reads or writes fail.
+    worn: BTreeSet<Host>,
     /// Since when somebody has left by itself.
     gone: BTreeMap<Host, Duration>,
     /// Records that were spoiled, on all disks.
@@ -84,6 +86,7 @@ impl Fleet {
             machines: BTreeMap::new(),
             down: BTreeMap::new(),
             images: BTreeMap::new(),
+            worn: BTreeSet::new(),
             gone: BTreeMap::new(),
             rotted: 0,
             undone: Undone::default(),
@@ -210,7 +213,8 @@ impl Fleet {
     }
 
     /// Makes a machine's disk as bad as that.
-    pub fn set_wear(&self, host: Host, wear: Wear) {
+    pub fn set_wear(&mut self, host: Host, wear: Wear) {
+        self.worn.extend(wear.fails().then_some(host));
         self.machine(host).disk().set_wear(wear);
         self.trace.event(&format!("{host}  {wear:?}"));
     }
@@ -232,7 +236,8 @@ impl Fleet {
         hash.digest()
     }
 
-    /// Starts again what has left by itself: a node leaves when its disk fails, and somebody restarts it.
+    /// Starts again what has left by itself: a node leaves when its disk fails, and somebody restarts it. Nothing else is a reason to
+    /// leave.
     pub fn restart_the_gone(&mut self, sim: &mut Sim<'_>) {
         for host in self.up() {
             if sim.is_host_running(host.ip()) {
@@ -241,6 +246,10 @@ impl Fleet {
             if *self.gone.entry(host).or_insert_with(|| sim.elapsed()) + RESTART_AFTER <= sim.elapsed() {
                 self.gone.remove(&host);
                 self.restarts += 1;
+                if !self.worn.contains(&host) {
+                    self.watch
+                        .broken(format!("{host} has left by itself, and nothing was wrong with its disk"));
+                }
                 // A sync that failed may have left what was not synced nowhere but in memory, and the system forgets that.
                 match self.machine(host).disk().tosses() {
                     true => self.lose_unsynced(host),

@@ -39,7 +39,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use ring::ids::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -203,6 +203,8 @@ struct Run<'a> {
     history: History,
     healed_after: Option<Duration>,
     joined: Joined,
+    /// Troubles that have come, of those that leave traces in what nodes say.
+    came: BTreeSet<Plague>,
     /// Deeds that may have kept nodes from seeing each other.
     separations: u32,
     /// When somebody slept.
@@ -273,6 +275,7 @@ impl<'a> Run<'a> {
             history,
             healed_after: None,
             joined,
+            came: BTreeSet::new(),
             separations: 0,
             slept: Vec::new(),
         }
@@ -398,6 +401,7 @@ impl<'a> Run<'a> {
 
     fn carry_out(&mut self, deed: Deed) {
         let is_up = |fleet: &Fleet, host: Host| fleet.up().contains(&host);
+        self.came.extend(deed.plague());
         // All but these may keep nodes from seeing each other for a while.
         self.separations += u32::from(!matches!(deed, Deed::Calendar(..) | Deed::Mend(..) | Deed::Image(_)));
         match deed {
@@ -488,7 +492,7 @@ impl<'a> Run<'a> {
         let judged = judged.into_iter().map(|violation| violation.to_string());
         let simulated = self.sim.elapsed();
         let counts = check::count(&entries, None);
-        let unexpected = log::unexpected().into_iter().map(|line| format!("an error: {line}"));
+        let unexpected = log::unexpected(&self.came).into_iter().map(|line| format!("an error: {line}"));
         let panic = Some(log::last_panic()).filter(|said| !said.is_empty());
         let panic = panic.map(|said| format!("a panic that was survived: {said}"));
         // Not only what was said on the wires: what clients were told and what is on the disks must repeat as well.

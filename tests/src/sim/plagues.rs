@@ -103,6 +103,20 @@ pub enum Deed {
     Again(Plague),
 }
 
+impl Deed {
+    /// The plague whose trace it may leave in what nodes say and do, where it leaves one.
+    pub fn plague(&self) -> Option<Plague> {
+        Some(match self {
+            Deed::Wear(_, wear) if wear.fails() => Plague::Wear,
+            Deed::Rot(_) | Deed::RotHinted(_) => Plague::Rot,
+            Deed::Wipe(_) => Plague::Wipe,
+            Deed::PutBack(_) => Plague::Restore,
+            Deed::Add(_) | Deed::Leave(_) => Plague::Members,
+            _ => return None,
+        })
+    }
+}
+
 /// The troubles of a run, in their order.
 pub struct Schedule {
     /// What may happen in this run.
