@@ -189,6 +189,11 @@ impl<T: HttpTransport> Client<T> {
         self.send(Call::get(Target::at("/v1/ring"))).await?.json()
     }
 
+    /// How far the node and the others were seen to agree, and what it has repaired since its start.
+    pub async fn aae(&self) -> Result<Value> {
+        self.send(Call::get(Target::at("/v1/aae"))).await?.json()
+    }
+
     /// One key on every replica.
     pub async fn explain(&self, bucket: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Explanation> {
         let target = Target::at("/v1/explain").query("bucket", bucket).query("key", key);

@@ -3,10 +3,14 @@
 use super::fleet::Fleet;
 use super::wires::Host;
 use bytes::Bytes;
+use node::lane::leaf_row;
+use node::store::mem::MemDisk;
 use node::store::{Family, keys};
 use ring::bucket::BucketSettings;
-use ring::ids::NodeId;
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Regime, Status, View, next};
+use ring::place::position;
+use ring::tree;
 use ring::wire::record::{Digest, digest};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,10 +125,63 @@ fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId
             return Some(format!("owners {owners:?} of {id:?} differ: {digests:?}"));
         }
     }
-    None
+    places.values().find_map(|host| leaves(*host, &fleet.machine(*host).disk().rows))
+}
+
+/// What is wrong with the leaves of a disk: each is its record's, and no record is without one. Whoever compares trees sees no more
+/// of the records than that.
+fn leaves(host: Host, disk: &MemDisk) -> Option<String> {
+    let mut left: BTreeMap<ObjectId, (Partition, u128)> = BTreeMap::new();
+    for (key, value) in disk.rows(Family::Records) {
+        let (partition, id) = keys::decode_record_key(&key).ok()?;
+        left.insert(id, (partition, digest(&value).0));
+    }
+    for row in disk.rows(Family::Leaves) {
+        let Some((partition, slot, id, leaf)) = leaf_row(&row) else {
+            return Some(format!("{host} has a leaf that is none: {}", row.0.escape_ascii()));
+        };
+        let right = left.remove(&id) == Some((partition, leaf.0)) && slot == tree::slot(position(&id));
+        if !right {
+            return Some(format!("{host} has a leaf of {id:?} that is not its record's"));
+        }
+    }
+    left.first_key_value().map(|(id, _)| format!("{host} has no leaf of {id:?}"))
 }
 
 /// Whose disk it is: the identity begins with the node's id (docs/formats.md).
 pub fn node_id(identity: &[u8]) -> Option<NodeId> {
     postcard::take_from_bytes::<NodeId>(identity).ok().map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node::store::{Batch, Store};
+    use ring::record::Record;
+    use ring::wire::record::encode;
+
+    /// A disk with a record and a leaf, or with one of them.
+    fn disk(record: bool, leaf: Option<u128>) -> MemDisk {
+        let (disk, id) = (MemDisk::new(), ObjectId::new("b", "k").expect("short names"));
+        let mut batch = Batch::default();
+        if record {
+            batch.put(Family::Records, keys::record_key(Partition(0), &id), encode(&Record::default()));
+        }
+        if let Some(leaf) = leaf {
+            let key = keys::leaf_key(Partition(0), tree::slot(position(&id)), &id);
+            batch.put(Family::Leaves, key, leaf.to_be_bytes().to_vec());
+        }
+        disk.open().expect("nobody has it open").write(batch, true).expect("the disk is well");
+        disk
+    }
+
+    #[test]
+    fn each_leaf_is_its_records_and_none_is_missing() {
+        let right = digest(&encode(&Record::default())).0;
+        let objects = |record, leaf| leaves(Host(1), &disk(record, leaf)).is_some();
+        assert!(!objects(true, Some(right)) && !objects(false, None));
+        assert!(objects(true, None), "a record without a leaf");
+        assert!(objects(false, Some(right)), "a leaf without a record");
+        assert!(objects(true, Some(right ^ 1)), "a leaf of something else");
+    }
 }

@@ -21,6 +21,7 @@ pub mod log;
 mod operator;
 mod people;
 pub mod plagues;
+mod rest;
 pub mod seeds;
 pub mod trace;
 pub mod transport;
@@ -58,8 +59,8 @@ const TICK: Duration = Duration::from_millis(5);
 const COME_UP_MAX: Duration = Duration::from_secs(30);
 /// How long it may take until all replicas are identical after the last trouble.
 const HEAL_MAX: Duration = Duration::from_secs(60);
-/// How long reading back may take.
-const READ_BACK_MAX: Duration = Duration::from_secs(120);
+/// How long a rest and reading back may take.
+const READ_BACK_MAX: Duration = Duration::from_secs(120 + rest::REST.as_secs());
 /// How long identical replicas are watched for repairs. Trees are compared twice, two seconds apart.
 const REST: Duration = Duration::from_secs(5);
 /// How long one that has slept may go by the time of before: until it has heard a majority, of which some may be down.

@@ -1,6 +1,7 @@
 //! Everybody who uses the cluster: the workloads of `chaos`, by the real client library, and the operator.
 
 use super::operator::{self, Order};
+use super::rest;
 use super::transport::SimTransport;
 use super::watch::Watch;
 use super::wires::{HTTP_PORT, Host};
@@ -88,8 +89,13 @@ impl People {
         self.idle.send_replace(true);
         let _ = self.stages.wait_for(|stage| *stage >= Stage::ReadBack).await;
         let ground = self.serving(&operator).await?;
+        let before = rest::count(&ground.urls, &self.transport).await?;
+        tokio::time::sleep(rest::REST).await;
+        let rested = rest::count(&ground.urls, &self.transport).await?;
         let how = ReadBack { settled: true, nodes_per_key: 3, at_once: 32 };
         workload::read_back(&how, &ground, &mut self.chance).await?;
+        let after = rest::count(&ground.urls, &self.transport).await?;
+        rest::objections(&before, &rested, &after).into_iter().for_each(|said| self.watch.broken(said));
         if ground.urls.is_empty() {
             self.watch.broken("nobody is left who serves".into());
         }

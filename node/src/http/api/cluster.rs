@@ -34,6 +34,7 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Member, Status};
 use ring::record::object::etag;
 use serde_json::{Map, Value, json};
+use std::sync::atomic::Ordering;
 
 /// Answers a request about the cluster or this node.
 pub(super) async fn handle<W: World, B>(
@@ -173,6 +174,7 @@ fn aae_json<W: World>(node: &Node<W>) -> Value {
         "exchanges": aae.exchanges,
         "differences": aae.differences,
         "repairs": aae.repairs,
+        "read_repairs": node.read_repairs.load(Ordering::Relaxed),
         "bytes": aae.bytes,
         "scrub": {
             "records": aae.scrubbed,

@@ -1,0 +1,116 @@
+//! Nobody repairs anything where all replicas are identical: by what each node counts, over a rest in which every pair has compared
+//! its trees twice, and over the last look at every key.
+//!
+//! The disks say the same of themselves sooner ([`super::converged`]), but not that the nodes know it. Who takes equal copies for
+//! different ones, or writes back what is there already, changes no disk and would never come to rest.
+//!
+//! While a deletion is forgotten, one owner after the other lets its record go. A read that comes in between finds owners that differ
+//! and repairs them, as it must: so what is repaired while everything is read back is judged only if nothing was forgotten meanwhile.
+
+use super::transport::SimTransport;
+use client::Client;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long nobody asks for anything. A node meets one other a second, and the largest cluster of the simulation has nine.
+pub(super) const REST: Duration = Duration::from_secs(20);
+/// How often each pair meets at least meanwhile.
+const MEETINGS: u64 = 2;
+/// What a node counts and must not count any more, as paths in what it says of itself.
+const AT_REST: [&str; 5] =
+    ["/differences", "/repairs", "/read_repairs", "/scrub/healed", "/scrub/leaves_mended"];
+
+/// What a node had counted at some moment.
+#[derive(Debug, PartialEq)]
+pub(super) struct Tally {
+    node: String,
+    others: u64,
+    exchanges: u64,
+    reaped: u64,
+    done: Vec<u64>,
+}
+
+/// What each node has counted until now.
+pub(super) async fn count(urls: &[String], transport: &SimTransport) -> client::Result<Vec<Tally>> {
+    let mut tallies = Vec::new();
+    for url in urls {
+        let node = Client::with_transport(vec![url.clone()], transport.clone())?;
+        tallies.push(Tally::of(url, &node.aae().await?, urls.len() as u64 - 1));
+    }
+    Ok(tallies)
+}
+
+/// What must not have happened from the first moment to the second, a rest apart, and until the third, when everything was read.
+pub(super) fn objections(before: &[Tally], rested: &[Tally], read: &[Tally]) -> Vec<String> {
+    let nothing_forgotten = rested.iter().zip(read).all(|(rested, read)| rested.reaped == read.reaped);
+    let over_rest = before.iter().zip(rested);
+    let over_reads = rested.iter().zip(read).filter(|_| nothing_forgotten);
+    over_rest
+        .clone()
+        .filter_map(|(before, rested)| rested.met_too_few_since(before))
+        .chain(over_rest.chain(over_reads).filter_map(|(before, after)| after.moved_since(before)))
+        .collect()
+}
+
+impl Tally {
+    fn of(node: &str, told: &Value, others: u64) -> Tally {
+        let number = |path: &str| told.pointer(path).and_then(Value::as_u64).unwrap_or_default();
+        let done = AT_REST.iter().map(|path| number(path)).collect();
+        let (exchanges, reaped) = (number("/exchanges"), number("/reap/reaped"));
+        Tally { node: node.to_owned(), others, exchanges, reaped, done }
+    }
+
+    /// What was repaired since an earlier moment, though nothing was to repair.
+    fn moved_since(&self, before: &Tally) -> Option<String> {
+        let pairs = AT_REST.iter().zip(before.done.iter().zip(&self.done));
+        let moved: Vec<String> = pairs
+            .filter(|(_, (before, now))| before != now)
+            .map(|(path, (before, now))| format!("{path} from {before} to {now}"))
+            .collect();
+        let node = &self.node;
+        (!moved.is_empty())
+            .then(|| format!("all replicas are identical, and {node} counts {}", moved.join(", ")))
+    }
+
+    /// Whether it has met the others too seldom since then for its silence to mean anything.
+    fn met_too_few_since(&self, before: &Tally) -> Option<String> {
+        let (met, least) = (self.exchanges.saturating_sub(before.exchanges), MEETINGS * self.others);
+        let node = &self.node;
+        (met < least).then(|| {
+            format!(
+                "all is well, and {node} has compared its trees {met} times in {} s, not {least}",
+                REST.as_secs()
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn told(exchanges: u64, repairs: u64, read_repairs: u64, reaped: u64) -> Vec<Tally> {
+        let (scrub, reap) = (json!({ "leaves_mended": 1 }), json!({ "reaped": reaped }));
+        let told = json!({
+            "exchanges": exchanges, "repairs": repairs, "read_repairs": read_repairs, "scrub": scrub, "reap": reap
+        });
+        vec![Tally::of("n1", &told, 4)]
+    }
+
+    fn objects(rested: &[Tally], read: &[Tally]) -> bool {
+        !objections(&told(10, 3, 1, 0), rested, read).is_empty()
+    }
+
+    #[test]
+    fn whoever_repairs_or_meets_nobody_is_not_at_rest() {
+        let (rested, forgot) = (told(18, 3, 1, 0), told(18, 3, 1, 7));
+        assert!(!objects(&rested, &told(19, 3, 1, 0)));
+        assert!(!objects(&forgot, &told(19, 3, 1, 7)), "while nobody reads, forgetting is nobody's repair");
+        assert!(objects(&told(18, 4, 1, 0), &told(19, 4, 1, 0)), "a repair");
+        assert!(objects(&told(18, 3, 2, 0), &told(19, 3, 2, 0)), "a read repair, and nobody has read");
+        assert!(objects(&told(17, 3, 1, 0), &told(19, 3, 1, 0)), "too few meetings");
+        assert!(objects(&rested, &told(19, 3, 2, 0)), "equal copies that a read has repaired");
+        assert!(!objects(&rested, &told(19, 3, 2, 1)), "a read that met a deletion that is forgotten");
+    }
+}
