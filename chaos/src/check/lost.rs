@@ -9,11 +9,11 @@
 //! gone after its time. For sets the elements are looked for as well: they must have come through all the unions, whatever
 //! became of the values that carried them.
 
-use super::ledger::ttl_us;
+use super::ledger::{reading, ttl_us};
 use super::{Breach, Measure, Story, Violation};
-use crate::history::{Call, Op};
+use crate::history::{Call, Op, Reading};
 use crate::workload::elements;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>) {
     if story.last_looks().next().is_none() {
@@ -21,6 +21,7 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
         found.push(story.breach(Breach::Unjudged, Vec::new(), text));
         return;
     }
+    unread(story, found);
     for (id, write) in story.values().filter(|(_, write)| story.is_kept(write)) {
         let misses = |read: &&Op, shown: bool| !shown && is_owed(read, write, measure);
         let missed: Vec<&Op> = story
@@ -42,6 +43,22 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
         found.push(story.breach(Breach::Lost, ops, text));
     }
     elements_lost(story, found);
+}
+
+/// Nodes through which the key can't be read although all is well: one that answers nobody shows nothing wrong either.
+fn unread(story: &Story, found: &mut Vec<Violation>) {
+    let mut through: BTreeMap<&str, Vec<&Op>> = BTreeMap::new();
+    for read in story.ops.values().filter(|op| reading(op) == Some(Reading::Settled)) {
+        through.entry(&read.invoke.node).or_default().push(read);
+    }
+    for (node, reads) in through {
+        let Some(last) = reads.last().filter(|_| reads.iter().all(|read| read.answer().is_none())) else {
+            continue;
+        };
+        let text =
+            format!("all is well, and {} reads through {node} failed, the last being {last}", reads.len());
+        found.push(story.breach(Breach::Unjudged, vec![last.invoke.op], text));
+    }
 }
 
 /// Whether a read must show the value at all.

@@ -46,7 +46,7 @@ use std::time::Duration;
 /// The promise that was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Breach {
-    /// What is given is no history, or a key was never read in the end: nothing can be said.
+    /// What is given is no history, or a key was never read in the end, or not through some node: nothing can be said.
     Unjudged,
     /// P2: an acknowledged value is gone, and nobody who had seen it has written since.
     Lost,

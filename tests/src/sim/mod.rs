@@ -21,6 +21,7 @@ pub mod log;
 mod operator;
 mod people;
 pub mod plagues;
+mod report;
 mod rest;
 pub mod seeds;
 pub mod trace;
@@ -29,7 +30,9 @@ pub mod watch;
 pub mod wires;
 pub mod world;
 
-use chaos::check::{self, Counts};
+pub use report::Report;
+
+use chaos::check;
 use chaos::history::History;
 use chaos::workload::Joined;
 use fleet::{Fleet, Shape};
@@ -41,7 +44,6 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use ring::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -65,8 +67,6 @@ const READ_BACK_MAX: Duration = Duration::from_secs(120 + rest::REST.as_secs());
 const REST: Duration = Duration::from_secs(5);
 /// How long one that has slept may go by the time of before: until it has heard a majority, of which some may be down.
 const SLEEPY: Duration = Duration::from_secs(20);
-/// Violations of one seed that are printed.
-const SHOWN_MAX: usize = 5;
 /// How long clients wait for an answer. Those who give up late are stuck at a node that does not answer, and are few.
 const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(10)];
 /// How often the disks are compared while the cluster heals.
@@ -81,57 +81,6 @@ pub struct Options {
     pub load: Duration,
     /// Whether to keep the lines of the trace.
     pub keep_lines: bool,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// How the cluster looked.
-    pub shape: Shape,
-    /// What could go wrong.
-    pub plagues: Vec<Plague>,
-    /// What must not have happened, in words; empty if all is well.
-    pub violations: Vec<String>,
-    /// Simulated time in all.
-    pub simulated: Duration,
-    /// How long after the last trouble all replicas were identical.
-    pub healed_after: Option<Duration>,
-    /// Records that were spoiled.
-    pub rotted: usize,
-    /// Batches that were not synced when the power failed, and were lost with it.
-    pub undone: usize,
-    /// What clients did.
-    pub counts: Counts,
-    /// The digest of the trace.
-    pub digest: u64,
-    /// How many lines it had.
-    pub lines: u64,
-    /// The lines themselves, if they were kept.
-    pub trace: Vec<String>,
-}
-
-impl fmt::Display for Report {
-    /// One line, and one more for each of the first violations: they explain the rest.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let healed =
-            self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
-        write!(
-            f,
-            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged; healed after {healed}; {} batches lost unsynced; trace {:016x} of {} lines",
-            self.seed,
-            self.plagues,
-            self.shape,
-            self.simulated.as_secs_f64(),
-            self.counts.acknowledged,
-            self.counts.tried,
-            self.undone,
-            self.digest,
-            self.lines,
-        )?;
-        self.violations.iter().take(SHOWN_MAX).try_for_each(|violation| write!(f, "\n  broken: {violation}"))
-    }
 }
 
 /// Where a run is; the clients go by it.
@@ -204,6 +153,8 @@ struct Run<'a> {
     history: History,
     healed_after: Option<Duration>,
     joined: Joined,
+    /// How long the history was when the load was over.
+    loaded: usize,
     /// Troubles that have come, of those that leave traces in what nodes say.
     came: BTreeSet<Plague>,
     /// Deeds that may have kept nodes from seeing each other.
@@ -276,6 +227,7 @@ impl<'a> Run<'a> {
             history,
             healed_after: None,
             joined,
+            loaded: usize::MAX,
             came: BTreeSet::new(),
             separations: 0,
             slept: Vec::new(),
@@ -295,6 +247,7 @@ impl<'a> Run<'a> {
             self.step()?;
         }
         self.heal()?;
+        self.loaded = self.history.entries().len();
         self.stage.send_replace(Stage::ReadBack);
         self.until("everything is read back", READ_BACK_MAX, |run| Ok(*run.stage.borrow() == Stage::Done))
     }
@@ -493,6 +446,9 @@ impl<'a> Run<'a> {
         let judged = judged.into_iter().map(|violation| violation.to_string());
         let simulated = self.sim.elapsed();
         let counts = check::count(&entries, None);
+        // What is read back in the end is no load.
+        let load = &entries[..self.loaded.min(entries.len())];
+        let (fewest, idle) = report::fewest(load, self.options.load);
         let unexpected = log::unexpected(&self.came).into_iter().map(|line| format!("an error: {line}"));
         let panic = Some(log::last_panic()).filter(|said| !said.is_empty());
         let panic = panic.map(|said| format!("a panic that was survived: {said}"));
@@ -512,6 +468,7 @@ impl<'a> Run<'a> {
                 .into_iter()
                 .chain(judged)
                 .chain(unexpected)
+                .chain(idle)
                 .chain(panic)
                 .collect(),
             simulated,
@@ -519,6 +476,7 @@ impl<'a> Run<'a> {
             rotted: self.fleet.rotted,
             undone: self.fleet.undone.batches,
             counts,
+            fewest,
             digest: self.trace.digest(),
             lines: self.trace.lines(),
             trace: self.trace.take(),

@@ -73,6 +73,14 @@ fn an_acknowledged_value_must_be_there() {
 }
 
 #[test]
+fn in_the_end_every_node_answers() {
+    passes("0 put a\n 8 settled !\n 8 settled = a\n 9 settled = a");
+    finds(Breach::Unjudged, "0 put a\n 8 settled !\n 8 settled !\n 9 settled = a");
+    // Where nobody says that all is well, a node may be away.
+    passes("0 put a\n 8 final !\n 9 final = a");
+}
+
+#[test]
 fn a_value_of_unknown_outcome_may_be_there_or_not() {
     passes("0 put a ?\n 9 final = a");
     passes("0 put a ?\n 9 final =");

@@ -1,7 +1,7 @@
 //! Histories in a few words a line, for tests.
 //!
 //! ```text
-//!   1 put a                  client 1 writes a and is answered
+//!   1 put a                  client 1 writes a through node n1 and is answered
 //!   2 get 1 = a              a read, asking for at least what operation 1 knew, shows a
 //!   1 put b having 2 ?       outcome unknown; ! is a refusal
 //!   9 final = a b            a read of the end; `settled` if replicas are said to be equal
@@ -111,7 +111,7 @@ impl Stage {
             "empty" => Call::CartEmpty { seen },
             other => panic!("what is {other:?}?"),
         };
-        (self.history.invoke(client, "n1", "b", "k", call).0, rest)
+        (self.history.invoke(client, &format!("n{client}"), "b", "k", call).0, rest)
     }
 
     fn end(&self, op: OpId, rest: &[String]) {

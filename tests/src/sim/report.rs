@@ -1,0 +1,115 @@
+//! What came of a run, in words; and whether its clients were served at all.
+
+use super::fleet::Shape;
+use super::plagues::Plague;
+use chaos::check::{self, Counts};
+use chaos::history::{Entry, Setting, What};
+use std::fmt;
+use std::time::Duration;
+
+/// Violations of one seed that are printed.
+const SHOWN_MAX: usize = 5;
+/// Operations of each workload that are acknowledged in a minute of load at least, however bad its troubles. The fewest of the seeds
+/// 1 to 300 were 29.
+const ACKNOWLEDGED_A_MINUTE_MIN: u64 = 10;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How the cluster looked.
+    pub shape: Shape,
+    /// What could go wrong.
+    pub plagues: Vec<Plague>,
+    /// What must not have happened, in words; empty if all is well.
+    pub violations: Vec<String>,
+    /// Simulated time in all.
+    pub simulated: Duration,
+    /// How long after the last trouble all replicas were identical.
+    pub healed_after: Option<Duration>,
+    /// Records that were spoiled.
+    pub rotted: usize,
+    /// Batches that were not synced when the power failed, and were lost with it.
+    pub undone: usize,
+    /// What clients did.
+    pub counts: Counts,
+    /// How many operations were acknowledged of the workload that had fewest.
+    pub fewest: u64,
+    /// The digest of the trace.
+    pub digest: u64,
+    /// How many lines it had.
+    pub lines: u64,
+    /// The lines themselves, if they were kept.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    /// One line, and one more for each of the first violations: they explain the rest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let healed =
+            self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
+        write!(
+            f,
+            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least; healed after {healed}; {} batches lost unsynced; trace {:016x} of {} lines",
+            self.seed,
+            self.plagues,
+            self.shape,
+            self.simulated.as_secs_f64(),
+            self.counts.acknowledged,
+            self.counts.tried,
+            self.fewest,
+            self.undone,
+            self.digest,
+            self.lines,
+        )?;
+        self.violations.iter().take(SHOWN_MAX).try_for_each(|violation| write!(f, "\n  broken: {violation}"))
+    }
+}
+
+/// How many operations of the load were acknowledged of the workload that had fewest, and what there is to say if those are too
+/// few: a cluster that answers nobody breaks no promise about what it has answered.
+pub(super) fn fewest(load: &[Entry], lasted: Duration) -> (u64, Option<String>) {
+    let settings = load.iter().filter_map(|entry| match &entry.what {
+        What::Setting(setting) => Some(setting),
+        _ => None,
+    });
+    let of = |setting: &Setting| {
+        (check::count(load, Some(&setting.bucket)).acknowledged, setting.workload.clone())
+    };
+    let Some((fewest, workload)) = settings.map(of).min() else { return (0, None) };
+    let least = lasted.as_secs() * ACKNOWLEDGED_A_MINUTE_MIN / 60;
+    let idle =
+        || format!("{workload}: {fewest} operations were acknowledged, of which there must be {least}");
+    (fewest, (fewest < least).then(idle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chaos::history::{Answer, Call, History, Reading};
+    use std::sync::Arc;
+
+    #[test]
+    fn each_workload_is_served_and_not_only_one() {
+        let history = History::new(Arc::new(Duration::default));
+        for bucket in ["busy", "idle"] {
+            history.setting(Setting { workload: bucket.into(), bucket: bucket.into(), ..Setting::default() });
+        }
+        let serve = |bucket: &str, times: u64| {
+            for _ in 0..times {
+                let get = |_| Call::Get { min: None, reading: Reading::Load };
+                let (op, _) = history.invoke(0, "n1", bucket, "k", get);
+                history.ok(op, Answer::default());
+            }
+        };
+        let minute = Duration::from_secs(60);
+        serve("busy", 1000);
+        serve("idle", ACKNOWLEDGED_A_MINUTE_MIN - 1);
+        let (count, said) = fewest(&history.entries(), minute);
+        assert_eq!(count, ACKNOWLEDGED_A_MINUTE_MIN - 1);
+        assert!(said.is_some_and(|said| said.starts_with("idle: ")));
+        serve("idle", 1);
+        assert_eq!(fewest(&history.entries(), minute), (ACKNOWLEDGED_A_MINUTE_MIN, None));
+    }
+}
