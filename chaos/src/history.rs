@@ -28,6 +28,9 @@ use std::time::Duration;
 /// Monotonic time since some moment before the run. Simulated or real, it is the caller's.
 pub type Now = Arc<dyn Fn() -> Duration + Send + Sync>;
 
+/// Who is told of each line as it is written. The list is locked meanwhile.
+pub type Ear = Arc<dyn Fn(&What) + Send + Sync>;
+
 /// The number of an operation.
 pub type OpId = u64;
 
@@ -35,6 +38,7 @@ pub type OpId = u64;
 #[derive(Clone)]
 pub struct History {
     now: Now,
+    ear: Option<Ear>,
     list: Arc<Mutex<List>>,
 }
 
@@ -238,13 +242,18 @@ pub struct Why {
 impl History {
     /// An empty list.
     pub fn new(now: Now) -> Self {
-        Self { now, list: Arc::default() }
+        Self { now, ear: None, list: Arc::default() }
     }
 
     /// A list that goes on after entries that were read from somewhere.
     pub fn from_entries(now: Now, entries: Vec<Entry>) -> Self {
         let next = entries.iter().filter_map(|entry| entry.what.op()).max().map_or(0, |op| op + 1);
-        Self { now, list: Arc::new(Mutex::new(List { entries, next })) }
+        Self { now, ear: None, list: Arc::new(Mutex::new(List { entries, next })) }
+    }
+
+    /// The same list; what is written by this clone and its own is told as well.
+    pub fn told_to(self, ear: Ear) -> Self {
+        Self { ear: Some(ear), ..self }
     }
 
     /// The time that entries get.
@@ -326,6 +335,9 @@ impl History {
         let at_us = u64::try_from(self.now().as_micros()).unwrap_or(u64::MAX);
         let mut list = self.list();
         let what = what(&mut list);
+        if let Some(ear) = &self.ear {
+            ear(&what);
+        }
         list.entries.push(Entry { at_us, what });
     }
 

@@ -3,6 +3,7 @@
 //! Each run is a process of its own: what differs from process to process (addresses, hash seeds, the time of day) must not
 //! reach the simulated world, and within one process it could not differ.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,12 +24,25 @@ fn assert_repeats(seed: &str) {
     let run = || sim(&["--seed", seed, "--seconds", SECONDS, "--trace"]).1;
     let (first, second) = (run(), run());
     assert!(first.lines().count() > 1000, "a trace of seed {seed} has lines");
+    assert_clients_speak(seed, &first);
     let (first, second): (Vec<&str>, Vec<&str>) = (first.lines().collect(), second.lines().collect());
     if let Some(at) = first.iter().zip(&second).position(|(a, b)| a != b) {
         let before = first[at.saturating_sub(5)..at].join("\n");
         panic!("seed {seed} differs at line {at}:\n{before}\n- {}\n+ {}", first[at], second[at]);
     }
     assert_eq!(first.len(), second.len(), "one trace of seed {seed} is longer");
+}
+
+/// Each operation is in the trace from its begin to its end, by the number that violations call it.
+fn assert_clients_speak(seed: &str, trace: &str) {
+    let said = |words: &str| {
+        let lines = trace.lines().filter_map(|line| line.split_once("  client  #")).map(|(_, said)| said);
+        let with = lines.filter(|said| said.contains(words));
+        with.filter_map(|said| said.split(' ').next()).collect::<BTreeSet<&str>>()
+    };
+    let (begun, answered) = (said(" through "), said(" acknowledged"));
+    assert!(answered.len() > 50, "clients of seed {seed} are answered {} times", answered.len());
+    assert!(answered.is_subset(&begun), "what is answered in seed {seed} was asked");
 }
 
 /// Seeds that have every trouble among them.

@@ -87,10 +87,8 @@ impl Op {
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Invoke { op, client, node, bucket, key, call } = &self.invoke;
         let seconds = |moment: Moment| moment.at_us as f64 / 1e6;
-        write!(f, "#{op} {call} on {bucket}/{key} by c{client} through {node}, ")?;
-        write!(f, "{:.3} s", seconds(self.begun))?;
+        write!(f, "{}, {:.3} s", self.invoke, seconds(self.begun))?;
         if let Some(ended) = self.ended {
             write!(f, " to {:.3} s", seconds(ended))?;
         }
@@ -100,6 +98,40 @@ impl fmt::Display for Op {
             Fate::Unknown(Some(why)) => write!(f, ", outcome unknown ({})", why.code),
             Fate::Unknown(None) => f.write_str(", never answered"),
         }
+    }
+}
+
+impl fmt::Display for Invoke {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Invoke { op, client, node, bucket, key, call } = self;
+        write!(f, "#{op} {call} on {bucket}/{key} by c{client} through {node}")
+    }
+}
+
+impl fmt::Display for What {
+    /// An operation has the same words as in a violation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Setting(setting) => {
+                write!(f, "{} clients begin {} on {}", setting.clients, setting.workload, setting.bucket)
+            }
+            What::Invoke(invoke) => invoke.fmt(f),
+            What::Ok { op, answer } => write!(f, "#{op} acknowledged{answer}"),
+            What::Fail { op, why } => write!(f, "#{op} refused ({})", why.code),
+            What::Info { op, why } => write!(f, "#{op} outcome unknown ({})", why.code),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(receipt) = &self.receipt {
+            write!(f, ", {receipt}")?;
+        }
+        for shown in &self.versions {
+            write!(f, ", shows {:?}", shown.value.id)?;
+        }
+        self.items.iter().try_for_each(|item| write!(f, ", shows {} × {}", item.quantity, item.sku))
     }
 }
 

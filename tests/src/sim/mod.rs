@@ -192,7 +192,9 @@ impl<'a> Run<'a> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (done, carried_out) = channel::channel(0);
         let (idle, is_idle) = channel::channel(false);
-        let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default()));
+        let hears = trace.clone();
+        let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default()))
+            .told_to(Arc::new(move |what| hears.event(&format!("client  {what}"))));
         let joined: Joined = Arc::default();
         let patience = *PATIENCE.choose(&mut chance).expect("the list is not empty");
         let people = People {

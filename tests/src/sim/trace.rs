@@ -3,11 +3,12 @@
 //! ```text
 //!   12.345  n1 → n2   Store shop/alice
 //!   12.347  n2 → n1   Stored
-//!   12.400  ✂ n3      the power fails
+//!   12.400  n3  PowerCut
+//!   12.410  client  #5 Load get at least as of #3 on w-keys/c0-1 by c2 through http://…
 //! ```
 //!
 //! Two runs of one seed are the same run if every line of this is the same, so the hash covers each byte that a peer
-//! hears and every fault, at its instant. Times are those of the simulation; no other clock is known here.
+//! hears, every fault, and each question and answer of a client, at its instant. Times are those of the simulation; no other clock is known here.
 
 use super::wires::Host;
 use bytes::{Bytes, BytesMut};
