@@ -157,8 +157,6 @@ struct Run<'a> {
     loaded: usize,
     /// Troubles that have come, of those that leave traces in what nodes say.
     came: BTreeSet<Plague>,
-    /// Deeds that may have kept nodes from seeing each other.
-    separations: u32,
     /// When somebody slept.
     slept: Vec<(Host, Duration, Duration)>,
 }
@@ -231,7 +229,6 @@ impl<'a> Run<'a> {
             joined,
             loaded: usize::MAX,
             came: BTreeSet::new(),
-            separations: 0,
             slept: Vec::new(),
         }
     }
@@ -358,8 +355,6 @@ impl<'a> Run<'a> {
     fn carry_out(&mut self, deed: Deed) {
         let is_up = |fleet: &Fleet, host: Host| fleet.up().contains(&host);
         self.came.extend(deed.plague());
-        // All but these may keep nodes from seeing each other for a while.
-        self.separations += u32::from(!matches!(deed, Deed::Calendar(..) | Deed::Mend(..) | Deed::Image(_)));
         match deed {
             Deed::Weather(weather) => {
                 self.trace.event(&format!("{weather:?}"));
@@ -439,7 +434,7 @@ impl<'a> Run<'a> {
         let entries = self.history.entries();
         let read_back = *self.stage.borrow() == Stage::Done;
         // Nobody can judge what nobody has read, and why it was not read is a violation already.
-        let cuts = Some(self.separations + self.fleet.restarts);
+        let cuts = Some(self.schedule.separations + self.fleet.restarts);
         let blurred = self.slept.iter().map(|(_, from, to)| (*from, *to)).collect();
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let undone = self.fleet.undone.records.iter().map(|id| (name(id.bucket()), name(id.key()))).collect();

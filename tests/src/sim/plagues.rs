@@ -53,6 +53,18 @@ pub enum Plague {
     Members,
 }
 
+impl Plague {
+    /// How often one trouble of this kind keeps nodes from seeing each other. An old disk is put back behind a second end; who comes
+    /// in takes over from everybody, and who leaves in the same trouble hands on once more.
+    fn separations(self) -> u32 {
+        match self {
+            Plague::Calendar | Plague::Rot => 0,
+            Plague::Restore | Plague::Members => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// All of them.
 pub const ALL: [Plague; 14] = [
     Plague::Weather,
@@ -126,6 +138,8 @@ pub struct Schedule {
     chance: StdRng,
     until: Duration,
     nodes: u8,
+    /// How often nodes may have been kept from seeing each other: once for each trouble, however many links it takes.
+    pub separations: u32,
     /// The one machine whose disk may rot.
     rotten: Option<Host>,
     /// Machines that were added or are about to be, and those of them that are there.
@@ -177,6 +191,8 @@ impl Schedule {
     ) -> Schedule {
         let mut schedule = Schedule::of(chance, shape, Duration::ZERO);
         for (at, deed) in deeds {
+            // Whoever writes a script means each of its deeds as a trouble.
+            schedule.separations += 1;
             schedule.at(at, deed);
         }
         schedule
@@ -191,6 +207,7 @@ impl Schedule {
             chance,
             until,
             nodes: shape.nodes,
+            separations: 0,
             rotten: None,
             newcomers: 0,
             added: 0,
@@ -202,7 +219,10 @@ impl Schedule {
         loop {
             let first = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
             match first.remove() {
-                Deed::Again(plague) => self.trouble(plague, now),
+                Deed::Again(plague) => {
+                    self.separations += plague.separations();
+                    self.trouble(plague, now);
+                }
                 deed => {
                     self.added += u8::from(matches!(deed, Deed::Add(_)));
                     return Some(deed);
