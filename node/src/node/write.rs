@@ -27,7 +27,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A write's answer: the receipt, and the coordinator's record if it was asked for.
 pub type Written = Result<Message<WriteAnswer>, WriteFail>;
@@ -274,13 +274,21 @@ struct Clock<'a> {
     deadline: Instant,
 }
 
-impl Clock<'_> {
+impl<'a> Clock<'a> {
+    /// Of one that sleeps until the time is up.
+    fn new(mut sleep: Pin<&'a mut Sleep>, timeout: Duration) -> Clock<'a> {
+        let deadline = sleep.deadline();
+        sleep.as_mut().reset(deadline - timeout.saturating_sub(LOOK_WHO_IS_LATE_EVERY));
+        Clock { sleep, deadline }
+    }
+
     /// Waits until it goes off, and says whether the time is up.
     async fn tick(&mut self) -> bool {
         self.sleep.as_mut().await;
         let is_up = self.sleep.deadline() >= self.deadline;
         if !is_up {
-            self.sleep.as_mut().reset(self.deadline.min(Instant::now() + LOOK_WHO_IS_LATE_EVERY));
+            let next = self.sleep.deadline() + LOOK_WHO_IS_LATE_EVERY;
+            self.sleep.as_mut().reset(self.deadline.min(next));
         }
         is_up
     }
@@ -309,9 +317,8 @@ struct Drive<W: World> {
 
 impl<W: World> Drive<W> {
     async fn run(mut self, plan: Plan, write: Write) {
-        let now = Instant::now();
-        let sleep = std::pin::pin!(sleep_until(now + self.timeout.min(LOOK_WHO_IS_LATE_EVERY)));
-        let mut clock = Clock { sleep, deadline: now + self.timeout };
+        let sleep = std::pin::pin!(sleep(self.timeout));
+        let mut clock = Clock::new(sleep, self.timeout);
         let mut effects = Vec::new();
         let mut put = Put::start(plan, self.quorum, &mut effects);
         let Some(Effect::StoreHere { hint_for }) = effects.pop() else {

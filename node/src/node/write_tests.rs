@@ -9,7 +9,6 @@ use ring::bucket::Level;
 use ring::ids::Partition;
 use ring::time::Time;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
 
 const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
@@ -153,8 +152,8 @@ async fn a_disk_that_hangs_is_told_of_in_time_and_waited_for() {
             7
         };
         let driver = tokio::spawn(async move {
-            let sleep = std::pin::pin!(sleep(LOOK_WHO_IS_LATE_EVERY));
-            let mut clock = Clock { sleep, deadline: Instant::now() + seconds(10) };
+            let sleep = std::pin::pin!(sleep(seconds(10)));
+            let mut clock = Clock::new(sleep, seconds(10));
             to_its_end(work, &mut clock, || say.send(()).unwrap()).await
         });
         sleep(seconds(11)).await;
