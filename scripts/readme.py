@@ -277,13 +277,13 @@ def main():
             start = time.monotonic()
             verdict(*up, cluster.stop(), cluster.output.text, time.monotonic() - start)
     finally:
+        # Whatever goes on in it would make anew what is taken down.
+        session.close()
         if in_docker:
-            # Whatever became of the session. Nothing is left by then if all went well.
             down = subprocess.run(["bash", "-c", f"{command} down -v -t 2"], env=env, capture_output=True, text=True)
             if down.returncode != 0:
                 print(f"readme: the containers could not be taken down: {down.stderr.strip()}")
                 failed += 1
-        session.close()
         if cluster:
             cluster.kill()
     not_run = total - passed - failed

@@ -191,28 +191,23 @@ fn describe(config: &Config, bound: &Bound, identity: &Identity, boot_id: u64) -
     }
 }
 
-/// The defaults are the cluster's, and were those of its founder. Of a cluster that is older than this rule its members say theirs.
+/// The defaults are the cluster's, and those of its founder: nobody else ever says any, for whoever comes later, or comes back with an
+/// old disk, may have others in his file. A cluster that was founded before this rule has none, and each node goes by its own file.
 /// Whether the view has changed.
 fn settle_defaults(entered: &mut Entered, given: &BucketSettings) -> bool {
-    match &entered.view.defaults {
-        Some(holds) => {
-            if holds != given {
-                tracing::warn!(
-                    n = holds.n,
-                    "the defaults of this node's file are not those of its cluster, which hold"
-                );
-            }
-            false
+    let Some(holds) = &entered.view.defaults else {
+        let is_alone = entered.view.members.len() == 1;
+        if is_alone {
+            entered.view.defaults = Some(given.clone());
         }
-        None => {
-            let member = entered.view.members.get(&entered.node);
-            let may_say = member.is_some_and(|member| member.status.claims());
-            if may_say {
-                entered.view.defaults = Some(given.clone());
-            }
-            may_say
-        }
+        return is_alone;
+    };
+    let differ = given.get_all().into_iter().filter(|said| !holds.get_all().contains(said));
+    let ignored: Vec<&str> = differ.map(|(name, _)| name).collect();
+    if !ignored.is_empty() {
+        tracing::warn!(?ignored, "defaults in this node's file are not those of its cluster, which hold");
     }
+    false
 }
 
 /// Takes this start's lease of epochs, starts the lane, puts the node together.

@@ -85,11 +85,18 @@ fn forget_the_gone<W: World>(node: &Node<W>, members: &BTreeSet<NodeId>) {
 /// round, once all of them are there.
 async fn have_compared<W: World>(node: &Node<W>, doubted: &BTreeSet<NodeId>) {
     let snapshot = node.cluster.snapshot();
-    let foreign = |partition: &&Partition| {
-        let owners = snapshot.table.owners(**partition, snapshot.n_most());
-        !owns(node, &snapshot, **partition) && !owners.iter().any(|owner| doubted.contains(owner))
+    let all_are_there = |partition: &Partition| {
+        let owners = snapshot.table.owners(*partition, snapshot.n_most());
+        !owners.iter().any(|owner| doubted.contains(owner))
     };
-    let next = node.lock_hints().urgent.keys().find(foreign).copied();
+    let next = {
+        let mut hints = node.lock_hints();
+        // With whom it was still to be compared was said while it was owned here.
+        let others: Vec<Partition> =
+            hints.urgent.keys().copied().filter(|p| !owns(node, &snapshot, *p)).collect();
+        hints.urgent.extend(others.iter().map(|partition| (*partition, None)));
+        others.into_iter().find(all_are_there)
+    };
     let Some(partition) = next else { return };
     // Whoever gives up another hint of it meanwhile says that nobody has compared it.
     node.lock_hints().urgent.insert(partition, Some(BTreeSet::from([node.id()])));

@@ -169,11 +169,12 @@ pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
     if let Some(log) = stage.site.local()?.newest_log(victim)? {
         let mut bytes = std::fs::read(&log)?;
         let end = bytes.len();
-        let first = end.saturating_sub(FLIPPED_OF_LOG);
-        if !flips {
+        // In a young log the beginning is what a node knows of itself, without which it is another one.
+        if flips && end > FLIPPED_OF_LOG {
+            let at = stage.chance.random_range(end - FLIPPED_OF_LOG..end);
+            bytes[at] ^= 1 << stage.chance.random_range(0..8);
+        } else {
             bytes.truncate(end.saturating_sub(torn));
-        } else if first < end {
-            bytes[stage.chance.random_range(first..end)] ^= 1 << stage.chance.random_range(0..8);
         }
         std::fs::write(&log, bytes)?;
     }

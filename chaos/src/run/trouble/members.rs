@@ -121,10 +121,18 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     equal::wait_for_hints(&living(stage), CHANGE_MAX).await
 }
 
+/// How many come at once at most.
+const COME_MAX: usize = 2;
+
+/// Whether there is room for those who come.
+pub(super) fn has_room(stage: &Stage<'_>) -> bool {
+    stage.site.len() + COME_MAX <= usize::from(NODES_MAX)
+}
+
 /// A node or two come at once, and as many others go, by one plan.
 pub(super) async fn come_and_go(stage: &mut Stage<'_>) -> Result<()> {
-    let count = stage.chance.random_range(1..=2);
-    if stage.site.len() + count > usize::from(NODES_MAX) {
+    let count = stage.chance.random_range(1..=COME_MAX);
+    if !has_room(stage) {
         stage.hold(stage.left()).await;
         return Ok(());
     }

@@ -228,7 +228,10 @@ impl Stage<'_> {
                 return Ok(*LOSSES.choose(&mut self.chance).expect("there are some"));
             }
         }
-        Ok(*MIXED.choose(&mut self.chance).expect("there are some"))
+        let next = *MIXED.choose(&mut self.chance).expect("there are some");
+        // A cluster of processes has an end, and then there is other trouble.
+        let is_full = next == Trouble::Membership && !members::has_room(self);
+        Ok(if is_full { Trouble::Restart } else { next })
     }
 
     /// How long a trouble may last, in milliseconds: the longer the more there is left of a long run.
