@@ -200,7 +200,7 @@ impl View {
         let buckets = merge_rows(&mut self.buckets, &other.buckets, BucketEntry::merge);
         let settled = take_greater(&mut self.settled, &other.settled);
         let staged = take_greater(&mut self.staged, &other.staged);
-        // They are made once. Where nodes of an older version are told theirs one by one, any of them will do, if it is the same one.
+        // They are made once, by the founder. That both sides end with the same ones holds whatever a peer sends.
         let defaults = take_greater(&mut self.defaults, &other.defaults);
         Ok(members || buckets || settled || staged || defaults)
     }
