@@ -8,7 +8,7 @@ mod identity;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::duty::{
-    clock, exchange, expiry, gossip, hints, past, reap, room, scrub, shape, sift, surplus, swim,
+    clock, exchange, expiry, gossip, hints, past, reap, room, scrub, shape, sift, surplus, swim, urgent,
 };
 use crate::http::metrics;
 use crate::lane::{Core, Crowded, Due, Gaps, Lane, Ledger, LetGo, Shared, Trees, derive, owe_anew};
@@ -136,6 +136,7 @@ pub async fn run<W: World>(
     tasks.push(tokio::spawn(swim::run(node.clone(), starts, swim_inbox, stopping.clone())));
     tasks.push(tokio::spawn(hints::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(exchange::run(node.clone(), stopping.clone())));
+    tasks.push(tokio::spawn(urgent::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(shape::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(scrub::run(node.clone(), stopping.clone())));
     tasks.push(tokio::spawn(past::run(node.clone(), stopping.clone())));

@@ -11,7 +11,7 @@
 //! No read of a client is needed for replicas to become equal, and no fallback takes part: only owners of a partition
 //! compare it, under one table. It moves a bounded number of bytes in a second and does less while clients are served.
 
-use crate::cluster::Snapshot;
+use super::urgent;
 use crate::lane::Job;
 use crate::limits::{AAE_APART, AAE_EVERY, AAE_ROOTS_MAX, AAE_SLOTS_MAX};
 use crate::node::Node;
@@ -55,88 +55,19 @@ async fn round<W: World>(node: &Node<W>, doubts: &mut Doubts, turn: usize) {
         let ns = snapshot.ns.all();
         aae.same.retain(|(peer, group), _| members.contains(peer) && ns.contains(&group.n));
     }
-    forget_the_gone(node, &members);
+    urgent::forget_the_gone(node, &members);
     let peers: Vec<NodeId> = members.iter().copied().filter(|peer| !doubted.contains(peer)).collect();
     if node.is_joining() || peers.is_empty() || !node.may_spread() {
         return;
     }
-    have_compared(node, &doubted).await;
-    let mut turns = urgent(node, &peers);
+    let mut turns = urgent::with(node, &peers);
     turns.insert(peers[turn % peers.len()]);
     for peer in turns {
         match meet(&mut Exchange::new(node, peer), doubts).await {
-            Ok(()) => met(node, peer),
+            Ok(()) => urgent::met(node, peer),
             Err(Silent) => tracing::debug!(%peer, "an exchange was given up"),
         }
     }
-}
-
-/// Nothing is urgent with somebody who is a member no more.
-fn forget_the_gone<W: World>(node: &Node<W>, members: &BTreeSet<NodeId>) {
-    node.lock_hints().urgent.retain(|_, left| {
-        left.as_mut().is_none_or(|left| {
-            left.retain(|peer| members.contains(peer));
-            !left.is_empty()
-        })
-    });
-}
-
-/// What is urgent and this node does not own, or not in every bucket, its trees say nothing of. Owners compare it, one partition in a
-/// round, once all of them are there.
-async fn have_compared<W: World>(node: &Node<W>, doubted: &BTreeSet<NodeId>) {
-    let snapshot = node.cluster.snapshot();
-    let all_are_there = |partition: &Partition| {
-        let owners = snapshot.table.owners(*partition, snapshot.n_most());
-        !owners.iter().any(|owner| doubted.contains(owner))
-    };
-    let next = {
-        let mut hints = node.lock_hints();
-        // With whom it was still to be compared was said while it was owned here.
-        let others: Vec<Partition> =
-            hints.urgent.keys().copied().filter(|p| !owns(node, &snapshot, *p)).collect();
-        hints.urgent.extend(others.iter().map(|partition| (*partition, None)));
-        others.into_iter().find(all_are_there)
-    };
-    let Some(partition) = next else { return };
-    // Whoever gives up another hint of it meanwhile says that nobody has compared it.
-    node.lock_hints().urgent.insert(partition, Some(BTreeSet::from([node.id()])));
-    let came = node.repair_somewhere(partition, &Only::default()).await;
-    let mut hints = node.lock_hints();
-    if matches!(came, Some((_, true))) && hints.urgent.get(&partition).is_some_and(Option::is_some) {
-        hints.urgent.remove(&partition);
-    } else {
-        hints.urgent.insert(partition, None);
-    }
-}
-
-/// Whether this node owns the partition in every bucket.
-fn owns<W: World>(node: &Node<W>, snapshot: &Snapshot, partition: Partition) -> bool {
-    let least = snapshot.ns.all().into_iter().min().unwrap_or_default();
-    snapshot.table.owners(partition, usize::from(least)).contains(&node.id())
-}
-
-/// Whom a partition is to be compared with before its turn: a hint of it was given up.
-fn urgent<W: World>(node: &Node<W>, peers: &[NodeId]) -> BTreeSet<NodeId> {
-    let snapshot = node.cluster.snapshot();
-    let mut hints = node.lock_hints();
-    for (partition, left) in hints.urgent.iter_mut().filter(|(place, _)| owns(node, &snapshot, **place)) {
-        let owners = || snapshot.table.owners(*partition, snapshot.n_most()).iter().copied();
-        left.get_or_insert_with(|| owners().filter(|owner| *owner != node.id()).collect());
-    }
-    let left: BTreeSet<NodeId> = hints.urgent.values().flatten().flatten().copied().collect();
-    left.into_iter().filter(|peer| peers.contains(peer)).collect()
-}
-
-/// Everything that both own was compared: what is urgent with this peer is so no longer. A slot that differs is due at
-/// the next round, which the trees themselves see to.
-fn met<W: World>(node: &Node<W>, peer: NodeId) {
-    let mut hints = node.lock_hints();
-    hints.urgent.retain(|_, left| {
-        left.as_mut().is_none_or(|left| {
-            left.remove(&peer);
-            !left.is_empty()
-        })
-    });
 }
 
 /// Builds whatever tree does not stand: all of them after a start, or after a bucket got another n.
@@ -204,8 +135,9 @@ async fn look_closer<W: World>(
         let came = exchange.reconcile(group, some, &Only::default()).await?;
         // The leaves agree and the hashes over them did not: then one of the trees is not that of its leaves. Or a key is written so
         // often that it was on its way at both looks.
-        if came.differences == 0 && !exchange.node.is_of_its_leaves(group, some) {
-            exchange.node.lock_trees().clear(group.partition);
+        if came.differences == 0 {
+            let slots = some.to_vec();
+            let _ = exchange.node.lane.run(|reply| Job::CheckTree { group, slots, reply }).await;
         }
         doubts.settle(exchange.peer, group, &some.iter().copied().collect());
     }

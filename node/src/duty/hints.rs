@@ -265,7 +265,9 @@ impl Sorted {
 async fn give_up_old<W: World>(node: &Node<W>, target: NodeId, waiting: Vec<(ObjectId, HintRow)>) {
     let oldest = node.wall().0.saturating_sub(node.hint_age.as_millis() as u64);
     let old = waiting.into_iter().filter(|(_, row)| !row.counted && row.since.0 < oldest);
-    let jobs = old.map(|(id, _)| node.lane.run(move |reply| Job::GiveUpHint { id, owner: target, reply }));
+    let jobs = old.map(|(id, row)| {
+        node.lane.run(move |reply| Job::GiveUpHint { id, owner: target, since: row.since, reply })
+    });
     // Many share a sync.
     let mut given_up = stream::iter(jobs.collect::<Vec<_>>()).buffer_unordered(PULL_MERGES);
     while let Some(given_up) = given_up.next().await {

@@ -18,3 +18,4 @@ pub mod shape;
 pub mod sift;
 pub mod surplus;
 pub mod swim;
+pub mod urgent;

@@ -152,8 +152,8 @@ impl<S: Store> Core<S> {
                 draft.sync = true;
                 draft.answer(reply, kept, |kept, synced| kept && synced);
             }
-            Job::GiveUpHint { id, owner, reply } => {
-                let gone = self.give_up(&id, owner, draft);
+            Job::GiveUpHint { id, owner, since, reply } => {
+                let gone = self.give_up(&id, owner, since, draft);
                 // A deletion that nobody syncs would have the next start doubt everything.
                 draft.sync = true;
                 draft.answer(reply, gone, |gone, _| gone);
@@ -230,6 +230,9 @@ impl<S: Store> Core<S> {
             Job::GrowTree { partition, reply } => {
                 let stands = self.grow_tree(partition);
                 let _ = reply.send(stands);
+            }
+            Job::CheckTree { group, slots, reply } => {
+                let _ = reply.send(self.check_tree(group, &slots));
             }
             Job::Raw { batch, sync, reply } => {
                 draft.batch.changes.extend(batch.changes);

@@ -122,7 +122,8 @@ async fn a_hint_that_counts_is_refused_where_there_is_no_room_and_another_is_giv
         assert_eq!((ledger.dropped, ledger.urgent.contains_key(&place)), (1, true));
         assert_eq!(ledger.of_target(OTHER).counted, 1, "it counts now");
     }
-    let give_up = bench.lane.run(|reply| Job::GiveUpHint { id: id("big"), owner: OTHER, reply }).await;
+    let since = Wall(1);
+    let give_up = bench.lane.run(|reply| Job::GiveUpHint { id: id("big"), owner: OTHER, since, reply }).await;
     assert_eq!(give_up, Ok(false), "what counted is never given up");
     bench.disk.crash();
     let again = Bench::on(bench.disk);
@@ -263,12 +264,17 @@ async fn a_hint_that_never_counted_is_given_up_durably_and_its_partition_is_comp
     let key = id("k");
     bench.put(&key, "v", None, true).await.unwrap();
     assert!(bench.hint(&key).await);
-    let give_up = || bench.lane.run(|reply| Job::GiveUpHint { id: id("k"), owner: OTHER, reply });
-    assert_eq!(give_up().await, Ok(true));
+    let give_up = |since| {
+        let since = Wall(since);
+        bench.lane.run(move |reply| Job::GiveUpHint { id: id("k"), owner: OTHER, since, reply })
+    };
+    assert_eq!(give_up(0).await, Ok(false), "it is another one than was seen to be old");
+    assert!(bench.has_hint(&key));
+    assert_eq!(give_up(1).await, Ok(true));
     assert!(!bench.has_hint(&key) && bench.bytes(&key).is_some(), "the copy stays");
     let place = partition(position(&key), PARTITIONS);
     assert!(bench.hints.lock().unwrap().urgent.contains_key(&place));
-    assert_eq!(give_up().await, Ok(false), "there is none");
+    assert_eq!(give_up(1).await, Ok(false), "there is none");
     let mark = bench.store.get(Family::Meta, keys::UNSYNCED).unwrap();
     assert_eq!(mark, None, "what is not synced is taken for lost if the process dies, and costs an epoch");
 }

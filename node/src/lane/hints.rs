@@ -129,10 +129,16 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Gives a hint up that nobody's acknowledgement relies on. Whether it was one.
-    pub(super) fn give_up(&self, id: &ObjectId, owner: NodeId, draft: &mut Draft) -> Result<bool, Refusal> {
+    /// Gives a hint up that was kept since then and that nobody's acknowledgement relies on. Whether it was one.
+    pub(super) fn give_up(
+        &self,
+        id: &ObjectId,
+        owner: NodeId,
+        since: Wall,
+        draft: &mut Draft,
+    ) -> Result<bool, Refusal> {
         let row = self.hint(id, owner, draft)?;
-        if row.is_none_or(|row| row.counted) {
+        if row.is_none_or(|row| row.counted || row.since != since) {
             return Ok(false);
         }
         self.set_hint(id, owner, None, draft)?;

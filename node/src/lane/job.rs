@@ -7,6 +7,7 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::record::Record;
 use ring::record::write::Write;
 use ring::time::Wall;
+use ring::tree::{Group, Slot};
 use ring::wire::peer::Refusal;
 use ring::wire::record::Digest;
 use std::sync::Arc;
@@ -143,6 +144,8 @@ pub enum Job {
         id: ObjectId,
         /// For whom it was.
         owner: NodeId,
+        /// Since when it was kept; another one, which came when that one had gone, stays.
+        since: Wall,
         /// The answer: whether it was such a one.
         reply: Reply<bool>,
     },
@@ -198,6 +201,15 @@ pub enum Job {
         /// The answer: whether they stand.
         reply: Reply<bool>,
     },
+    /// See to it that slots of a tree are what their leaves make of them.
+    CheckTree {
+        /// The tree.
+        group: Group,
+        /// The slots.
+        slots: Vec<Slot>,
+        /// The answer: whether they were not, and the partition's trees are built again.
+        reply: Reply<bool>,
+    },
     /// Write rows that are not records.
     Raw {
         /// The rows.
@@ -231,6 +243,7 @@ impl Job {
             | Job::Sift(_, reply)
             | Job::Sifted { reply, .. }
             | Job::GrowTree { reply, .. }
+            | Job::CheckTree { reply, .. }
             | Job::Raw { reply, .. } => drop(reply.send(Err(refusal))),
         }
     }

@@ -6,7 +6,7 @@ use crate::limits::LEAF_PAGE_ROWS;
 use crate::store::{Family, Row, Store, keys};
 use bytes::Bytes;
 use ring::ids::{ObjectId, Partition};
-use ring::tree;
+use ring::tree::{self, Group, Ns, Slot, leaf};
 use ring::wire::peer::Refusal;
 use ring::wire::record::Digest;
 
@@ -47,6 +47,42 @@ impl<S: Store> Core<S> {
         let page: Vec<_> = rows.iter().filter_map(leaf_row).map(|(_, slot, id, d)| (slot, id, d)).collect();
         self.lock_trees().grow(partition, &page, next);
         Ok(self.lock_trees().stands(partition))
+    }
+
+    /// Has a partition's trees built again if slots of one are not what its leaves make of them. Whether they were not.
+    pub(super) fn check_tree(&self, group: Group, slots: &[Slot]) -> Result<bool, Refusal> {
+        for slot in slots {
+            let (in_tree, ns) = {
+                let trees = self.lock_trees();
+                let Some(tree) = trees.tree(group) else { return Ok(false) };
+                (tree.slot(*slot), trees.ns().clone())
+            };
+            if self.of_leaves(group, *slot, &ns)? != in_tree {
+                tracing::warn!(partition = group.partition.0, "a tree was not that of its leaves");
+                self.lock_trees().clear(group.partition);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What the leaves on the disk make of a slot.
+    fn of_leaves(&self, group: Group, slot: Slot, ns: &Ns) -> Result<u128, Refusal> {
+        let (mut from, end) = keys::leaves_of_slot(group.partition, slot);
+        let mut sum = 0;
+        loop {
+            let rows = self
+                .store
+                .scan(Family::Leaves, &from, end.as_deref(), LEAF_PAGE_ROWS, usize::MAX)
+                .map_err(|e| self.refusal(e))?;
+            let leaves = rows.iter().filter_map(leaf_row);
+            let its = leaves.filter(|(_, _, id, _)| ns.of(id.bucket()) == group.n);
+            sum = its.fold(sum, |sum, (_, _, id, digest)| sum ^ leaf(&id, digest));
+            match rows.last() {
+                Some((last, _)) if rows.len() == LEAF_PAGE_ROWS => from = keys::after(last),
+                _ => return Ok(sum),
+            }
+        }
     }
 }
 

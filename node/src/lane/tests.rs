@@ -13,9 +13,9 @@ use ring::members::{Description, Status, View};
 use ring::place::{partition, position};
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::Wall;
-use ring::tree::{Forest, Group, slot};
+use ring::tree::{Forest, Group, SLOTS, Slot, slot};
 use ring::wire::peer::{Action, Refusal};
-use ring::wire::record::{decode, digest, encode};
+use ring::wire::record::{Digest, decode, digest, encode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -515,6 +515,33 @@ async fn trees_are_kept_up_with_the_disk() {
     again.grow().await;
     assert_eq!(again.roots(), kept_up);
     assert!(kept_up.iter().any(|root| root.is_some_and(|hash| hash != 0)));
+}
+
+/// Slot by slot: two that are wrong in the same way are not right together.
+#[tokio::test]
+async fn a_tree_that_is_not_of_its_leaves_is_built_again() {
+    let bench = Bench::on(MemDisk::new());
+    let key = id("k");
+    bench.put(&key, "v", None, true).await.unwrap();
+    bench.grow().await;
+    let right = bench.roots();
+    let (partition, its) = (partition(position(&key), PARTITIONS), slot(position(&key)));
+    let slots = vec![its, Slot((its.0 + 1) % SLOTS), Slot((its.0 + 2) % SLOTS)];
+    let group = Group { partition, n: 0 };
+    let check = || {
+        let slots = slots.clone();
+        bench.lane.run(move |reply| Job::CheckTree { group, slots, reply })
+    };
+    assert_eq!(check().await, Ok(false));
+    assert_eq!(bench.roots(), right);
+    for slot in &slots[1..] {
+        bench.trees.lock().unwrap().change(partition, *slot, b"", &id("stray"), [None, Some(Digest(7))]);
+    }
+    assert_eq!(check().await, Ok(true));
+    assert_eq!(bench.roots().iter().filter(|root| root.is_none()).count(), 1);
+    assert_eq!(check().await, Ok(false), "it is being built");
+    bench.grow().await;
+    assert_eq!(bench.roots(), right);
 }
 
 /// A leaf that is not its record's is mended by the next copy that arrives, changed or not, and so is the tree.

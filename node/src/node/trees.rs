@@ -12,7 +12,7 @@ use crate::world::World;
 use bytes::Bytes;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::time::{Time, Wall};
-use ring::tree::{FANOUT, Forest, Group, Leaf, SLOTS, Slot, leaf};
+use ring::tree::{FANOUT, Forest, Group, Leaf, SLOTS, Slot};
 use ring::wire::peer::{Answer, Message, Refusal, TreeAsk};
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -161,21 +161,6 @@ impl<W: World> Node<W> {
             from = next.map(|(further, after)| (at + further, after));
         }
         Ok(all)
-    }
-
-    /// Whether these slots of the own tree are what the leaves on the disk make of them. A leaf is written a moment before its tree has
-    /// it, so a few looks may fail; a tree that is wrong fails all of them. What can't be read says nothing.
-    pub(crate) fn is_of_its_leaves(&self, group: Group, slots: &[Slot]) -> bool {
-        const LOOKS: usize = 3;
-        (0..LOOKS).any(|_| {
-            let Ok(leaves) = self.all_leaves_here(group, slots) else { return true };
-            let on_disk = leaves.iter().fold(0, |sum, (id, digest)| sum ^ leaf(id, *digest));
-            let trees = self.lock_trees();
-            let Some(tree) = trees.tree(group) else { return true };
-            let in_tree =
-                |slot: &Slot| tree.slots(usize::from(slot.0) / FANOUT)[usize::from(slot.0) % FANOUT];
-            slots.iter().fold(0, |sum, slot| sum ^ in_tree(slot)) == on_disk
-        })
     }
 }
 

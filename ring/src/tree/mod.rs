@@ -83,6 +83,11 @@ impl Tree {
         &self.branches
     }
 
+    /// One slot.
+    pub fn slot(&self, slot: Slot) -> u128 {
+        self.slots[usize::from(slot.0)]
+    }
+
     /// The slots of one branch.
     pub fn slots(&self, branch: usize) -> &[u128] {
         &self.slots[branch * FANOUT..(branch + 1) * FANOUT]
