@@ -331,6 +331,10 @@ pub const AAE_APART: Duration = Duration::from_secs(2);
 /// How long one question about trees may take.
 pub const AAE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a record may be on its way between two owners that repair it: as long as any message, so that what a slow link took once it
+/// can take again.
+pub const RECORD_TIMEOUT: Duration = MESSAGE_LIFE_MAX;
+
 /// Trees whose roots are asked for at once: 4,096 × 16 bytes of answer.
 pub const AAE_ROOTS_MAX: usize = 4096;
 

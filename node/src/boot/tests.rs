@@ -1,7 +1,7 @@
 //! Whole starts, on a network of pipes and a paused clock.
 
 use super::*;
-use crate::bench::Pipes;
+use crate::bench::{Bench, ME, Pipes};
 use crate::config::NodeArgs;
 use ring::ids::NodeId;
 use std::net::SocketAddr;
@@ -57,4 +57,14 @@ async fn a_newcomer_has_asked_as_soon_as_it_knows_the_cluster() {
     }
     stop.send_replace(true);
     first.await.unwrap().unwrap();
+}
+
+/// Only a founder is alone. Everybody else may have another file than the founder had.
+#[tokio::test(start_paused = true)]
+async fn nobody_but_the_founder_says_the_defaults_of_a_cluster() {
+    for (owners, says) in [(&[ME][..], true), (&[ME, NodeId(11)], false)] {
+        let bench = Bench::start(1, owners, &[]).await;
+        let defaults = bench.node.cluster.snapshot().view.defaults.clone();
+        assert_eq!(defaults, says.then(BucketSettings::default), "{} members", owners.len());
+    }
 }

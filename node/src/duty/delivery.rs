@@ -277,8 +277,8 @@ async fn drop_hints<W: World>(node: &Node<W>, to: Route, delivered: Vec<Sent>) -
     let mut dropped = stream::iter(jobs).buffer_unordered(PULL_MERGES);
     while let Some((is_record, gone)) = dropped.next().await {
         // A copy that has changed since keeps its hint, for the next round; so do all if the tables have. A hint of which no record is
-        // left goes too, and has delivered nothing.
-        if gone.map_err(|refusal| refusal.to_string())? && is_record {
+        // left goes too, and has delivered nothing; nor has one that somebody else keeps now.
+        if gone.map_err(|refusal| refusal.to_string())? && is_record && to.way != Way::ToAnother {
             node.hints_delivered.fetch_add(1, Ordering::Relaxed);
         }
     }

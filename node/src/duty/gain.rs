@@ -31,8 +31,8 @@ struct Wanted {
     /// Each tree with its settled owners.
     sources: BTreeMap<Group, Vec<NodeId>>,
     heard: BTreeMap<Group, BTreeSet<NodeId>>,
-    /// The tables by which all this is wanted.
-    by: u64,
+    /// The tables, and the n of each bucket, by which all this is wanted.
+    by: (u64, u64),
     /// Why the last fetch from an owner failed, where that is known.
     failed: BTreeMap<(NodeId, Group), String>,
     /// Whether this node can take nothing at this moment: then nothing more is fetched in this round.
@@ -45,7 +45,7 @@ pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
     let mut wanted = Wanted {
         sources: BTreeMap::new(),
         heard: BTreeMap::new(),
-        by: snapshot.regime.name().digest,
+        by: (snapshot.regime.name().digest, snapshot.ns.tag()),
         failed: BTreeMap::new(),
         full: false,
     };
@@ -78,9 +78,11 @@ pub(super) async fn fetch_all<W: World>(node: &Node<W>) -> bool {
 }
 
 impl Wanted {
-    /// Whether the tables are those of before; else what is to be fetched is another question.
+    /// Whether the tables, and the n of each bucket, are those of before; else what is to be fetched is another question: keys of a bucket
+    /// that got another n are in other trees, and those of before are equal for having none of them.
     fn is_wanted_still<W: World>(&self, node: &Node<W>) -> bool {
-        node.cluster.snapshot().regime.name().digest == self.by
+        let snapshot = node.cluster.snapshot();
+        (snapshot.regime.name().digest, snapshot.ns.tag()) == self.by
     }
 
     fn partitions(&self) -> BTreeSet<Partition> {

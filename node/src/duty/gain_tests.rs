@@ -89,13 +89,16 @@ async fn a_fetch_ends_when_its_tables_do() {
     let mut wanted = Wanted {
         sources: groups.map(|group| (group, vec![OWNER])).collect(),
         heard: BTreeMap::new(),
-        by: 0,
+        by: (0, snapshot.ns.tag()),
         failed: BTreeMap::new(),
         full: false,
     };
     fetch_from(&bench.node, OWNER, &mut wanted).await;
     assert!(bench.kept().len() < KEYS && !wanted.is_wanted_still(&bench.node), "{}", bench.kept().len());
-    wanted.by = snapshot.regime.name().digest;
+    wanted.by = (snapshot.regime.name().digest, 0);
+    fetch_from(&bench.node, OWNER, &mut wanted).await;
+    assert!(!wanted.is_wanted_still(&bench.node), "a bucket got another n");
+    wanted.by.1 = snapshot.ns.tag();
     fetch_from(&bench.node, OWNER, &mut wanted).await;
     assert_eq!(bench.kept().len(), KEYS);
 }

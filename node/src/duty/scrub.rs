@@ -13,7 +13,7 @@
 
 use crate::lane::{Job, leaf_row};
 use crate::limits::{
-    AAE_TIMEOUT, GAPS_AT_ONCE, MENDS_AT_ONCE, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST,
+    GAPS_AT_ONCE, MENDS_AT_ONCE, RECORD_TIMEOUT, SCRUB_EVERY, SCRUB_PAGE_BYTES, SCRUB_PAGE_ROWS, SCRUB_REST,
 };
 use crate::node::Node;
 use crate::node::hints::State;
@@ -191,7 +191,7 @@ async fn heal<W: World>(node: &Node<W>, id: ObjectId) {
 /// The owner's copy, or its word that it has none; `None` if it does not say.
 async fn fetch<W: World>(node: &Node<W>, from: NodeId, id: &ObjectId) -> Option<Option<Bytes>> {
     let ask = Message::of(Ask::Mend { id: id.clone() });
-    match node.ask(from, ask, AAE_TIMEOUT).await.ok()? {
+    match node.ask(from, ask, RECORD_TIMEOUT).await.ok()? {
         Message { head: Answer::Held(hash), body } if digest(&body) == hash => Some(Some(body)),
         Message { head: Answer::Absent, .. } => Some(None),
         _ => None,

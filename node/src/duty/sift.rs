@@ -17,7 +17,7 @@
 
 use crate::lane::{Job, Sift};
 use crate::limits::{
-    AAE_ROOTS_MAX, AAE_SLOTS_MAX, AAE_TIMEOUT, PULL_BYTES_MAX, SIFT_AT_ONCE, SIFT_EVERY, SIFT_ROWS,
+    AAE_ROOTS_MAX, AAE_SLOTS_MAX, PULL_BYTES_MAX, RECORD_TIMEOUT, SIFT_AT_ONCE, SIFT_EVERY, SIFT_ROWS,
 };
 use crate::node::Node;
 use crate::node::exchange::{Exchange, Silent};
@@ -279,7 +279,7 @@ pub(super) async fn ask<W: World>(node: &Node<W>, id: &ObjectId, asked: &[NodeId
 
 async fn ask_one<W: World>(node: &Node<W>, id: &ObjectId, other: NodeId) -> Option<(NodeId, Option<Record>)> {
     let ask = Message::of(Ask::SiftRead { id: id.clone() });
-    Some((other, heard(node.ask(other, ask, AAE_TIMEOUT).await.ok()?)?))
+    Some((other, heard(node.ask(other, ask, RECORD_TIMEOUT).await.ok()?)?))
 }
 
 fn heard(answer: Message<Answer>) -> Option<Option<Record>> {

@@ -104,7 +104,8 @@ pub(super) fn met<W: World>(node: &Node<W>, peer: NodeId) {
 
 /// Nothing is urgent with somebody who is a member no more.
 pub(super) fn forget_the_gone<W: World>(node: &Node<W>, members: &BTreeSet<NodeId>) {
-    retain(node, |peer| members.contains(peer));
+    // What is being compared by others stands as this node's own.
+    retain(node, |peer| *peer == node.id() || members.contains(peer));
 }
 
 fn retain<W: World>(node: &Node<W>, is_left: impl Fn(&NodeId) -> bool) {

@@ -37,8 +37,14 @@ async fn nothing_is_urgent_with_who_is_gone() {
     let bench = Bench::start(4, &[ME, stays], &[]).await;
     let all = [Some(BTreeSet::from([gone])), Some(BTreeSet::from([gone, stays])), None];
     bench.node.lock_hints().urgent.extend((0..3).map(Partition).zip(all));
+    // Others are asked to compare this one.
+    bench.node.lock_hints().urgent.insert(Partition(3), Some(BTreeSet::from([ME])));
     forget_the_gone(&bench.node, &BTreeSet::from([stays]));
-    let left = [(Partition(1), Some(BTreeSet::from([stays]))), (Partition(2), None)];
+    let left = [
+        (Partition(1), Some(BTreeSet::from([stays]))),
+        (Partition(2), None),
+        (Partition(3), Some(BTreeSet::from([ME]))),
+    ];
     assert_eq!(bench.node.lock_hints().urgent, left.into());
 }
 

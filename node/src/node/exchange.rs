@@ -6,7 +6,7 @@
 
 use super::Node;
 use super::trees::{NOT_BUILT, read_hashes};
-use crate::limits::{AAE_BYTES_PER_SECOND, AAE_PAGES_MAX, AAE_REPAIRS_MAX, AAE_TIMEOUT};
+use crate::limits::{AAE_BYTES_PER_SECOND, AAE_PAGES_MAX, AAE_REPAIRS_MAX, AAE_TIMEOUT, RECORD_TIMEOUT};
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -267,7 +267,7 @@ async fn repair<W: World>(
             return Err(Failed { moved, ..Failed::there(format!("{peer} takes nothing now")) });
         }
         moved += mine.len() as u64;
-        let stored = node.store_at(peer, key.id.clone(), mine, AAE_TIMEOUT).await;
+        let stored = node.store_at(peer, key.id.clone(), mine, RECORD_TIMEOUT).await;
         stored.map_err(|refusal| {
             full_there.fetch_or(takes_nothing(&refusal), Ordering::Relaxed);
             Failed { moved, ..Failed::there(format!("{peer} did not take {:?}: {refusal}", key.id)) }
@@ -279,7 +279,7 @@ async fn repair<W: World>(
 /// The peer's record, if it has one; or that it does not say, and why.
 async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Result<Option<Bytes>, Failed> {
     let ask = Message::of(Ask::Read { id: id.clone(), record: true });
-    match node.ask(peer, ask, AAE_TIMEOUT).await {
+    match node.ask(peer, ask, RECORD_TIMEOUT).await {
         Ok(Message { head: Answer::Held(hash), body }) if digest(&body) == hash => Ok(Some(body)),
         Ok(Message { head: Answer::Absent, .. }) => Ok(None),
         Ok(Message { head: Answer::Refused(refusal), .. }) => {

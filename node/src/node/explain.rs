@@ -1,12 +1,13 @@
 //! One key on every replica, for a person who wonders.
 
 use super::Node;
-use super::write::context_bytes;
+use super::write::{context_bytes, context_from};
 use crate::cluster::Snapshot;
 use crate::limits::EXPLAIN_TIMEOUT;
 use crate::store::{Family, Store, keys};
 use crate::world::World;
 use futures_util::future::join_all;
+use ring::causal::Context;
 use ring::coord::Plan;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::place::{partition, position};
@@ -200,18 +201,63 @@ fn verdict(owners: &[&ReplicaExplained]) -> &'static str {
     if !is_damaged && digests.windows(2).all(|pair| pair[0] == pair[1]) {
         return "converged";
     }
-    let mut present: Vec<_> = digests.iter().flatten().collect();
-    present.sort_unstable();
-    present.dedup();
-    // One state and its absence: somebody is merely behind. Two states: they differ.
-    if present.len() == 1 { "stale" } else { "diverged" }
+    if !is_damaged && one_knows_all(owners) { "stale" } else { "diverged" }
+}
+
+/// Whether one of them has seen everything that the others have: then these are merely behind. Clocks that can't be read say nothing.
+fn one_knows_all(owners: &[&ReplicaExplained]) -> bool {
+    let told = owners.iter().filter_map(|r| r.told.as_ref());
+    let clock = |told: &Explanation| match told.present {
+        true => context_from(&told.context).ok(),
+        false => Some(Context::new()),
+    };
+    let Some(clocks) = told.map(|told| Some((clock(told)?, told.digest))).collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    clocks.iter().any(|(all, digest)| {
+        // Two that have seen the same hold the same.
+        clocks.iter().all(|(seen, other)| all.covers(seen) && (!seen.covers(all) || digest == other))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::{Bench, ME, ids};
+    use ring::causal::{Actor, Dot};
     use ring::ids::Partition;
+    use ring::wire::record::Digest;
+
+    fn owner(digest: Option<u128>, seen: &[(u128, u64)]) -> ReplicaExplained {
+        let dot = |(node, counter): &(u128, u64)| Dot {
+            actor: Actor { node: NodeId(*node), epoch: 1 },
+            count: *counter,
+        };
+        let told = Explanation {
+            present: digest.is_some(),
+            digest: digest.map(Digest),
+            context: context_bytes(&Context::of_dots(seen.iter().map(dot))),
+            versions: vec![],
+            hints: vec![],
+            root: None,
+            fetched: None,
+            behind: false,
+            set_aside: false,
+        };
+        ReplicaExplained { node: NodeId(1), role: Role::Owner, told: Some(told) }
+    }
+
+    #[test]
+    fn who_is_merely_behind_is_told_from_who_has_something_of_his_own() {
+        let (none, old, new) =
+            (owner(None, &[]), owner(Some(1), &[(1, 1)]), owner(Some(2), &[(1, 1), (1, 2)]));
+        let (aside, same_clock) = (owner(Some(3), &[(1, 1), (2, 1)]), owner(Some(4), &[(1, 1), (1, 2)]));
+        assert_eq!(verdict(&[&new, &new]), "converged");
+        assert_eq!(verdict(&[&new, &none, &new]), "stale");
+        assert_eq!(verdict(&[&old, &new, &none]), "stale", "what it has was superseded");
+        assert_eq!(verdict(&[&new, &aside, &old]), "diverged");
+        assert_eq!(verdict(&[&new, &same_clock]), "diverged", "these must not be");
+    }
 
     /// Nobody can read the copy, and everything else about it is told all the same.
     #[tokio::test(start_paused = true)]

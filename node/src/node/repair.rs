@@ -137,6 +137,10 @@ impl<W: World> Node<W> {
     pub(crate) async fn repair_somewhere(&self, partition: Partition, only: &Only) -> Option<(Came, bool)> {
         for owner in self.owners_of_all(partition) {
             if owner == self.id() {
+                // Another owner may be able to.
+                if !self.may_spread() {
+                    continue;
+                }
                 return Some(self.repair_partition(partition, only).await);
             }
             let ask = Ask::Repair { partition, bucket: only.bucket.clone(), key: only.key.clone() };
