@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -210,6 +211,8 @@ def main():
     parser.add_argument("--image", default="cartwheel")
     os.environ["CARTWHEEL_IMAGE"] = parser.parse_args().image
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+    # Whoever ends it has the containers taken down all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     compose = Compose(compose_command())
     passed = failed = 0
     try:

@@ -229,6 +229,8 @@ def main():
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
         env.pop(name, None)
 
+    # Whoever ends it has everything taken down all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cluster = up = None
     session = Session(env)
     passed = failed = 0

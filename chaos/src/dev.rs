@@ -56,7 +56,7 @@ async fn run(args: DevArgs) -> anyhow::Result<()> {
         extra_args: Vec::new(),
         proxy: None,
         shim: false,
-        config: "",
+        config: String::new(),
         small_disk: None,
     };
     let mut cluster = tokio::select! {

@@ -203,7 +203,7 @@ async fn own_cluster(args: &ReplayArgs) -> anyhow::Result<LocalCluster> {
     let binary = std::env::current_exe()?;
     let nodes = usize::from(args.nodes);
     let (dir, base_port, extra_args, proxy, small_disk) = (None, None, Vec::new(), None, None);
-    let (shim, config) = (false, "");
+    let (shim, config) = (false, String::new());
     LocalCluster::start(Options {
         binary,
         nodes,

@@ -1,8 +1,9 @@
 //! One run, from the first process to the verdict.
 
+use super::forgotten::Forgotten;
 use super::live::Live;
 use super::memory::{self, Memory};
-use super::pulse::Pulse;
+use super::pulse::{Expected, Pulse};
 use super::scenarios::Scenario;
 use super::site::Site;
 use super::timeline::{Span, Timeline};
@@ -10,7 +11,8 @@ use super::trouble::{Stage, Trouble, rage};
 use super::verdict::{Evidence, Verdict};
 use super::{Failure, RunArgs, equal};
 use crate::check::{self, Counts, Measure};
-use crate::history::{self, Entry, History, What};
+use crate::history::{self, Entry, Fate, History, Op, OpId, Setting, What};
+use crate::http::Http;
 use crate::replay;
 use crate::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
 use anyhow::Context;
@@ -18,7 +20,7 @@ use client::ReqwestTransport;
 use futures_util::future::try_join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +37,12 @@ const STRAY_OF: u32 = 40;
 const THINK: std::ops::Range<Duration> = Duration::from_millis(2)..Duration::from_millis(20);
 /// How long lifetimes may be off after a calendar has jumped back.
 const CALENDAR_SETTLES: Duration = Duration::from_secs(5);
+/// For so long keys are left alone by turns: longer than a deletion is remembered at least (`site/`), and what agreeing on it takes.
+const RESTS: Duration = Duration::from_secs(30);
+/// In so long, what was to happen to nodes has happened to some.
+const EFFECTS_WITHIN: Duration = Duration::from_secs(20);
+/// After so long in calm some deletion must have been forgotten.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(75);
 /// Reading back: through how many nodes each key, and how many reads at once.
 const READ_THROUGH: usize = 2;
 const READS_AT_ONCE: usize = 16;
@@ -60,6 +68,8 @@ pub(super) struct Outcome {
     pub(super) loaded: (Duration, Duration),
     pub(super) spans: Vec<Span>,
     pub(super) equal: Result<Duration, String>,
+    /// What was done to the nodes, counted.
+    pub(super) effects: BTreeMap<&'static str, u64>,
     /// Who took most memory, and how much.
     pub(super) most: Option<(String, u64)>,
     pub(super) verdict: Verdict,
@@ -73,6 +83,8 @@ struct Seen {
     loaded: (Duration, Duration),
     equal: Result<Duration, String>,
     accidents: Vec<String>,
+    effects: BTreeMap<&'static str, u64>,
+    forgotten: u64,
     most: Option<(String, u64)>,
 }
 
@@ -119,7 +131,9 @@ impl<'a> Course<'a> {
             ground: ground.clone(),
             bursts: 0,
             spoiled: false,
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            change: None,
+            effects: BTreeMap::new(),
             accidents: Vec::new(),
         };
         let live = Live::new(self.scenario.name, self.seed, self.load, history.clone(), timeline.clone());
@@ -127,15 +141,23 @@ impl<'a> Course<'a> {
         let events = self.options.events.clone().filter(|_| self.scenario.trouble == Trouble::Retail);
         let replay = retail(events, ground.urls.clone(), self.seed, started + until);
         let (memory, whose) = (Memory::default(), stage.site.whose());
+        let (forgotten, http) = (Forgotten::default(), Http::new(1)?);
+        let everywhere = ground.clone();
         let mut accidents = Vec::new();
         tokio::select! {
             biased;
             ends = async { tokio::try_join!(rage(self.scenario.trouble, &mut stage), all, replay) } => accidents.extend(ends?.2),
             () = live.show() => {}
             () = memory.watch(whose) => {}
+            () = forgotten.watch(|| everywhere.all_urls(), &http) => {}
         }
-        let removed = std::mem::take(&mut stage.removed);
+        let removed: BTreeSet<usize> = stage.removed.keys().copied().collect();
         accidents.append(&mut stage.accidents);
+        let effects = std::mem::take(&mut stage.effects);
+        if self.load >= EFFECTS_WITHIN {
+            let without = effects.iter().filter(|(_, how_much)| **how_much == 0);
+            accidents.extend(without.map(|(what, _)| format!("{what}: none, so this run proves nothing")));
+        }
         let healed = history.now();
 
         ground.urls = living(site, &removed);
@@ -145,6 +167,7 @@ impl<'a> Course<'a> {
         Live::say("reading everything back");
         let how = ReadBack { settled: equal.is_ok(), nodes_per_key: READ_THROUGH, at_once: READS_AT_ONCE };
         workload::read_back(&how, &ground, &mut StdRng::seed_from_u64(chances.reading)).await?;
+        forgotten.look(&ground.urls, &http).await;
         accidents.extend(site.panics().await?);
         accidents.extend(site.strays(&removed).await?);
         let most = memory.most();
@@ -156,11 +179,12 @@ impl<'a> Course<'a> {
         let urls = site.urls();
         let spans = timeline.list();
         let loaded = (from, healed.max(until));
-        Ok(self.judge(Seen { history, spans, loaded, equal, accidents, most }, &urls))
+        let forgotten = forgotten.sum();
+        Ok(self.judge(Seen { history, spans, loaded, equal, accidents, effects, forgotten, most }, &urls))
     }
 
     fn judge(&self, seen: Seen, urls: &[String]) -> Outcome {
-        let Seen { history, spans, loaded, equal, accidents, most } = seen;
+        let Seen { history, spans, loaded, equal, mut accidents, effects, forgotten, most } = seen;
         Live::say("checking");
         let entries = history.entries();
         let cuts = (!self.scenario.trouble.cuts()).then_some(0);
@@ -169,14 +193,21 @@ impl<'a> Course<'a> {
         let counts = check::count(&entries, None);
         // What can't be joined is a violation already.
         let ops = history::ops(&entries).unwrap_or_default();
-        let strict = strict_buckets(&entries);
-        let pulse = Pulse::new(&ops, urls, &strict, &spans, loaded);
+        let strict = buckets(&entries, |setting| setting.strict);
+        let forgets = buckets(&entries, |setting| setting.workload == Kind::Recreate.name());
+        let expected = Expected { urls, strict: &strict, forgets: &forgets, spans: &spans };
+        let pulse = Pulse::new(&ops, &expected, loaded);
+        accidents.extend(mistakes(&ops));
+        if self.scenario.trouble == Trouble::None && self.load >= FORGOTTEN_WITHIN && forgotten == 0 {
+            accidents.push(format!("no deletion was forgotten in {} s of calm", self.load.as_secs()));
+        }
         let verdict = Verdict::new(&Evidence {
             ops: &ops,
             counts: &counts,
             found: &found,
             pulse: &pulse,
             equal: &equal,
+            forgotten,
             accidents: &accidents,
         });
         let Scenario { name: scenario, about, .. } = self.scenario;
@@ -189,6 +220,7 @@ impl<'a> Course<'a> {
             loaded,
             spans,
             equal,
+            effects,
             most,
             verdict,
             history,
@@ -224,7 +256,7 @@ fn plans() -> Vec<Plan> {
             Kind::Carts => 100,
             _ => 10,
         };
-        Plan { think: THINK, keys, stray_of: STRAY_OF, ..Plan::new(kind) }
+        Plan { think: THINK, keys, stray_of: STRAY_OF, rests: Some(RESTS), ..Plan::new(kind) }
     };
     let mut plans: Vec<Plan> = Kind::ALL.into_iter().map(plan).collect();
     // Some insist on majorities of the owners, and must then never read what is out of date.
@@ -276,13 +308,24 @@ async fn load(
     try_join_all(runs).await.map(drop)
 }
 
-/// Buckets whose reads and writes insist on owners: where two of three are gone, a refusal is right.
-fn strict_buckets(entries: &[Entry]) -> BTreeSet<String> {
+/// Buckets of which that holds.
+fn buckets(entries: &[Entry], are: impl Fn(&Setting) -> bool) -> BTreeSet<String> {
     let settings = entries.iter().filter_map(|entry| match &entry.what {
-        What::Setting(setting) if setting.strict => Some(setting.bucket.clone()),
+        What::Setting(setting) if are(setting) => Some(setting.bucket.clone()),
         _ => None,
     });
     settings.collect()
+}
+
+/// A node that says that it has made a mistake has.
+fn mistakes(ops: &BTreeMap<OpId, Op>) -> Option<String> {
+    let told = |op: &&Op| match &op.fate {
+        Fate::Failed(why) | Fate::Unknown(Some(why)) => why.code == "internal",
+        _ => false,
+    };
+    let mut all = ops.values().filter(told);
+    let first = all.next()?;
+    Some(format!("{} answers were `internal`: {first} for one", 1 + all.count()))
 }
 
 fn living(site: &Site, removed: &BTreeSet<usize>) -> Vec<String> {
@@ -302,6 +345,11 @@ impl fmt::Display for Outcome {
         let seconds = self.loaded.1.saturating_sub(self.loaded.0).as_secs_f64().max(0.001);
         writeln!(f, "{}, seed {}: {holds}", self.scenario, self.seed)?;
         writeln!(f, "{}; {:.0} answers/s", self.counts, self.counts.acknowledged as f64 / seconds)?;
+        let effects: Vec<String> =
+            self.effects.iter().map(|(what, count)| format!("{what}: {count}")).collect();
+        if !effects.is_empty() {
+            writeln!(f, "{}", effects.join(", "))?;
+        }
         if let Some((name, bytes)) = &self.most {
             writeln!(f, "memory of a node: {} MiB at most ({name})", bytes >> 20)?;
         }

@@ -17,11 +17,13 @@
 //! | `pulse.rs` | how the cluster did, second by second |
 //! | `verdict.rs` | the promises against what happened |
 //! | `memory.rs` | how much memory the nodes take |
+//! | `forgotten.rs` | how many deletions they have forgotten |
 //! | `live.rs` | what a person sees meanwhile |
 //! | `report/` | the same for later, as a page with plots |
 
 mod course;
 mod equal;
+mod forgotten;
 mod live;
 mod memory;
 mod pulse;
@@ -39,8 +41,11 @@ use report::Folder;
 use scenarios::{SCENARIOS, Scenario};
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+const NODES: u16 = 5;
+const COMPOSE_FILE: &str = "docker-compose.yml";
 
 /// What `cartwheel chaos` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -94,13 +99,13 @@ struct RunArgs {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=1800))]
     seconds: u64,
     /// Nodes of the local cluster.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..=10))]
+    #[arg(long, default_value_t = NODES, value_parser = clap::value_parser!(u16).range(5..=10))]
     nodes: u16,
     /// Where the report goes, and the history of a run that broke a promise.
     #[arg(long, value_name = "DIR", default_value = "cartwheel-chaos")]
     out: PathBuf,
     /// The containers of --target compose.
-    #[arg(long, value_name = "FILE", default_value = "docker-compose.yml")]
+    #[arg(long, value_name = "FILE", default_value = COMPOSE_FILE)]
     compose_file: PathBuf,
     /// The binary that `upgrade` comes from: of an earlier build.
     #[arg(long, value_name = "BINARY")]
@@ -157,6 +162,9 @@ fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Sc
             return Err(format!("{what} {}: there is no such file", file.display()));
         }
     }
+    if let Some(why) = useless(names, options) {
+        return Err(why);
+    }
     let Some(names) = names else {
         let mut chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|one| one.bears(options.target)).collect();
         chosen.retain(|scenario| {
@@ -180,6 +188,31 @@ fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Sc
         }
     };
     names.iter().map(find).collect()
+}
+
+/// An option that does nothing here: whoever gave it expects something else.
+fn useless(names: Option<&[String]>, options: &RunArgs) -> Option<String> {
+    let lacks = |scenario: &str| names.is_some_and(|names| names.iter().all(|name| name != scenario));
+    let (is_local, is_given) = (options.target == Target::Local, |file: &Option<PathBuf>| file.is_some());
+    let said = [
+        (
+            is_given(&options.previous) && (lacks("upgrade") || !is_local),
+            "--previous is for `upgrade`, with processes",
+        ),
+        (
+            is_given(&options.events) && (lacks("retail") || !is_local),
+            "--events is for `retail`, with processes",
+        ),
+        (
+            !is_local && options.nodes != NODES,
+            "--nodes is for processes; the file says how many containers there are",
+        ),
+        (
+            is_local && options.compose_file != Path::new(COMPOSE_FILE),
+            "--compose-file is for --target compose",
+        ),
+    ];
+    said.into_iter().find(|(does_nothing, _)| *does_nothing).map(|(_, why)| why.to_owned())
 }
 
 async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Stop) -> Result<i32, Failure> {

@@ -38,23 +38,47 @@ pub(super) struct Pulse {
 /// How long it takes until everybody has noticed who is gone: what is asked meanwhile may wait for him.
 pub(super) const NOTICED_AFTER: Duration = Duration::from_secs(3);
 
-/// Codes that say that a node could not do what was asked. All other refusals are answers.
-const COULD_NOT: [&str; 8] = [
-    "transport",
-    "timeout",
-    "write_quorum_not_met",
-    "read_quorum_not_met",
-    "coverage_incomplete",
-    "draining",
-    "overloaded",
-    "disk_full",
+/// Codes of refusals that are answers: the request was at fault. Whatever else is said, by nodes or on the way to them, says that they
+/// could not, or should not have said it.
+const AT_FAULT: [&str; 6] = [
+    "sibling_limit",
+    "context_required",
+    "precondition_failed",
+    "wrong_type",
+    "value_too_large",
+    "not_found",
 ];
 
 fn is_answered(fate: &Fate) -> bool {
     match fate {
         Fate::Ok(_) => true,
-        Fate::Failed(why) => !COULD_NOT.contains(&why.code.as_str()),
+        Fate::Failed(why) => AT_FAULT.contains(&why.code.as_str()),
         Fate::Unknown(_) => false,
+    }
+}
+
+/// What a run expects of whom.
+pub(super) struct Expected<'a> {
+    /// The nodes in their order.
+    pub(super) urls: &'a [String],
+    /// Buckets of what insists on owners: that is not expected to be answered while owners are out of reach.
+    pub(super) strict: &'a BTreeSet<String>,
+    /// Buckets whose deletions are forgotten: who asks for the context of one that was is told for good that it is not reached.
+    pub(super) forgets: &'a BTreeSet<String>,
+    /// What was broken when.
+    pub(super) spans: &'a [Span],
+}
+
+impl Expected<'_> {
+    /// Whether the operation asked a node that could do what it was asked.
+    fn has_to_answer(&self, op: &Op, (begun, ended): (Duration, Option<Duration>)) -> bool {
+        let node = self.urls.iter().position(|url| *url == op.invoke.node);
+        // That who was out of reach is back takes as long to be noticed as that he was.
+        let parted = |span: &Span| span.parts && span.meets(begun.saturating_sub(NOTICED_AFTER), ended);
+        let may_lack_owners = self.strict.contains(&op.invoke.bucket) && self.spans.iter().any(parted);
+        let is_of_the_forgotten = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached")
+            && self.forgets.contains(&op.invoke.bucket);
+        able(self.spans, node, begun, ended) && !may_lack_owners && !is_of_the_forgotten
     }
 }
 
@@ -63,13 +87,10 @@ fn at(us: u64) -> Duration {
 }
 
 impl Pulse {
-    /// Of the operations that began between these two. `urls` are the nodes in their order; what insists on owners, by these buckets,
-    /// is not expected to be answered while something is broken.
+    /// Of the operations that began between these two.
     pub(super) fn new(
         ops: &BTreeMap<OpId, Op>,
-        urls: &[String],
-        strict: &BTreeSet<String>,
-        spans: &[Span],
+        expected: &Expected<'_>,
         (from, until): (Duration, Duration),
     ) -> Self {
         let count = usize::try_from(until.saturating_sub(from).as_secs_f64().ceil() as u64).unwrap_or(0);
@@ -87,14 +108,11 @@ impl Pulse {
             }
             let ended = op.ended.map(|ended| at(ended.at_us));
             let answered = is_answered(&op.fate);
-            let node = urls.iter().position(|url| *url == op.invoke.node);
             let here = &mut seconds[second(begun)];
-            let excused =
-                strict.contains(&op.invoke.bucket) && spans.iter().any(|span| span.meets(begun, ended));
-            if able(spans, node, begun, ended) && !excused {
+            if expected.has_to_answer(op, (begun, ended)) {
                 here.fair += 1;
                 here.fair_answered += u64::from(answered);
-                let of = if is_early(spans, begun, ended) { &mut early } else { &mut later };
+                let of = if is_early(expected.spans, begun, ended) { &mut early } else { &mut later };
                 *of = (of.0 + 1, of.1 + u64::from(answered));
             }
             match (answered, ended) {
@@ -134,7 +152,10 @@ fn is_early(spans: &[Span], begun: Duration, ended: Option<Duration>) -> bool {
     let near = |moment: Duration| {
         moment <= ended.unwrap_or(Duration::MAX) && begun <= moment.saturating_add(NOTICED_AFTER)
     };
-    spans.iter().filter(|span| span.shown).any(|span| near(span.from) || span.until.is_some_and(near))
+    spans
+        .iter()
+        .filter(|span| span.shown && !span.announced)
+        .any(|span| near(span.from) || span.until.is_some_and(near))
 }
 
 fn histogram() -> Histogram<u64> {
@@ -158,6 +179,50 @@ mod tests {
         Fate::Failed(Why { code: code.into(), ..Why::default() })
     }
 
+    fn pulse(
+        ops: &BTreeMap<OpId, Op>,
+        strict: &BTreeSet<String>,
+        spans: &[Span],
+        loaded: (Duration, Duration),
+    ) -> Pulse {
+        let urls = ["a".to_owned(), "b".to_owned()];
+        let forgets = BTreeSet::from(["forgets".to_owned()]);
+        Pulse::new(ops, &Expected { urls: &urls, strict, forgets: &forgets, spans }, loaded)
+    }
+
+    /// Owners that are out of reach, and a moment after that, excuse who insists on them; a slow disk and a node that has left do not.
+    #[test]
+    fn who_insists_on_owners_is_excused_while_they_are_out_of_reach() {
+        let s = Duration::from_secs;
+        let ops: BTreeMap<OpId, Op> = (0..8)
+            .map(|at| (at, op("a", at * 1000 + 100, Some(5), failed("write_quorum_not_met"))))
+            .collect();
+        let span = |unable: &[usize]| Span::new("it".to_owned(), unable.iter().copied().collect(), s(1));
+        let until = |span: Span| Span { until: Some(s(2)), ..span };
+        let parted = until(Span { parts: true, ..span(&[]) });
+        let gone = Span { parts: false, shown: false, ..span(&[1]) };
+        let strict = BTreeSet::from(["b".to_owned()]);
+        let fair = |span: Span| pulse(&ops, &strict, &[span], (s(0), s(8))).fair().0;
+        assert_eq!([fair(until(span(&[]))), fair(parted), fair(until(span(&[1]))), fair(gone)], [8, 4, 4, 8]);
+        let early = |span: Span| pulse(&ops, &BTreeSet::new(), &[span], (s(0), s(8))).early.0;
+        let announced = Span { announced: true, ..until(span(&[1])) };
+        assert_eq!([early(until(span(&[1]))), early(announced)], [4, 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_only_where_the_request_was_at_fault() {
+        let all =
+            ["sibling_limit", "internal", "context_not_reached", "timeout", "overloaded", "not_found", "?"];
+        let ops: BTreeMap<OpId, Op> =
+            (0..).zip(all.map(|code| op("a", 100, Some(5), failed(code)))).collect();
+        let s = Duration::from_secs;
+        assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (7, 2));
+        let mut forgotten = op("a", 100, Some(5), failed("context_not_reached"));
+        forgotten.invoke.bucket = "forgets".to_owned();
+        let ops = BTreeMap::from([(0, forgotten)]);
+        assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (0, 0));
+    }
+
     #[test]
     fn each_second_has_its_own_figures_and_who_was_down_is_not_counted_against_them() {
         let ok = || Fate::Ok(Answer::default());
@@ -172,9 +237,8 @@ mod tests {
         ];
         let ops: BTreeMap<OpId, Op> = (0..).zip(list).collect();
         let s = Duration::from_secs;
-        let down =
-            Span { what: String::new(), unable: [1].into(), from: s(6), until: Some(s(7)), shown: true };
-        let pulse = Pulse::new(&ops, &["a".into(), "b".into()], &BTreeSet::new(), &[down], (s(5), s(8)));
+        let down = Span { until: Some(s(7)), ..Span::new(String::new(), [1].into(), s(6)) };
+        let pulse = pulse(&ops, &BTreeSet::new(), &[down], (s(5), s(8)));
         let counts: Vec<_> =
             pulse.seconds.iter().map(|s| (s.answered, s.unanswered, s.fair, s.fair_answered)).collect();
         assert_eq!(counts, [(1, 0, 2, 2), (2, 3, 2, 1), (0, 0, 0, 0)]);

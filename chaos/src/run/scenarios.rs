@@ -149,6 +149,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         trouble: Trouble::Membership,
     },
     Scenario {
+        name: "membership-faults",
+        about: "nodes join and leave while others crash, stand still, or are cut off",
+        trouble: Trouble::MembershipFaults,
+    },
+    Scenario {
         name: "mixed",
         about: "what hits processes, links, disks, calendars and members, one after the other by chance",
         trouble: Trouble::Mixed,

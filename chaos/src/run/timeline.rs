@@ -15,8 +15,18 @@ pub(super) struct Span {
     pub(super) from: Duration,
     /// `None` while it lasts.
     pub(super) until: Option<Duration>,
+    /// Whether owners may be out of reach meanwhile: what insists on them need not be answered.
+    pub(super) parts: bool,
+    /// Whether it was announced, as an operator's restart is: then nobody has to notice first.
+    pub(super) announced: bool,
     /// Whether it is told of.
     pub(super) shown: bool,
+}
+
+impl Span {
+    pub(super) fn new(what: String, unable: BTreeSet<usize>, from: Duration) -> Self {
+        Span { what, parts: !unable.is_empty(), unable, from, until: None, announced: false, shown: true }
+    }
 }
 
 /// All of them, in the order of their begins. A clone is the same list.
@@ -42,22 +52,31 @@ impl Timeline {
 
     /// Something is about to be broken.
     pub(super) fn begin(&self, what: impl Into<String>, unable: impl IntoIterator<Item = usize>) -> Open {
-        let span = Span {
-            what: what.into(),
-            unable: unable.into_iter().collect(),
-            from: self.now(),
-            until: None,
-            shown: true,
-        };
+        self.push(Span::new(what.into(), unable.into_iter().collect(), self.now()))
+    }
+
+    /// The same, and nodes that can serve may not hear one another.
+    pub(super) fn part(&self, what: impl Into<String>, unable: impl IntoIterator<Item = usize>) -> Open {
+        let span = Span::new(what.into(), unable.into_iter().collect(), self.now());
+        self.push(Span { parts: true, ..span })
+    }
+
+    /// The same, and whoever it concerns has been told.
+    pub(super) fn announce(&self, what: impl Into<String>, unable: impl IntoIterator<Item = usize>) -> Open {
+        let span = Span::new(what.into(), unable.into_iter().collect(), self.now());
+        self.push(Span { announced: true, ..span })
+    }
+
+    /// A node has gone for good, or until another one takes its place; that is no trouble any more.
+    pub(super) fn gone(&self, node: usize) -> Open {
+        let span = Span::new(String::new(), [node].into(), self.now());
+        self.push(Span { parts: false, shown: false, ..span })
+    }
+
+    fn push(&self, span: Span) -> Open {
         let mut spans = self.spans();
         spans.push(span);
         Open(spans.len() - 1)
-    }
-
-    /// A node has gone for good; that is no trouble any more.
-    pub(super) fn gone(&self, node: usize) {
-        let open = self.begin("", [node]);
-        self.spans()[open.0].shown = false;
     }
 
     /// It is whole again.
@@ -100,11 +119,8 @@ mod tests {
     fn a_node_is_able_but_while_something_keeps_it_from_serving() {
         let s = Duration::from_secs;
         let span = |unable: &[usize], from, until| Span {
-            what: String::new(),
-            unable: unable.iter().copied().collect(),
-            from: s(from),
             until,
-            shown: true,
+            ..Span::new(String::new(), unable.iter().copied().collect(), s(from))
         };
         let spans = [span(&[1], 2, Some(s(4))), span(&[], 0, None), span(&[2], 9, None)];
         assert!(able(&spans, Some(1), s(0), Some(s(1))));

@@ -14,7 +14,9 @@ use std::time::Duration;
 /// Of ten thousand requests at nodes that can serve, how many have to be answered.
 const LATER: u64 = 9_990;
 /// The same within three seconds of a change: what is asked then may wait for who is gone.
-const EARLY: u64 = 9_500;
+const EARLY: u64 = 9_800;
+/// One of so many reads that ask for a context must be answered, whatever is broken.
+const SEEN_OF: usize = 2;
 /// Violations that are told in words; the history has them all.
 const TOLD_MAX: usize = 10;
 
@@ -46,22 +48,28 @@ pub(super) struct Evidence<'a> {
     pub(super) pulse: &'a Pulse,
     /// How long it took until all replicas were equal, or what was missing.
     pub(super) equal: &'a Result<Duration, String>,
+    /// Deletions that nodes have forgotten.
+    pub(super) forgotten: u64,
     /// What else went wrong: panics, nodes that ended by themselves.
     pub(super) accidents: &'a [String],
 }
 
 impl Verdict {
     pub(super) fn new(evidence: &Evidence<'_>) -> Self {
-        let Evidence { ops, counts, found, pulse, equal, accidents } = evidence;
+        let Evidence { ops, counts, found, pulse, equal, accidents, forgotten } = evidence;
         let of =
             |breaches: &[Breach]| found.iter().filter(|one| breaches.contains(&one.breach)).count() as u64;
         let refusals =
             found.iter().filter(|one| one.breach == Breach::Dishonest).filter(|one| one.ops.len() > 1);
         let refusals = refusals.count() as u64;
-        let asked = |what: fn(&Call) -> bool| ops.values().filter(|op| what(&op.invoke.call)).count();
         let ok = |op: &&Op| matches!(op.fate, Fate::Ok(_));
-        let with_min =
-            asked(|call| matches!(call, Call::Get { min: Some(_), .. } | Call::CartGet { min: Some(_), .. }));
+        let has_min = |op: &&Op| {
+            matches!(op.invoke.call, Call::Get { min: Some(_), .. } | Call::CartGet { min: Some(_), .. })
+        };
+        let with_min = ops.values().filter(has_min).count();
+        let seen = ops.values().filter(has_min).filter(ok).count();
+        // Sessions whose reads are refused have seen nothing stale, and nothing else.
+        let unseen = u64::from(seen < with_min / SEEN_OF);
         let settled = ops.values().filter(ok).filter(|op| reading(op) == Some(Reading::Settled)).count();
         let deletes = ops.values().filter(ok).filter(|op| {
             matches!(op.invoke.call, Call::Delete { .. } | Call::CartRemove { .. } | Call::CartEmpty { .. })
@@ -110,8 +118,8 @@ impl Verdict {
             row(
                 "P5",
                 "sessions see what they have seen",
-                format!("{with_min} reads with a context"),
-                of(&[Breach::Stale]),
+                format!("{seen} of {with_min} reads with a context answered"),
+                of(&[Breach::Stale]) + unseen,
             ),
             row(
                 "P6",
@@ -122,7 +130,7 @@ impl Verdict {
             row(
                 "P7",
                 "nothing comes back",
-                format!("{} deletions acknowledged", deletes.count()),
+                format!("{} deletions acknowledged, {forgotten} of all nodes' forgotten", deletes.count()),
                 of(&[Breach::Revived, Breach::Expiry]),
             ),
             row(
@@ -180,7 +188,15 @@ mod tests {
 
     fn verdict(found: &[Violation], equal: &Result<Duration, String>, accidents: &[String]) -> Verdict {
         let (ops, counts, pulse) = (BTreeMap::new(), Counts::default(), Pulse::default());
-        Verdict::new(&Evidence { ops: &ops, counts: &counts, found, pulse: &pulse, equal, accidents })
+        Verdict::new(&Evidence {
+            ops: &ops,
+            counts: &counts,
+            found,
+            pulse: &pulse,
+            equal,
+            accidents,
+            forgotten: 0,
+        })
     }
 
     fn found(breach: Breach, ops: &[OpId]) -> Violation {
@@ -229,9 +245,9 @@ mod tests {
         let (ops, counts, equal) = (BTreeMap::new(), Counts::default(), Ok(Duration::ZERO));
         let cases = [
             ((0, 0), (0, 0), &[][..]),
-            ((100, 95), (1000, 999), &[]),
-            ((100, 94), (1000, 999), &["P4"]),
-            ((100, 95), (1000, 998), &["P4"]),
+            ((100, 98), (1000, 999), &[]),
+            ((100, 97), (1000, 999), &["P4"]),
+            ((100, 98), (1000, 998), &["P4"]),
         ];
         for (early, later, expected) in cases {
             let pulse = Pulse { early, later, ..Pulse::default() };
@@ -242,6 +258,7 @@ mod tests {
                 pulse: &pulse,
                 equal: &equal,
                 accidents: &[],
+                forgotten: 0,
             });
             assert_eq!(broken(&verdict), expected);
         }

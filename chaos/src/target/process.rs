@@ -53,8 +53,8 @@ pub struct Options {
     pub proxy: Option<u64>,
     /// Whether a shim stands between each node and its disk and calendar.
     pub shim: bool,
-    /// What else stands in each node's file, as TOML.
-    pub config: &'static str,
+    /// What else stands in each node's file, as tables of TOML.
+    pub config: String,
     /// How large the last node's disk is, if it has one of its own; that needs root.
     pub small_disk: Option<u64>,
 }
@@ -69,6 +69,8 @@ pub struct LocalCluster {
     http: Http,
     proxy: Option<Proxy>,
     library: Option<Library>,
+    /// Tables at the end of each node's file.
+    config: String,
     /// A disk of a node's own, to be taken away again.
     mounted: Option<PathBuf>,
 }

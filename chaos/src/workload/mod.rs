@@ -114,6 +114,9 @@ pub struct Plan {
     pub quorums: Option<[u32; 3]>,
     /// Whether writes are acknowledged before they are synced (`durability = os`).
     pub unsynced: bool,
+    /// Keys that are made again and again are deleted and left alone for so long, and then made again, in turns: time to forget that
+    /// they were deleted.
+    pub rests: Option<Duration>,
 }
 
 impl Plan {
@@ -134,6 +137,7 @@ impl Plan {
             stray_of: 5,
             quorums: None,
             unsynced: false,
+            rests: None,
         }
     }
 
@@ -171,6 +175,14 @@ impl<T> Ground<T> {
     /// Ten seconds an attempt.
     pub fn new(urls: Vec<String>, transport: T, history: History) -> Self {
         Self { urls, joined: Joined::default(), transport, history, attempt_timeout: Duration::from_secs(10) }
+    }
+
+    /// The nodes, and those that have come.
+    pub(crate) fn all_urls(&self) -> Vec<String> {
+        let joined = self.joined.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = self.urls.clone();
+        all.extend(joined.iter().filter(|url| !self.urls.contains(url)).cloned());
+        all
     }
 }
 

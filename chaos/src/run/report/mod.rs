@@ -16,14 +16,23 @@ pub(super) struct Folder {
     page: PathBuf,
     outcomes: Vec<String>,
     rows: Vec<page::Summary>,
+    /// Runs without an end, each with why.
+    endless: Vec<(String, String)>,
 }
 
 impl Folder {
-    /// Makes the folder if it is missing. What stands in it from an earlier time stays, but for the page.
+    /// Makes the folder if it is missing. What stands in it from an earlier time stays, but for the page, which nobody is to take for ours.
     pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let page = dir.join("report.html");
-        Ok(Self { dir: dir.to_owned(), page, outcomes: Vec::new(), rows: Vec::new() })
+        match fs::remove_file(&page) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", page.display()));
+            }
+            _ => {}
+        }
+        let (outcomes, rows, endless) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { dir: dir.to_owned(), page, outcomes, rows, endless })
     }
 
     /// Adds a run. The page is whole after each, so one that is interrupted has those that came to their end.
@@ -32,7 +41,11 @@ impl Folder {
             if outcome.verdict.holds() { None } else { Some(self.keep(&outcome.name(), &outcome.history)?) };
         self.rows.push(page::Summary::of(outcome));
         self.outcomes.push(page::run(outcome, kept.as_deref())?);
-        let text = page::whole(&self.rows, &self.outcomes);
+        self.write()
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let text = page::whole(&self.rows, &self.outcomes, &self.endless);
         let draft = self.dir.join("report.html.new");
         fs::write(&draft, text).with_context(|| format!("cannot write {}", draft.display()))?;
         fs::rename(&draft, &self.page).with_context(|| format!("cannot write {}", self.page.display()))
@@ -46,16 +59,18 @@ impl Folder {
         Ok(name)
     }
 
-    /// Keeps what is known of a run that had no end: its history, as far as it came, and why it ended. The page does not have it, for
+    /// Keeps what is known of a run that had no end: its history, as far as it came, and why it ended. On the page it is only named, for
     /// there is nothing to judge.
     pub(super) fn keep_endless(
-        &self,
+        &mut self,
         name: &str,
         history: Option<&History>,
         why: &anyhow::Error,
     ) -> anyhow::Result<String> {
         let path = self.dir.join(format!("{name}.error.txt"));
         fs::write(&path, format!("{why:?}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        self.endless.push((name.to_owned(), format!("{why:#}")));
+        self.write()?;
         match history {
             Some(history) => self.keep(name, history),
             None => Ok("none, it had not begun".to_owned()),
@@ -83,7 +98,9 @@ mod tests {
     #[test]
     fn what_is_known_of_a_run_without_an_end_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path()).unwrap();
+        fs::write(dir.path().join("report.html"), "of yesterday").unwrap();
+        let mut folder = Folder::open(dir.path()).unwrap();
+        assert!(!folder.page().exists(), "another one's report");
         let history = History::new(Arc::new(|| Duration::ZERO));
         history.invoke(1, "n1", "b", "k", |_| Call::Delete { seen: None });
         let why = anyhow::anyhow!("no such wire").context("n3 is not ready");
@@ -92,6 +109,11 @@ mod tests {
         let told = fs::read_to_string(dir.path().join("crash-7.error.txt")).unwrap();
         assert!(told.contains("n3 is not ready") && told.contains("no such wire"), "{told}");
         folder.keep_endless("crash-8", None, &why).unwrap();
+        let page = fs::read_to_string(folder.page()).unwrap();
+        assert!(
+            page.contains("crash-7") && page.contains("crash-8") && page.contains("n3 is not ready"),
+            "{page}"
+        );
         assert!(dir.path().join("crash-8.error.txt").exists() && !dir.path().join("crash-8.jsonl").exists());
     }
 }

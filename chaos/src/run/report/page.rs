@@ -45,7 +45,7 @@ impl Summary {
 }
 
 /// The whole page.
-pub(super) fn whole(rows: &[Summary], runs: &[String]) -> String {
+pub(super) fn whole(rows: &[Summary], runs: &[String], endless: &[(String, String)]) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Cartwheel under faults</title><style>{STYLE}</style>\
          <h1>Cartwheel under faults</h1>"
@@ -71,6 +71,9 @@ pub(super) fn whole(rows: &[Summary], runs: &[String]) -> String {
         );
     }
     page.push_str("</table>");
+    for (name, why) in endless {
+        let _ = write!(page, "<p class=\"failed\">{} had no end: {}</p>", escape(name), escape(why));
+    }
     runs.iter().for_each(|run| page.push_str(run));
     page.push_str("</html>\n");
     page

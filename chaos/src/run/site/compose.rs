@@ -7,10 +7,11 @@ use crate::http::Http;
 use crate::limits::{COMPOSE_READY_MAX, COMPOSE_STEP_MAX, CONNECT_MAX, READY_POLL};
 use crate::run::Failure;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
 use tokio::process::Command;
 
 /// The services with ports of their own, in their order.
@@ -29,11 +30,13 @@ pub(crate) struct Compose {
     /// Their names, in the order of the nodes.
     containers: Vec<String>,
     http: Http,
+    /// Holds the file of what the nodes are told beside what stands in theirs.
+    _settings: NamedTempFile,
 }
 
 impl Compose {
     /// Looks for the tools and the file. Nothing is up yet.
-    pub(super) async fn new(file: &Path) -> Result<Compose, Failure> {
+    pub(super) async fn new(file: &Path, settings: &[(&str, &str, u128)]) -> Result<Compose, Failure> {
         let mut command = tool().await.map_err(|error| Failure::Usage(format!("{error:#}")))?;
         if !file.is_file() {
             return Err(Failure::Usage(format!(
@@ -42,17 +45,17 @@ impl Compose {
             )));
         }
         let project = format!("cartwheel-chaos-{}", std::process::id());
-        command.extend(["-p".to_owned(), project.clone(), "-f".to_owned(), file.display().to_string()]);
-        Ok(Compose { command, project, containers: Vec::new(), http: Http::new(1)? })
+        let settings = told_beside(settings)?;
+        let files = [file.display().to_string(), settings.path().display().to_string()];
+        command.extend(["-p".to_owned(), project.clone()]);
+        command.extend(files.into_iter().flat_map(|file| ["-f".to_owned(), file]));
+        Ok(Compose { command, project, containers: Vec::new(), http: Http::new(1)?, _settings: settings })
     }
 
     /// Brings the cluster up, and waits until all its nodes are ready and have their share. That there are no containers is wrong usage;
     /// that they are there and don't come together is their fault.
     pub(super) async fn up(&mut self) -> Result<(), Failure> {
-        self.compose(&["up", "-d", "--no-build"], COMPOSE_READY_MAX)
-            .await
-            .context("the cluster does not come up; `make image` makes its image, and its ports 8098 to 8138 have to be free")
-            .map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        self.compose(&["up", "-d", "--no-build"], COMPOSE_READY_MAX).await.map_err(failure_to_come_up)?;
         for service in SERVICES {
             let id = self.compose(&["ps", "-q", service], COMPOSE_STEP_MAX).await?;
             if id.trim().is_empty() {
@@ -196,6 +199,41 @@ impl Compose {
         let all: Vec<&str> = self.command.iter().map(String::as_str).chain(words.iter().copied()).collect();
         run(&all, at_most).await
     }
+}
+
+/// Without an image, or where its ports are taken, nothing could be run; whatever else keeps a cluster down is its fault.
+fn failure_to_come_up(error: anyhow::Error) -> Failure {
+    const WRONG_USAGE: [&str; 6] = [
+        "No such image",
+        "pull access denied",
+        "failed to resolve",
+        "dial tcp",
+        "port is already allocated",
+        "address already in use",
+    ];
+    let error = error.context(
+        "the cluster does not come up; `make image` makes its image, and its ports 8098 to 8138 have to be free",
+    );
+    let said = format!("{error:#}");
+    if WRONG_USAGE.iter().any(|words| said.contains(words)) {
+        Failure::Usage(said)
+    } else {
+        Failure::Other(error)
+    }
+}
+
+/// A second file for Compose, which adds to the environments of the first one's services. JSON is YAML.
+fn told_beside(settings: &[(&str, &str, u128)]) -> Result<NamedTempFile> {
+    let variable = |(table, key, value): &(&str, &str, u128)| {
+        (format!("CARTWHEEL_{table}_{key}").to_uppercase(), Value::from(value.to_string()))
+    };
+    let environment: serde_json::Map<String, Value> = settings.iter().map(variable).collect();
+    let service = json!({ "environment": environment });
+    let services: serde_json::Map<String, Value> =
+        SERVICES.iter().map(|name| ((*name).to_owned(), service.clone())).collect();
+    let mut file = tempfile::Builder::new().suffix(".yml").tempfile()?;
+    serde_json::to_writer(&mut file, &json!({ "services": services }))?;
+    Ok(file)
 }
 
 /// `docker compose`, or `docker-compose` where that is not there.

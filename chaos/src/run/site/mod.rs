@@ -19,7 +19,22 @@ const SMALL_DISK: u64 = 192 << 20;
 const WRITTEN_A_SECOND: u64 = 2 << 20;
 
 /// A fifth of what the clients of `overload` ask at once, and more than all others ask.
-const FEW_AT_ONCE: &str = "[limits]\nin_flight = 24\n";
+const FEW_AT_ONCE: u32 = 24;
+/// As short as is safe: what a run has deleted in its first half minute is to be forgotten by its end.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What nodes of a run are told beside what they are by themselves: keys of their configuration.
+fn settings(trouble: Trouble) -> Vec<(&'static str, &'static str, u128)> {
+    let mut settings = vec![("reap", "grace_ms", GRACE.as_millis())];
+    if trouble == Trouble::Overload {
+        settings.push(("limits", "in_flight", u128::from(FEW_AT_ONCE)));
+    }
+    settings
+}
+
+fn as_toml(settings: &[(&str, &str, u128)]) -> String {
+    settings.iter().map(|(table, key, value)| format!("[{table}]\n{key} = {value}\n")).collect()
+}
 
 /// A cluster that is there to be broken.
 #[derive(Debug)]
@@ -37,7 +52,9 @@ impl Site {
         seed: u64,
     ) -> Result<Site, Failure> {
         match options.target {
-            Target::Compose => Ok(Site::Compose(Compose::new(&options.compose_file).await?)),
+            Target::Compose => {
+                Ok(Site::Compose(Compose::new(&options.compose_file, &settings(trouble)).await?))
+            }
             Target::Local => {
                 let previous = options.previous.clone().filter(|_| trouble == Trouble::Upgrade);
                 let options = Options {
@@ -48,7 +65,7 @@ impl Site {
                     extra_args: Vec::new(),
                     proxy: Some(seed),
                     shim: trouble.needs_shim(),
-                    config: if trouble == Trouble::Overload { FEW_AT_ONCE } else { "" },
+                    config: as_toml(&settings(trouble)),
                     small_disk: (trouble == Trouble::DiskFull)
                         .then(|| SMALL_DISK + load.as_secs() * WRITTEN_A_SECOND),
                 };

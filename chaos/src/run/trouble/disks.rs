@@ -36,10 +36,11 @@ pub(super) async fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
     let open = stage.begin(format!("power cut for {whose}"), &victims);
     stage.site.kill(&victims).await?;
     for victim in &victims {
-        stage.site.local()?.cut_power(*victim)?;
+        let gone = stage.site.local()?.cut_power(*victim)?;
+        stage.did("bytes that no sync had made safe", gone);
     }
     if !all {
-        stage.last(500..5_000).await;
+        stage.last(500..5_000).await?;
     }
     stage.site.start_again(&victims).await?;
     stage.end(open);
@@ -54,7 +55,7 @@ pub(super) async fn slow_disk(stage: &mut Stage<'_>) -> Result<()> {
     for victim in &victims {
         shim(stage, *victim)?.delay_syncs(SLOW)?;
     }
-    stage.last(3_000..10_000).await;
+    stage.last(3_000..10_000).await?;
     for victim in &victims {
         shim(stage, *victim)?.delay_syncs(Duration::ZERO)?;
     }
@@ -84,7 +85,7 @@ pub(super) async fn sync_fails(stage: &mut Stage<'_>) -> Result<()> {
     let (_, failed) = shim(stage, victim)?.syncs()?;
     ensure!(failed > 0, "{} ended, and no sync had failed", name(victim));
     shim(stage, victim)?.heal()?;
-    stage.last(500..3_000).await;
+    stage.last(500..3_000).await?;
     stage.site.start_again(&[victim]).await?;
     stage.end(open);
     Ok(())
@@ -107,7 +108,7 @@ pub(super) async fn clocks(stage: &mut Stage<'_>) -> Result<()> {
         for victim in &victims {
             shim(stage, *victim)?.set_clock_ahead(*ms)?;
         }
-        stage.last(500..4_000).await;
+        stage.last(500..4_000).await?;
     }
     for victim in &victims {
         shim(stage, *victim)?.heal()?;
@@ -143,10 +144,13 @@ pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
         }
         stage.site.start_again(&[victim]).await?;
     }
+    stage.did("bits flipped", 0);
     for path in stage.site.local()?.tables_of_records(victim)? {
         let mut bytes = std::fs::read(&path)?;
         // The first half is data: what stands behind it are indexes and properties, without which there is no table.
-        for _ in 0..stage.chance.random_range(1..=FLIPS_MAX) {
+        let flips = stage.chance.random_range(1..=FLIPS_MAX);
+        stage.did("bits flipped", u64::from(flips));
+        for _ in 0..flips {
             let at = stage.chance.random_range(0..bytes.len() / 2);
             bytes[at] ^= 1 << stage.chance.random_range(0..8);
         }
@@ -154,7 +158,7 @@ pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
     }
     stage.site.start_again(&[victim]).await?;
     stage.end(open);
-    stage.last(3_000..8_000).await;
+    stage.last(3_000..8_000).await?;
     Ok(())
 }
 
@@ -173,12 +177,14 @@ pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
         if flips && end > FLIPPED_OF_LOG {
             let at = stage.chance.random_range(end - FLIPPED_OF_LOG..end);
             bytes[at] ^= 1 << stage.chance.random_range(0..8);
+            stage.did("bytes of logs lost", (end - at) as u64);
         } else {
             bytes.truncate(end.saturating_sub(torn));
+            stage.did("bytes of logs lost", (end - bytes.len()) as u64);
         }
         std::fs::write(&log, bytes)?;
     }
-    stage.last(500..3_000).await;
+    stage.last(500..3_000).await?;
     stage.site.start_again(&[victim]).await?;
     stage.end(open);
     Ok(())
@@ -203,7 +209,7 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
             "a full disk does not read: {read:?}"
         );
     }
-    stage.last(3_000..8_000).await;
+    stage.last(3_000..8_000).await?;
     std::fs::remove_file(&ballast)?;
     asked_until(&client, "writes are taken again", all_taken).await?;
     stage.end(open);

@@ -36,8 +36,8 @@ fn set(proxy: &Proxy, nodes: &[usize], conduct: &Conduct, concerns: impl Fn(usiz
 
 /// The trouble lasts, and all links are whole again.
 async fn until_healed(stage: &mut Stage<'_>, what: String, unable: &[usize]) -> Result<()> {
-    let open = stage.begin(what, unable);
-    stage.last(2_000..stage.most(10_000, 60_000)).await;
+    let open = stage.timeline.part(what, unable.iter().copied());
+    stage.last(2_000..stage.most(10_000, 60_000)).await?;
     proxy(stage)?.heal();
     stage.end(open);
     Ok(())
@@ -48,7 +48,7 @@ pub(super) async fn partition(stage: &mut Stage<'_>) -> Result<()> {
     if let super::Site::Compose(compose) = &mut *stage.site {
         let open = stage.timeline.begin(format!("{} cut off", names(&few)), few.iter().copied());
         compose.cut_off(&few).await?;
-        stage.last(2_000..stage.most(10_000, 60_000)).await;
+        stage.last(2_000..stage.most(10_000, 60_000)).await?;
         if let super::Site::Compose(compose) = &mut *stage.site {
             compose.rejoin(&few).await?;
         }
@@ -103,7 +103,11 @@ pub(super) async fn slow(stage: &mut Stage<'_>) -> Result<()> {
     };
     if let Some((delay, what)) = late {
         set(proxy(stage)?, &nodes, &Conduct { delay, ..Conduct::default() }, |_, _| true);
-        return until_healed(stage, what.to_owned(), &[]).await;
+        let open = stage.begin(what, &[]);
+        stage.last(2_000..stage.most(10_000, 60_000)).await?;
+        proxy(stage)?.heal();
+        stage.end(open);
+        return Ok(());
     }
     let victim = nodes[0];
     let conduct = Conduct { bytes_per_second: Some(NARROW), ..Conduct::default() };
@@ -121,19 +125,24 @@ pub(super) async fn bad(stage: &mut Stage<'_>) -> Result<()> {
         repeated_percent: 10,
         ..Conduct::default()
     };
+    let before = proxy(stage)?.passed();
     set(proxy(stage)?, &nodes, &conduct, |_, _| true);
     let all = nodes.clone();
-    until_healed(stage, "10 % of frames lost, 10 % twice, 0 to 20 ms, overtaking".to_owned(), &all).await
+    until_healed(stage, "10 % of frames lost, 10 % twice, 0 to 20 ms, overtaking".to_owned(), &all).await?;
+    let after = proxy(stage)?.passed();
+    stage.did("frames lost", after.lost - before.lost);
+    stage.did("frames twice", after.repeated - before.repeated);
+    Ok(())
 }
 
 pub(super) async fn resets(stage: &mut Stage<'_>) -> Result<()> {
-    let open = stage.begin("connections reset", &[]);
+    let open = stage.timeline.part("connections reset", []);
     let end = stage.timeline.now() + stage.draw(2_000..8_000);
     while stage.timeline.now() < end && !stage.left().is_zero() {
         let nodes = stage.nodes();
         let pair: Vec<usize> = nodes.sample(&mut stage.chance, 2).copied().collect();
         proxy(stage)?.reset(Party::Node(pair[0]), Party::Node(pair[1]));
-        stage.last(RESETS_EVERY).await;
+        stage.last(RESETS_EVERY).await?;
     }
     stage.end(open);
     Ok(())

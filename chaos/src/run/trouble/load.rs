@@ -2,9 +2,9 @@
 //! connection and say next to nothing.
 
 use super::Stage;
+use crate::history::{Entry, What};
 use crate::http::Http;
 use crate::run::live::Live;
-use crate::run::site::Site;
 use crate::workload::{self, Kind, Plan};
 use anyhow::Result;
 use rand::rngs::StdRng;
@@ -24,7 +24,11 @@ const FLOOD: u32 = 250;
 /// Those who look how that is answered; longer than a node takes to give up.
 const ASKERS: usize = 25;
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
+/// Of what was done before, at least one in so many is done under overload: who turns most of them away must still serve the others.
+const GOODPUT_OF: f64 = 3.0;
 const SLOW_CLIENTS: usize = 400;
+/// After so long no connection may be left that dribbles.
+const HUNG_UP_AFTER_MS: u64 = 13_000;
 /// A byte each so often.
 const DRIBBLE_EVERY: Duration = Duration::from_millis(500);
 
@@ -50,24 +54,36 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     // Nobody has to be served as usual meanwhile.
     let all = stage.nodes();
     let urls: Vec<String> = all.iter().map(|i| stage.site.url(*i)).collect();
-    // Containers take as many at once as a node does by itself.
-    let may_refuse = matches!(stage.site, Site::Local(_));
-    let asks = Http::new(ASKERS)?;
+    let before = rate(stage, Duration::ZERO);
+    let (asks, began) = (Http::new(ASKERS)?, stage.timeline.now());
     let answers = Answers::default();
     tokio::select! {
         biased;
         done = burst(stage, format!("{FLOOD} clients without rest"), plan, 4_000..8_000, &all) => done?,
         () = ask_without_rest(&asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
     }
+    let meanwhile = rate(stage, began);
+    if meanwhile * GOODPUT_OF < before {
+        let what = format!("{meanwhile:.0} operations a second were done under overload, {before:.0} before");
+        stage.accidents.push(what);
+    }
     let Answers { served, refused, others } = answers;
     let others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (served, refused) = (served.into_inner(), refused.into_inner());
     Live::say(&format!("of {} who asked without rest {refused} were turned away", served + refused));
     stage.accidents.extend(others.map(|what| format!("under overload somebody was told {what}")));
-    if served == 0 || (may_refuse && refused == 0) {
+    if served == 0 || refused == 0 {
         stage.accidents.push(format!("overload: {served} were served, and {refused} turned away by 429"));
     }
     Ok(())
+}
+
+/// How many operations were done in a second since then.
+fn rate(stage: &Stage<'_>, since: Duration) -> f64 {
+    let is_done =
+        |entry: &Entry| entry.at_us >= since.as_micros() as u64 && matches!(entry.what, What::Ok { .. });
+    let done = stage.ground.history.since(0).iter().filter(|entry| is_done(entry)).count();
+    done as f64 / stage.timeline.now().saturating_sub(since).as_secs_f64().max(0.001)
 }
 
 /// What they were told who asked while there was too much to do.
@@ -132,7 +148,8 @@ pub(super) async fn slow_clients(stage: &mut Stage<'_>) -> Result<()> {
     let address = url.trim_start_matches("http://").to_owned();
     // It serves everybody else.
     let open = stage.begin(format!("{SLOW_CLIENTS} connections that dribble at {}", super::name(node)), &[]);
-    let until = tokio::time::Instant::now() + stage.draw(3_000..8_000).min(stage.left());
+    let began = tokio::time::Instant::now();
+    let until = began + stage.draw(HUNG_UP_AFTER_MS..HUNG_UP_AFTER_MS + 3_000).min(stage.left());
     let mut clients = Vec::new();
     for number in 0..SLOW_CLIENTS {
         let begin: &[u8] = match number % 3 {
@@ -156,7 +173,28 @@ pub(super) async fn slow_clients(stage: &mut Stage<'_>) -> Result<()> {
             let _ = stream.write_all(b"x").await;
         }
     }
+    // A head has 10 s and a body 5 s for its first KiB: whoever still dribbles by then has been hung up on.
+    if began.elapsed() >= Duration::from_millis(HUNG_UP_AFTER_MS) {
+        let (count, open_still) = (clients.len(), clients.iter_mut().filter_map(is_open).count());
+        stage.did("slow connections hung up on", (count - open_still) as u64);
+        if open_still > 0 {
+            stage.accidents.push(format!("{open_still} of {count} slow connections were never hung up on"));
+        }
+    }
     drop(clients);
     stage.end(open);
     Ok(())
+}
+
+/// Whether the other side has not closed it, whatever it has said before.
+fn is_open(stream: &mut TcpStream) -> Option<()> {
+    let mut some = [0; 4096];
+    loop {
+        match stream.try_read(&mut some) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Some(()),
+            Err(_) => return None,
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! Nodes that are lost for good, come new, or go.
 
-use super::{Stage, names};
+use super::{Stage, Trouble, names};
 use crate::limits::NODES_MAX;
 use crate::run::equal;
+use crate::run::timeline::Open;
 use crate::target::process::name;
 use anyhow::{Result, bail};
-use client::{Change, Client, Member, ReqwestTransport};
+use client::{Client, Member, ReqwestTransport};
 use rand::RngExt;
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -17,13 +19,15 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// It waits for its operator: it is to take a certain place.
 const MANUAL: &str = "join = \"manual\"\n";
 
+type ApiClient = Client<ReqwestTransport>;
+
 /// A client that asks the nodes that are members, whichever answers.
-fn operator(stage: &Stage<'_>) -> Result<Client<ReqwestTransport>> {
+fn operator(stage: &Stage<'_>) -> Result<ApiClient> {
     Ok(Client::with_transport(living(stage), stage.ground.transport.clone())?)
 }
 
 fn living(stage: &Stage<'_>) -> Vec<String> {
-    (0..stage.site.len()).filter(|i| !stage.removed.contains(i)).map(|i| stage.site.url(i)).collect()
+    (0..stage.site.len()).filter(|i| !stage.removed.contains_key(i)).map(|i| stage.site.url(i)).collect()
 }
 
 /// Asks until there is an answer to give, or for too long.
@@ -44,7 +48,7 @@ async fn until<V>(what: &str, mut ask: impl AsyncFnMut() -> Result<Option<V>>) -
 }
 
 /// The member that is met there now. A node that lost its disk comes back as another at the same address.
-async fn member(operator: &Client<ReqwestTransport>, url: &str, status: &str) -> Result<Option<Member>> {
+async fn member(operator: &ApiClient, url: &str, status: &str) -> Result<Option<Member>> {
     let cluster = operator.cluster().await?;
     let address = url.trim_start_matches("http://");
     let is_it = |member: &Member| member.http.as_deref() == Some(address) && member.status == status;
@@ -52,7 +56,7 @@ async fn member(operator: &Client<ReqwestTransport>, url: &str, status: &str) ->
 }
 
 /// Stages changes and commits them; a plan that somebody else changed meanwhile is begun anew.
-async fn change(operator: &Client<ReqwestTransport>, changes: &[Change]) -> Result<()> {
+async fn change(operator: &ApiClient, changes: &[client::Change]) -> Result<()> {
     until(&format!("{changes:?} is committed"), async || {
         let plan = match operator.stage(changes).await {
             Ok(plan) => plan,
@@ -68,7 +72,7 @@ async fn change(operator: &Client<ReqwestTransport>, changes: &[Change]) -> Resu
     .await
 }
 
-async fn settled(operator: &Client<ReqwestTransport>, what: &str) -> Result<()> {
+async fn settled(operator: &ApiClient, what: &str) -> Result<()> {
     until(what, async || {
         let cluster = operator.cluster().await?;
         let is_moving = |member: &&Member| matches!(member.status.as_str(), "joining" | "leaving");
@@ -104,7 +108,7 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     let local = stage.site.local()?;
     local.wipe(victim)?;
     local.configure(victim, MANUAL)?;
-    stage.last(1_000..4_000).await;
+    stage.last(1_000..4_000).await?;
     stage.site.local()?.start_again(victim)?;
     // Who is still taken for alive would be asked to hand on what it had.
     until("the loss is noticed", async || {
@@ -114,7 +118,7 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     .await?;
     let new =
         until("an empty node asks to be let in", async || member(&operator, &url, "joining").await).await?;
-    change(&operator, &[Change::Replace { old: old.id, new: new.id }]).await?;
+    change(&operator, &[client::Change::Replace { old: old.id, new: new.id }]).await?;
     settled(&operator, &format!("{} has taken its old place", name(victim))).await?;
     stage.site.local()?.wait_ready(victim).await?;
     stage.end(open);
@@ -123,25 +127,103 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
 
 /// How many come at once at most.
 const COME_MAX: usize = 2;
+/// How long one attempt to commit may take while something else is broken.
+const TRY_MAX: Duration = Duration::from_secs(5);
+
+/// Members that are about to come or go.
+#[derive(Debug, Default)]
+pub(in crate::run) struct Change {
+    /// How many come, until they are started.
+    come: usize,
+    /// Those that were started.
+    new: Vec<usize>,
+    /// Who goes.
+    pub(super) go: BTreeSet<usize>,
+    begun: bool,
+    open: Vec<Open>,
+}
 
 /// Whether there is room for those who come.
 pub(super) fn has_room(stage: &Stage<'_>) -> bool {
-    stage.site.len() + COME_MAX <= usize::from(NODES_MAX)
+    stage.site.len() + COME_MAX <= usize::from(NODES_MAX) + stage.removed.len()
 }
 
-/// A node or two come at once, and as many others go, by one plan.
-pub(super) async fn come_and_go(stage: &mut Stage<'_>) -> Result<()> {
+/// Begins what is to be begun now, whatever else is broken: whether it succeeds at once is not said.
+pub(super) async fn begin(stage: &mut Stage<'_>) -> Result<()> {
+    let Some(mut change) = stage.change.take_if(|change| !change.begun) else { return Ok(()) };
+    change.begun = true;
+    for _ in 0..change.come {
+        let new = start(stage).await?;
+        change.open.push(stage.begin(format!("{} joins", name(new)), &[new]));
+        change.new.push(new);
+    }
+    if !change.go.is_empty() {
+        let go: Vec<usize> = change.go.iter().copied().collect();
+        change.open.push(stage.begin(format!("{} leave", names(&go)), &go));
+        let operator = operator(stage)?;
+        // Whoever is asked may be the one that is broken. It is asked again when nothing is.
+        let _ = tokio::time::timeout(TRY_MAX, leave(&operator, stage, &go)).await;
+    }
+    stage.change = Some(change);
+    Ok(())
+}
+
+/// An empty node, in the place of one that has left if there is one.
+async fn start(stage: &mut Stage<'_>) -> Result<usize> {
+    let Some((place, gone)) = stage.removed.pop_first() else { return stage.site.local()?.add().await };
+    stage.timeline.end(gone);
+    stage.site.local()?.start_again(place)?;
+    Ok(place)
+}
+
+/// Has those leave of whom nobody knows yet that they do.
+async fn leave(operator: &ApiClient, stage: &Stage<'_>, go: &[usize]) -> Result<()> {
+    let mut changes = Vec::new();
+    for i in go {
+        let url = stage.site.url(*i);
+        changes.extend(member(operator, &url, "up").await?.map(|up| client::Change::Leave(up.id)));
+    }
+    if changes.is_empty() { Ok(()) } else { change(operator, &changes).await }
+}
+
+/// A node or two come at once, and as many others go, by one plan. Beside something else that is broken one goes: the disks of two
+/// that go together and can't be reached are more than is promised.
+pub(super) async fn come_and_go(stage: &mut Stage<'_>, beside: Option<Trouble>) -> Result<()> {
     let count = stage.chance.random_range(1..=COME_MAX);
     if !has_room(stage) {
         stage.hold(stage.left()).await;
         return Ok(());
     }
-    let operator = operator(stage)?;
-    let mut new = Vec::new();
-    for _ in 0..count {
-        new.push(stage.site.local()?.add("").await?);
+    stage.change = Some(Change { come: count, ..Change::default() });
+    meanwhile(stage, beside).await?;
+    let new = arrived(stage).await?;
+    stage.rest().await;
+
+    // The first of all is everybody's seed.
+    let may_go = |node: &usize| *node != 0 && !new.contains(node);
+    let count = if beside.is_some() { 1 } else { count };
+    let go: BTreeSet<usize> = stage.nodes().into_iter().filter(may_go).take(count).collect();
+    stage.change = Some(Change { go, ..Change::default() });
+    meanwhile(stage, beside).await?;
+    parted(stage).await
+}
+
+/// The change is begun, just before something else is broken or while it is.
+async fn meanwhile(stage: &mut Stage<'_>, beside: Option<Trouble>) -> Result<()> {
+    let before = stage.chance.random();
+    if before || beside.is_none() {
+        begin(stage).await?;
     }
-    let open = stage.begin(format!("{} join", names(&new)), &new);
+    if let Some(beside) = beside {
+        Box::pin(super::once(beside, stage)).await?;
+    }
+    begin(stage).await
+}
+
+/// Waits until those who come have come.
+async fn arrived(stage: &mut Stage<'_>) -> Result<Vec<usize>> {
+    let Change { new, open, .. } = stage.change.take().unwrap_or_default();
+    let operator = operator(stage)?;
     for i in &new {
         let url = stage.site.url(*i);
         until("a newcomer is a member", async || member(&operator, &url, "up").await).await?;
@@ -150,32 +232,38 @@ pub(super) async fn come_and_go(stage: &mut Stage<'_>) -> Result<()> {
     for i in &new {
         stage.site.local()?.wait_ready(*i).await?;
     }
-    stage.end(open);
-    let urls = new.iter().map(|i| stage.site.url(*i));
+    open.into_iter().for_each(|open| stage.end(open));
+    stage.did("nodes that joined", new.len() as u64);
+    let known = stage.ground.all_urls();
+    let urls = new.iter().map(|i| stage.site.url(*i)).filter(|url| !known.contains(url));
     stage.ground.joined.lock().unwrap_or_else(PoisonError::into_inner).extend(urls);
-    stage.rest().await;
+    Ok(new)
+}
 
-    // The first of all is everybody's seed.
-    let may_go = |node: &usize| *node != 0 && !new.contains(node);
-    let go: Vec<usize> = stage.nodes().into_iter().filter(may_go).take(count).collect();
-    let mut ids = Vec::new();
-    for i in &go {
-        let url = stage.site.url(*i);
-        ids.push(until("who goes has a name", async || member(&operator, &url, "up").await).await?.id);
-    }
-    let open = stage.begin(format!("{} leave", names(&go)), &go);
-    let leave: Vec<Change> = ids.iter().cloned().map(Change::Leave).collect();
-    change(&operator, &leave).await?;
-    until("who goes is gone", async || {
+/// Waits until those who go are gone, and takes away what is left of them.
+async fn parted(stage: &mut Stage<'_>) -> Result<()> {
+    let operator = operator(stage)?;
+    let go: Vec<usize> =
+        stage.change.as_ref().map(|change| change.go.iter().copied().collect()).unwrap_or_default();
+    let urls: Vec<String> = go.iter().map(|i| stage.site.url(*i)).collect();
+    until(&format!("{} are gone", names(&go)), async || {
+        // Somebody may have called it off, or nobody has heard of it.
+        leave(&operator, stage, &go).await?;
         let cluster = operator.cluster().await?;
-        let is_gone = |member: &Member| !ids.contains(&member.id) || member.status == "removed";
-        Ok((cluster.is_settled() && cluster.members.iter().all(is_gone)).then_some(()))
+        let are_there = cluster.members.iter().filter(|member| member.status != "removed");
+        let mut there = are_there.filter_map(|member| member.http.as_deref());
+        let is_one = |address: &str| urls.iter().any(|url| url.trim_start_matches("http://") == address);
+        Ok((cluster.is_settled() && !there.any(is_one)).then_some(()))
     })
     .await?;
-    stage.end(open);
+    let Change { open, .. } = stage.change.take().unwrap_or_default();
+    open.into_iter().for_each(|open| stage.end(open));
+    stage.did("nodes that left", go.len() as u64);
     for i in go {
-        stage.timeline.gone(i);
-        stage.removed.insert(i);
+        let gone = stage.timeline.gone(i);
+        stage.removed.insert(i, gone);
+        stage.site.stop(i).await?;
+        stage.site.local()?.wipe(i)?;
     }
     Ok(())
 }

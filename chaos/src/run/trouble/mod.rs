@@ -17,7 +17,7 @@ use client::ReqwestTransport;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -54,12 +54,14 @@ pub(super) enum Trouble {
     SlowClients,
     Wipe,
     Membership,
+    MembershipFaults,
     Mixed,
 }
 
 /// Those that may follow one another in any order.
-const MIXED: [Trouble; 16] = [
+const MIXED: [Trouble; 17] = [
     Trouble::Membership,
+    Trouble::MembershipFaults,
     Trouble::PowerCut,
     Trouble::SlowDisk,
     Trouble::SyncFails,
@@ -80,6 +82,19 @@ const MIXED: [Trouble; 16] = [
 /// Those by which a disk loses what others must have by then, and one of how many troubles is of that kind.
 const LOSSES: [Trouble; 3] = [Trouble::TornLog, Trouble::BitFlips, Trouble::Wipe];
 const LOSS_OF: u32 = 4;
+
+/// Those that may be there while members come and go. None takes a disk away.
+const BESIDE: [Trouble; 9] = [
+    Trouble::Crash,
+    Trouble::CrashAll,
+    Trouble::Pause,
+    Trouble::Restart,
+    Trouble::Partition,
+    Trouble::OneWay,
+    Trouble::Bridge,
+    Trouble::SlowLinks,
+    Trouble::Resets,
+];
 
 impl Trouble {
     pub(super) fn bears_containers(self) -> bool {
@@ -126,9 +141,10 @@ impl Trouble {
         matches!(self, PowerCut | SlowDisk | SyncFails | Clocks | Mixed)
     }
 
-    /// Whether nodes can't hear each other meanwhile: then siblings may be more than clients.
+    /// Whether nodes may not hear each other meanwhile: then siblings may be more than nodes would let in.
     pub(super) fn cuts(self) -> bool {
-        self != Trouble::None
+        use Trouble::{Clocks, HotKey, LargeValues, None, SlowClients, SlowDisk};
+        !matches!(self, None | HotKey | LargeValues | SlowClients | SlowDisk | Clocks)
     }
 }
 
@@ -145,8 +161,12 @@ pub(super) struct Stage<'a> {
     pub(super) bursts: u32,
     /// Whether the bits of some disk have flipped.
     pub(super) spoiled: bool,
-    /// Nodes that are no members any more.
-    pub(super) removed: BTreeSet<usize>,
+    /// Nodes that are no members any more, each until another one comes in its place.
+    pub(super) removed: BTreeMap<usize, Open>,
+    /// The change of members that is under way, if it is to be begun once something else is broken.
+    pub(super) change: Option<members::Change>,
+    /// What was done to the nodes, counted: what did nothing proves nothing.
+    pub(super) effects: BTreeMap<&'static str, u64>,
     /// What a trouble has seen that must not be.
     pub(super) accidents: Vec<String>,
 }
@@ -163,6 +183,7 @@ pub(super) async fn rage(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> 
     while stage.left() > Duration::ZERO {
         let next = match trouble {
             Trouble::Mixed => stage.any().await?,
+            Trouble::TornLog if !stage.is_whole().await? => continue,
             other => other,
         };
         once(next, stage).await?;
@@ -201,16 +222,27 @@ async fn once(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
         Trouble::Overload => load::overload(stage).await,
         Trouble::SlowClients => load::slow_clients(stage).await,
         Trouble::Wipe => members::wipe(stage).await,
-        Trouble::Membership => members::come_and_go(stage).await,
+        Trouble::Membership => members::come_and_go(stage, None).await,
+        Trouble::MembershipFaults => {
+            let beside = *BESIDE.choose(&mut stage.chance).expect("there are some");
+            // It is one of those that end by themselves, and brings no further members.
+            Box::pin(members::come_and_go(stage, Some(beside))).await
+        }
     }
 }
 
 impl Stage<'_> {
     /// Nodes that are members, by chance in some order.
     fn nodes(&mut self) -> Vec<usize> {
-        let mut nodes: Vec<usize> = (0..self.site.len()).filter(|i| !self.removed.contains(i)).collect();
+        let mut nodes: Vec<usize> = (0..self.site.len()).filter(|i| !self.is_gone(*i)).collect();
         nodes.shuffle(&mut self.chance);
         nodes
+    }
+
+    /// Whether it is no member any more, or about to be none.
+    fn is_gone(&self, node: usize) -> bool {
+        let goes = |change: &members::Change| change.go.contains(&node);
+        self.removed.contains_key(&node) || self.change.as_ref().is_some_and(goes)
     }
 
     /// One node, or two: of five and more a minority, so that W of the others can always be found.
@@ -222,16 +254,20 @@ impl Stage<'_> {
 
     /// Any trouble. A disk loses something only when all copies are whole, and none after bits have flipped on one: they stay there, unseen.
     async fn any(&mut self) -> Result<Trouble> {
-        if !self.spoiled && self.chance.random_ratio(1, LOSS_OF) {
-            let members = self.nodes().into_iter().map(|i| self.site.url(i)).collect::<Vec<_>>();
-            if equal::wait_for_copies(&members, WHOLE_MAX.min(self.left())).await? {
-                return Ok(*LOSSES.choose(&mut self.chance).expect("there are some"));
-            }
+        if !self.spoiled && self.chance.random_ratio(1, LOSS_OF) && self.is_whole().await? {
+            return Ok(*LOSSES.choose(&mut self.chance).expect("there are some"));
         }
         let next = *MIXED.choose(&mut self.chance).expect("there are some");
         // A cluster of processes has an end, and then there is other trouble.
-        let is_full = next == Trouble::Membership && !members::has_room(self);
+        let is_full =
+            matches!(next, Trouble::Membership | Trouble::MembershipFaults) && !members::has_room(self);
         Ok(if is_full { Trouble::Restart } else { next })
+    }
+
+    /// Whether all copies are seen to be equal within a while: then a disk may lose some.
+    async fn is_whole(&mut self) -> Result<bool> {
+        let members = self.nodes().into_iter().map(|i| self.site.url(i)).collect::<Vec<_>>();
+        equal::wait_for_copies(&members, WHOLE_MAX.min(self.left())).await
     }
 
     /// How long a trouble may last, in milliseconds: the longer the more there is left of a long run.
@@ -252,10 +288,12 @@ impl Stage<'_> {
         tokio::time::sleep(how_long.min(self.left())).await;
     }
 
-    /// It lasts for so many milliseconds, and not beyond the load.
-    async fn last(&mut self, range: Range<u64>) {
+    /// It lasts for so many milliseconds, and not beyond the load. What was to be begun meanwhile is begun.
+    async fn last(&mut self, range: Range<u64>) -> Result<()> {
         let how_long = self.draw(range);
+        members::begin(self).await?;
         self.hold(how_long).await;
+        Ok(())
     }
 
     async fn rest(&mut self) {
@@ -265,6 +303,11 @@ impl Stage<'_> {
 
     fn begin(&self, what: impl Into<String>, unable: &[usize]) -> Open {
         self.timeline.begin(what, unable.iter().copied())
+    }
+
+    /// Something is about to be done that did so much by now, or nothing.
+    fn did(&mut self, what: &'static str, how_much: u64) {
+        *self.effects.entry(what).or_default() += how_much;
     }
 
     fn end(&self, open: Open) {

@@ -11,7 +11,7 @@ pub(super) async fn crash(stage: &mut Stage<'_>) -> Result<()> {
     let victims = stage.minority();
     let open = stage.begin(format!("{} killed", names(&victims)), &victims);
     stage.site.kill(&victims).await?;
-    stage.last(1_000..8_000).await;
+    stage.last(1_000..8_000).await?;
     stage.site.start_again(&victims).await?;
     stage.end(open);
     Ok(())
@@ -30,7 +30,7 @@ pub(super) async fn pause(stage: &mut Stage<'_>) -> Result<()> {
     let victims = stage.minority();
     let open = stage.begin(format!("{} paused", names(&victims)), &victims);
     stage.site.pause(&victims).await?;
-    stage.last(1_000..stage.most(10_000, 40_000)).await;
+    stage.last(1_000..stage.most(10_000, 40_000)).await?;
     stage.site.resume(&victims).await?;
     stage.end(open);
     Ok(())
@@ -40,7 +40,7 @@ pub(super) async fn restart(stage: &mut Stage<'_>) -> Result<()> {
     let mut all = stage.nodes();
     all.sort_unstable();
     for node in all {
-        let open = stage.begin(format!("{} restarted", names(&[node])), &[node]);
+        let open = stage.timeline.announce(format!("{} restarted", names(&[node])), [node]);
         stage.site.stop(node).await?;
         stage.site.start_again(&[node]).await?;
         stage.end(open);

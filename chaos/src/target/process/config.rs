@@ -31,7 +31,8 @@ impl LocalCluster {
         };
         let (dir, http, nodes) = (Home::open(dir)?, Http::new(1)?, Vec::new());
         let library = if shim { Some(Library::build(dir.path())?) } else { None };
-        let mut cluster = Self { nodes, dir, binary, extra_args, http, proxy, library, mounted: None };
+        let mut cluster =
+            Self { nodes, dir, binary, extra_args, http, proxy, library, config, mounted: None };
         for ports in ports {
             cluster.push(ports).await?;
         }
@@ -40,14 +41,14 @@ impl LocalCluster {
         }
         // Only now are all doors known.
         for i in 0..cluster.len() {
-            cluster.write_config(i, config)?;
+            cluster.write_config(i)?;
             cluster.start_again(i)?;
         }
         Ok(cluster)
     }
 
-    /// One node more, with an empty directory, and started. `more` is added to its file.
-    pub async fn add(&mut self, more: &str) -> anyhow::Result<usize> {
+    /// One node more, with an empty directory, and started.
+    pub async fn add(&mut self) -> anyhow::Result<usize> {
         ensure!(
             self.len() < usize::from(limits::NODES_MAX),
             "a local cluster has {} nodes at most",
@@ -56,7 +57,7 @@ impl LocalCluster {
         let ports = ports::choose(None, 1)?;
         self.push(ports[0]).await?;
         let i = self.len() - 1;
-        self.write_config(i, more)?;
+        self.write_config(i)?;
         self.start_again(i)?;
         Ok(i)
     }
@@ -88,7 +89,7 @@ impl LocalCluster {
         self.proxy.as_ref().map_or_else(|| self.peer(i), |proxy| proxy.door(i).to_string())
     }
 
-    fn write_config(&self, i: usize, more: &str) -> anyhow::Result<()> {
+    fn write_config(&self, i: usize) -> anyhow::Result<()> {
         let ports = &self.nodes[i].ports;
         let data = self.data_dir(i);
         let data = data.to_str().with_context(|| format!("{} is not UTF-8", data.display()))?;
@@ -105,19 +106,19 @@ impl LocalCluster {
         if i > 0 {
             text.push_str(&format!("seeds = [\"{}\"]\n", self.met_at(0)));
         }
-        text.push_str(more);
+        text.push_str(&self.config);
         let path = self.config(i);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Adds lines to the file of node `i`, for its next start.
+    /// Adds lines to the file of node `i`, for its next start: in front, where they belong to no table.
     pub fn configure(&self, i: usize, more: &str) -> anyhow::Result<()> {
         let path = self.config(i);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if text.contains(more) {
             return Ok(());
         }
-        fs::write(&path, text + more).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, more.to_owned() + &text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Whatever starts from now on starts from this binary.

@@ -20,7 +20,7 @@ fn script(dir: &Path, body: &str) -> Options {
         extra_args: vec!["--x".to_owned()],
         proxy: None,
         shim: false,
-        config: "",
+        config: String::new(),
         small_disk: None,
     }
 }
