@@ -13,9 +13,11 @@ use crate::store::keys;
 use crate::world::World;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use ring::ids::{NodeId, ObjectId};
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::planted::{self, Bug};
+use ring::time::Wall;
 use ring::wire::record::{Digest, digest};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// A hint that was delivered, with the version of the record that was sent.
@@ -70,6 +72,8 @@ pub(super) struct Pass {
     pub(super) refused: usize,
     /// How owners other than the target take their parts.
     pub(super) taking: Taking,
+    /// The oldest hint of each partition, of those that it has come to.
+    pub(super) oldest: BTreeMap<Partition, Wall>,
     /// Why nothing more is sent to the target in this pass. What is for others goes on.
     pub(super) stopped: Option<Undelivered>,
 }
@@ -77,11 +81,26 @@ pub(super) struct Pass {
 impl Default for Pass {
     fn default() -> Self {
         let (taking, credit) = (Taking::default(), HINT_CREDIT_BUSY as usize);
-        Pass { credit, waits: false, in_vain: 0, behind: None, damaged: 0, refused: 0, taking, stopped: None }
+        Pass {
+            credit,
+            waits: false,
+            in_vain: 0,
+            behind: None,
+            damaged: 0,
+            refused: 0,
+            taking,
+            oldest: BTreeMap::new(),
+            stopped: None,
+        }
     }
 }
 
 impl Pass {
+    pub(super) fn comes_to(&mut self, partition: Partition, since: Wall) {
+        let oldest = self.oldest.entry(partition).or_insert(since);
+        *oldest = since.min(*oldest);
+    }
+
     /// One more of which nothing was stored, with what is behind it.
     fn fails(&mut self, behind: Vec<u8>) {
         if self.in_vain == 0 {

@@ -156,12 +156,13 @@ async fn pass<W: World>(
     target: NodeId,
     from: Option<Vec<u8>>,
 ) -> (Result<bool, Undelivered>, bool) {
-    let mut pass = Pass::default();
+    let (mut pass, began) = (Pass::default(), node.wall());
     for (start, end) in ranges(keys::hints_for(target), from.clone()) {
         if let Err(error) = pages(node, target, start, end, &mut pass).await {
             return (Err(error), pass.damaged > 0);
         }
     }
+    node.lock_hints().saw(target, &pass.oldest, began);
     let met_damage = pass.damaged > 0;
     let outcome = match (pass.stopped.take(), pass.in_words()) {
         (Some(stopped), _) => Err(stopped),
@@ -204,7 +205,7 @@ async fn pages<W: World>(
         let way = way(node, target);
         let snapshot = node.cluster.snapshot();
         let to = Route { target, way, regime: snapshot.regime.name().digest };
-        let sorted = Sorted::of(node, &snapshot, to, &rows);
+        let sorted = Sorted::of(node, &snapshot, to, &rows, pass);
         drop(snapshot);
         if !sorted.wait.is_empty() {
             give_up_old(node, target, sorted.wait).await;
@@ -238,13 +239,14 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn of<W: World>(node: &Node<W>, snapshot: &Snapshot, to: Route, rows: &[Row]) -> Sorted {
+    fn of<W: World>(node: &Node<W>, snapshot: &Snapshot, to: Route, rows: &[Row], pass: &mut Pass) -> Sorted {
         let mut sorted = Sorted::default();
         for (key, row) in rows {
-            let Ok((_, _, id)) = keys::decode_hint_key(key) else { continue };
+            let Ok((_, partition, id)) = keys::decode_hint_key(key) else { continue };
             let plan = node.cluster.plan(snapshot, &id);
             let owns = plan.owners.contains(&to.target);
             let row = HintRow::decode(row);
+            pass.comes_to(partition, row.since);
             let goes = match to.way {
                 Way::There if owns && plan.pending.is_empty() => &mut sorted.there,
                 // The key has moved meanwhile: nobody waits for this node any more.

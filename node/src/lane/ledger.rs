@@ -136,6 +136,16 @@ impl Ledger {
         self.urgent.insert(partition, None);
     }
 
+    /// Whoever went through all that is kept for a node since then says which of it is the oldest, by partition. What came and went before
+    /// counts no longer.
+    pub fn saw(&mut self, target: NodeId, oldest: &BTreeMap<Partition, Wall>, since: Wall) {
+        let of_target = self.of.range_mut((target, Partition(0))..=(target, Partition(u16::MAX)));
+        for ((_, partition), kept) in of_target {
+            let seen = oldest.get(partition).copied().unwrap_or(since);
+            kept.since = kept.since.max(seen.min(since));
+        }
+    }
+
     /// Whether so many bytes more may be kept.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.bytes + bytes <= self.bytes_max
@@ -192,6 +202,23 @@ mod tests {
         let one = row(7, true, 1000);
         assert_eq!(HintRow::decode(&one.encode()), one);
         assert!(HintRow::decode(b"short").counted);
+    }
+
+    #[test]
+    fn what_has_gone_makes_nothing_older_than_it_is() {
+        let mut ledger = Ledger::new(100);
+        ledger.apply(&change(1, None, Some(row(5, false, 1))));
+        ledger.apply(&change(1, None, Some(row(8, false, 1))));
+        ledger.apply(&change(2, None, Some(row(3, false, 1))));
+        ledger.apply(&change(1, Some(row(5, false, 1)), None));
+        ledger.saw(NodeId(1), &[(Partition(3), Wall(8))].into(), Wall(9));
+        let since = |ledger: &Ledger, target| ledger.of_target(NodeId(target)).since;
+        assert_eq!([since(&ledger, 1), since(&ledger, 2)], [Wall(8), Wall(3)]);
+        // One came after it had been looked for.
+        ledger.saw(NodeId(1), &BTreeMap::new(), Wall(9));
+        assert_eq!(since(&ledger, 1), Wall(9));
+        ledger.saw(NodeId(1), &[(Partition(3), Wall(4))].into(), Wall(9));
+        assert_eq!(since(&ledger, 1), Wall(9), "a calendar that was set back");
     }
 
     #[test]
