@@ -97,7 +97,8 @@ stage_compose() {
     python3 scripts/readme.py README.md --docker
 }
 
-# Eleven scenarios against processes, and one against the containers, with the image of the stage before.
+# Thirteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
+# takes until deletions are forgotten and their keys made again.
 stage_chaos() {
     local out
     out=$(mktemp -d)
@@ -105,9 +106,10 @@ stage_chaos() {
     trap "rm -rf '$out'" EXIT
     cargo build --release --locked --quiet
     "$target/release/cartwheel" chaos run crash power-cut pause partition one-way restart bad-links sync-fails clocks wipe membership \
-        --seconds "${CHAOS_SECONDS:-30}" --seed "${CHAOS_SEED:-1}" --out "$out"
+        membership-faults --seconds "${CHAOS_SECONDS:-30}" --seed "${CHAOS_SEED:-1}" --out "$out"
+    "$target/release/cartwheel" chaos run calm --seconds "${CHAOS_CALM_SECONDS:-75}" --seed "${CHAOS_SEED:-1}" --out "$out"
     if docker info >/dev/null 2>&1 && docker image inspect "${CARTWHEEL_IMAGE:-cartwheel}" >/dev/null 2>&1; then
-        "$target/release/cartwheel" chaos run crash --target compose --seconds "${CHAOS_SECONDS:-30}" --out "$out"
+        "$target/release/cartwheel" chaos run crash overload --target compose --seconds "${CHAOS_SECONDS:-30}" --out "$out"
     else
         echo "NOT CHECKED: faults in containers. There is no Docker engine that answers, or no image: \`make image\` makes it."
     fi

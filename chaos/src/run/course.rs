@@ -70,6 +70,8 @@ pub(super) struct Outcome {
     pub(super) equal: Result<Duration, String>,
     /// What was done to the nodes, counted.
     pub(super) effects: BTreeMap<&'static str, u64>,
+    /// Operations that were refused, or of which nobody knows, by the code of why.
+    pub(super) refusals: BTreeMap<String, u64>,
     /// Who took most memory, and how much.
     pub(super) most: Option<(String, u64)>,
     pub(super) verdict: Verdict,
@@ -194,7 +196,9 @@ impl<'a> Course<'a> {
         // What can't be joined is a violation already.
         let ops = history::ops(&entries).unwrap_or_default();
         let strict = buckets(&entries, |setting| setting.strict);
-        let forgets = buckets(&entries, |setting| setting.workload == Kind::Recreate.name());
+        // What was deleted, has expired or was taken out of a cart is forgotten in the end.
+        let dies = [Kind::Recreate, Kind::Ttl, Kind::Carts].map(Kind::name);
+        let forgets = buckets(&entries, |setting| dies.contains(&setting.workload.as_str()));
         let expected = Expected { urls, strict: &strict, forgets: &forgets, spans: &spans };
         let pulse = Pulse::new(&ops, &expected, loaded);
         accidents.extend(mistakes(&ops));
@@ -221,6 +225,7 @@ impl<'a> Course<'a> {
             spans,
             equal,
             effects,
+            refusals: refusals(&ops),
             most,
             verdict,
             history,
@@ -317,6 +322,19 @@ fn buckets(entries: &[Entry], are: impl Fn(&Setting) -> bool) -> BTreeSet<String
     settings.collect()
 }
 
+fn refusals(ops: &BTreeMap<OpId, Op>) -> BTreeMap<String, u64> {
+    let mut by_code = BTreeMap::new();
+    for op in ops.values() {
+        let code = match &op.fate {
+            Fate::Ok(_) => continue,
+            Fate::Failed(why) | Fate::Unknown(Some(why)) => why.code.clone(),
+            Fate::Unknown(None) => "no end".to_owned(),
+        };
+        *by_code.entry(code).or_default() += 1;
+    }
+    by_code
+}
+
 /// A node that says that it has made a mistake has.
 fn mistakes(ops: &BTreeMap<OpId, Op>) -> Option<String> {
     let told = |op: &&Op| match &op.fate {
@@ -345,10 +363,12 @@ impl fmt::Display for Outcome {
         let seconds = self.loaded.1.saturating_sub(self.loaded.0).as_secs_f64().max(0.001);
         writeln!(f, "{}, seed {}: {holds}", self.scenario, self.seed)?;
         writeln!(f, "{}; {:.0} answers/s", self.counts, self.counts.acknowledged as f64 / seconds)?;
-        let effects: Vec<String> =
-            self.effects.iter().map(|(what, count)| format!("{what}: {count}")).collect();
-        if !effects.is_empty() {
-            writeln!(f, "{}", effects.join(", "))?;
+        let effects = self.effects.iter().map(|(what, count)| format!("{what}: {count}"));
+        let refusals = self.refusals.iter().map(|(code, count)| format!("{code}: {count}"));
+        for counts in [effects.collect::<Vec<_>>(), refusals.collect()] {
+            if !counts.is_empty() {
+                writeln!(f, "{}", counts.join(", "))?;
+            }
         }
         if let Some((name, bytes)) = &self.most {
             writeln!(f, "memory of a node: {} MiB at most ({name})", bytes >> 20)?;

@@ -95,7 +95,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "bit-flips",
-        about: "bits flip in the tables of a stopped node: nobody is told what they became",
+        about: "bits flip in the tables of a stopped node or two: nobody is told what they became",
         trouble: Trouble::BitFlips,
     },
     Scenario {

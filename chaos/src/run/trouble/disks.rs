@@ -125,27 +125,31 @@ fn shim<'a>(stage: &'a mut Stage<'_>, node: usize) -> Result<&'a crate::target::
     Ok(shim)
 }
 
-/// Bits of tables flip while their node is down. Nobody may ever be told what they became, and other copies take their place.
+/// Bits of tables flip while their nodes are down, one or two: of three copies that were equal before, one is whole. Nobody may ever be
+/// told what they became, and other copies take their place.
 pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
     if stage.spoiled {
-        // One disk in a run: what is spoiled stays in its tables until they are merged, and with two such disks the last good copy may
-        // be on the third.
+        // Once in a run: what is spoiled stays in its tables until they are merged, and on another disk may then be the last good copy.
         stage.hold(stage.left()).await;
         return Ok(());
     }
     stage.spoiled = true;
-    let victim = stage.nodes()[0];
-    let open = stage.begin(format!("bits flip on the disk of {}", name(victim)), &[victim]);
-    // A start makes tables of the log.
-    for _ in 0..2 {
-        stage.site.stop(victim).await?;
-        if !stage.site.local()?.tables_of_records(victim)?.is_empty() {
-            break;
+    let victims = stage.minority();
+    let open = stage.begin(format!("bits flip on the disks of {}", names(&victims)), &victims);
+    let mut tables = Vec::new();
+    for victim in &victims {
+        // A start makes tables of the log.
+        for _ in 0..2 {
+            stage.site.stop(*victim).await?;
+            if !stage.site.local()?.tables_of_records(*victim)?.is_empty() {
+                break;
+            }
+            stage.site.start_again(&[*victim]).await?;
         }
-        stage.site.start_again(&[victim]).await?;
+        tables.extend(stage.site.local()?.tables_of_records(*victim)?);
     }
     stage.did("bits flipped", 0);
-    for path in stage.site.local()?.tables_of_records(victim)? {
+    for path in tables {
         let mut bytes = std::fs::read(&path)?;
         // The first half is data: what stands behind it are indexes and properties, without which there is no table.
         let flips = stage.chance.random_range(1..=FLIPS_MAX);
@@ -156,7 +160,7 @@ pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
         }
         std::fs::write(&path, bytes)?;
     }
-    stage.site.start_again(&[victim]).await?;
+    stage.site.start_again(&victims).await?;
     stage.end(open);
     stage.last(3_000..8_000).await?;
     Ok(())

@@ -183,7 +183,7 @@ pub(super) async fn rage(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> 
     while stage.left() > Duration::ZERO {
         let next = match trouble {
             Trouble::Mixed => stage.any().await?,
-            Trouble::TornLog if !stage.is_whole().await? => continue,
+            Trouble::TornLog | Trouble::BitFlips if !stage.is_whole().await? => continue,
             other => other,
         };
         once(next, stage).await?;
