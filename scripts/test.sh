@@ -109,7 +109,8 @@ stage_chaos() {
         membership-faults --seconds "${CHAOS_SECONDS:-30}" --seed "${CHAOS_SEED:-1}" --out "$out"
     "$target/release/cartwheel" chaos run calm --seconds "${CHAOS_CALM_SECONDS:-75}" --seed "${CHAOS_SEED:-1}" --out "$out"
     if docker info >/dev/null 2>&1 && docker image inspect "${CARTWHEEL_IMAGE:-cartwheel}" >/dev/null 2>&1; then
-        "$target/release/cartwheel" chaos run crash overload --target compose --seconds "${CHAOS_SECONDS:-30}" --out "$out"
+        "$target/release/cartwheel" chaos run crash overload --target compose --seconds "${CHAOS_SECONDS:-30}" \
+            --seed "${CHAOS_SEED:-1}" --out "$out"
     else
         echo "NOT CHECKED: faults in containers. There is no Docker engine that answers, or no image: \`make image\` makes it."
     fi

@@ -312,6 +312,14 @@ impl History {
         self.list().entries.get(place..).unwrap_or_default().to_vec()
     }
 
+    /// How many operations were acknowledged since then.
+    pub fn done_since(&self, moment: Duration) -> usize {
+        let is_done = |entry: &&Entry| {
+            u128::from(entry.at_us) >= moment.as_micros() && matches!(entry.what, What::Ok { .. })
+        };
+        self.list().entries.iter().filter(is_done).count()
+    }
+
     /// How many lines there are.
     pub fn len(&self) -> usize {
         self.list().entries.len()

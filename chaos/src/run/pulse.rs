@@ -63,8 +63,9 @@ pub(super) struct Expected<'a> {
     pub(super) urls: &'a [String],
     /// Buckets of what insists on owners: that is not expected to be answered while owners are out of reach.
     pub(super) strict: &'a BTreeSet<String>,
-    /// Buckets whose deletions are forgotten: who asks for the context of one that was is told for good that it is not reached.
-    pub(super) forgets: &'a BTreeSet<String>,
+    /// From when on deletions are forgotten, and in which buckets, if any were: who asks for the context of one is told for good that it is
+    /// not reached.
+    pub(super) forgets: Option<(Duration, &'a BTreeSet<String>)>,
     /// What was broken when.
     pub(super) spans: &'a [Span],
 }
@@ -73,12 +74,23 @@ impl Expected<'_> {
     /// Whether the operation asked a node that could do what it was asked.
     fn has_to_answer(&self, op: &Op, (begun, ended): (Duration, Option<Duration>)) -> bool {
         let node = self.urls.iter().position(|url| *url == op.invoke.node);
-        // That who was out of reach is back takes as long to be noticed as that he was.
-        let parted = |span: &Span| span.parts && span.meets(begun.saturating_sub(NOTICED_AFTER), ended);
-        let may_lack_owners = self.strict.contains(&op.invoke.bucket) && self.spans.iter().any(parted);
-        let is_of_the_forgotten = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached")
-            && self.forgets.contains(&op.invoke.bucket);
-        able(self.spans, node, begun, ended) && !may_lack_owners && !is_of_the_forgotten
+        able(self.spans, node, begun, ended)
+            && !(self.strict.contains(&op.invoke.bucket) && self.may_lack_owners(begun, ended))
+            && !self.is_of_the_forgotten(op, begun)
+    }
+
+    /// Whether two owners may be out of reach, of three. That who was is back takes as long to be noticed as that he was gone.
+    fn may_lack_owners(&self, begun: Duration, ended: Option<Duration>) -> bool {
+        let begun = begun.saturating_sub(NOTICED_AFTER);
+        let met = || self.spans.iter().filter(|span| span.shown && span.meets(begun, ended));
+        let unable: BTreeSet<usize> = met().flat_map(|span| &span.unable).copied().collect();
+        unable.len() > 1 || met().any(|span| span.parts)
+    }
+
+    fn is_of_the_forgotten(&self, op: &Op, begun: Duration) -> bool {
+        let Some((from, buckets)) = self.forgets else { return false };
+        let not_reached = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached");
+        not_reached && begun >= from && buckets.contains(&op.invoke.bucket)
     }
 }
 
@@ -187,10 +199,12 @@ mod tests {
     ) -> Pulse {
         let urls = ["a".to_owned(), "b".to_owned()];
         let forgets = BTreeSet::from(["forgets".to_owned()]);
-        Pulse::new(ops, &Expected { urls: &urls, strict, forgets: &forgets, spans }, loaded)
+        let forgets = Some((Duration::from_millis(50), &forgets));
+        Pulse::new(ops, &Expected { urls: &urls, strict, forgets, spans }, loaded)
     }
 
-    /// Owners that are out of reach, and a moment after that, excuse who insists on them; a slow disk and a node that has left do not.
+    /// Owners that are out of reach, and a moment after that, excuse who insists on them; one of three, a slow disk and nodes that have left do
+    /// not.
     #[test]
     fn who_insists_on_owners_is_excused_while_they_are_out_of_reach() {
         let s = Duration::from_secs;
@@ -200,10 +214,11 @@ mod tests {
         let span = |unable: &[usize]| Span::new("it".to_owned(), unable.iter().copied().collect(), s(1));
         let until = |span: Span| Span { until: Some(s(2)), ..span };
         let parted = until(Span { parts: true, ..span(&[]) });
-        let gone = Span { parts: false, shown: false, ..span(&[1]) };
+        let gone = Span { shown: false, ..span(&[1, 2]) };
         let strict = BTreeSet::from(["b".to_owned()]);
         let fair = |span: Span| pulse(&ops, &strict, &[span], (s(0), s(8))).fair().0;
-        assert_eq!([fair(until(span(&[]))), fair(parted), fair(until(span(&[1]))), fair(gone)], [8, 4, 4, 8]);
+        assert_eq!([fair(until(span(&[]))), fair(parted), fair(until(span(&[1]))), fair(gone)], [8, 4, 8, 8]);
+        assert_eq!(fair(until(span(&[1, 2]))), 4, "two are gone");
         let early = |span: Span| pulse(&ops, &BTreeSet::new(), &[span], (s(0), s(8))).early.0;
         let announced = Span { announced: true, ..until(span(&[1])) };
         assert_eq!([early(until(span(&[1]))), early(announced)], [4, 0]);
@@ -219,8 +234,10 @@ mod tests {
         assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (7, 2));
         let mut forgotten = op("a", 100, Some(5), failed("context_not_reached"));
         forgotten.invoke.bucket = "forgets".to_owned();
-        let ops = BTreeMap::from([(0, forgotten)]);
-        assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (0, 0));
+        let mut too_early = forgotten.clone();
+        too_early.begun.at_us = 40_000;
+        let ops = BTreeMap::from([(0, forgotten), (1, too_early)]);
+        assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (1, 0));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) fn new(what: String, unable: BTreeSet<usize>, from: Duration) -> Self {
-        Span { what, parts: !unable.is_empty(), unable, from, until: None, announced: false, shown: true }
+        Span { what, unable, from, until: None, parts: false, announced: false, shown: true }
     }
 }
 
@@ -70,7 +70,7 @@ impl Timeline {
     /// A node has gone for good, or until another one takes its place; that is no trouble any more.
     pub(super) fn gone(&self, node: usize) -> Open {
         let span = Span::new(String::new(), [node].into(), self.now());
-        self.push(Span { parts: false, shown: false, ..span })
+        self.push(Span { shown: false, ..span })
     }
 
     fn push(&self, span: Span) -> Open {

@@ -236,6 +236,12 @@ impl<T: HttpTransport + Clone> Desk<T> {
         self.caught_up = joined.len();
     }
 
+    /// Who has little patience has the node say what is missing before he gives up.
+    fn asks_for(&self, min: Option<&Token>) -> ReadOptions {
+        let timeout_ms = self.ground.read_timeout.map(|at_most| at_most.as_millis() as u64);
+        ReadOptions { min_context: context(min), timeout_ms, ..ReadOptions::default() }
+    }
+
     async fn get_from(
         &mut self,
         name: &str,
@@ -246,7 +252,7 @@ impl<T: HttpTransport + Clone> Desk<T> {
     ) -> Result<Seen, Unread> {
         let call = Call::Get { min: min.map(|token| token.from), reading };
         let (op, _) = self.history.invoke(self.client, name, &self.bucket, key, |_| call);
-        let options = ReadOptions { min_context: context(min), ..ReadOptions::default() };
+        let options = self.asks_for(min);
         match client.get(&self.bucket, key, &options).await {
             Ok(object) => Ok(self.saw(op, object)),
             Err(error) => Err(self.unread(op, &error)),
@@ -263,7 +269,7 @@ impl<T: HttpTransport + Clone> Desk<T> {
     ) -> Result<Seen, Unread> {
         let call = Call::CartGet { min: min.map(|token| token.from), reading };
         let (op, _) = self.history.invoke(self.client, name, &self.bucket, key, |_| call);
-        let options = ReadOptions { min_context: context(min), ..ReadOptions::default() };
+        let options = self.asks_for(min);
         let cart = match client.cart_read(&self.bucket, key, &options).await {
             Ok(cart) => cart,
             Err(error) if error.is_not_found() => client::Cart::default(),

@@ -169,12 +169,15 @@ pub struct Ground<T> {
     pub history: History,
     /// How long one attempt of one request may take.
     pub attempt_timeout: Duration,
+    /// How long nodes may try to read, if not as long as they do by themselves.
+    pub read_timeout: Option<Duration>,
 }
 
 impl<T> Ground<T> {
     /// Ten seconds an attempt.
     pub fn new(urls: Vec<String>, transport: T, history: History) -> Self {
-        Self { urls, joined: Joined::default(), transport, history, attempt_timeout: Duration::from_secs(10) }
+        let attempt_timeout = Duration::from_secs(10);
+        Self { urls, joined: Joined::default(), transport, history, attempt_timeout, read_timeout: None }
     }
 
     /// The nodes, and those that have come.

@@ -89,6 +89,9 @@ pub(super) fn run(outcome: &Outcome, history: Option<&str>) -> Result<String> {
         escape(&capital(outcome.about)),
         escape(&outcome.counts.to_string())
     );
+    let effects = outcome.effects.iter().map(|(what, count)| format!("{what}: {count}"));
+    let effects = effects.collect::<Vec<_>>().join(", ");
+    let _ = write!(text, "<p>{}</p>", escape(&effects));
     text.push_str("<table><tr><th>promise<th><th>put to the test<th>broken");
     for row in &outcome.verdict.rows {
         let class = if row.broken == 0 { "" } else { " class=\"broken\"" };

@@ -21,7 +21,7 @@ const WRITTEN_A_SECOND: u64 = 2 << 20;
 /// A fifth of what the clients of `overload` ask at once, and more than all others ask.
 const FEW_AT_ONCE: u32 = 24;
 /// As short as is safe: what a run has deleted in its first half minute is to be forgotten by its end.
-const GRACE: Duration = Duration::from_secs(20);
+pub(super) const GRACE: Duration = Duration::from_secs(20);
 
 /// What nodes of a run are told beside what they are by themselves: keys of their configuration.
 fn settings(trouble: Trouble) -> Vec<(&'static str, &'static str, u128)> {

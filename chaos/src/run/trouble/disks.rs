@@ -37,7 +37,7 @@ pub(super) async fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
     stage.site.kill(&victims).await?;
     for victim in &victims {
         let gone = stage.site.local()?.cut_power(*victim)?;
-        stage.did("bytes that no sync had made safe", gone);
+        stage.did(super::UNSYNCED, gone);
     }
     if !all {
         stage.last(500..5_000).await?;
@@ -148,12 +148,11 @@ pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
         }
         tables.extend(stage.site.local()?.tables_of_records(*victim)?);
     }
-    stage.did("bits flipped", 0);
     for path in tables {
         let mut bytes = std::fs::read(&path)?;
         // The first half is data: what stands behind it are indexes and properties, without which there is no table.
         let flips = stage.chance.random_range(1..=FLIPS_MAX);
-        stage.did("bits flipped", u64::from(flips));
+        stage.did(super::FLIPPED, u64::from(flips));
         for _ in 0..flips {
             let at = stage.chance.random_range(0..bytes.len() / 2);
             bytes[at] ^= 1 << stage.chance.random_range(0..8);
@@ -181,10 +180,10 @@ pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
         if flips && end > FLIPPED_OF_LOG {
             let at = stage.chance.random_range(end - FLIPPED_OF_LOG..end);
             bytes[at] ^= 1 << stage.chance.random_range(0..8);
-            stage.did("bytes of logs lost", (end - at) as u64);
+            stage.did(super::TORN, (end - at) as u64);
         } else {
             bytes.truncate(end.saturating_sub(torn));
-            stage.did("bytes of logs lost", (end - bytes.len()) as u64);
+            stage.did(super::TORN, (end - bytes.len()) as u64);
         }
         std::fs::write(&log, bytes)?;
     }

@@ -130,8 +130,8 @@ pub(super) async fn bad(stage: &mut Stage<'_>) -> Result<()> {
     let all = nodes.clone();
     until_healed(stage, "10 % of frames lost, 10 % twice, 0 to 20 ms, overtaking".to_owned(), &all).await?;
     let after = proxy(stage)?.passed();
-    stage.did("frames lost", after.lost - before.lost);
-    stage.did("frames twice", after.repeated - before.repeated);
+    stage.did(super::FRAMES_LOST, after.lost - before.lost);
+    stage.did(super::FRAMES_TWICE, after.repeated - before.repeated);
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 //! connection and say next to nothing.
 
 use super::Stage;
-use crate::history::{Entry, What};
 use crate::http::Http;
 use crate::run::live::Live;
 use crate::workload::{self, Kind, Plan};
@@ -21,6 +20,8 @@ const LARGE: usize = 1 << 20;
 const WRITERS_OF_LARGE: u32 = 6;
 /// The usual clients rest between steps, and some fifty of them keep two cores busy already: these don't rest.
 const FLOOD: u32 = 250;
+/// A shorter one says nothing of who is turned away, and of how many are served.
+const FLOOD_MIN: Duration = Duration::from_secs(3);
 /// Those who look how that is answered; longer than a node takes to give up.
 const ASKERS: usize = 25;
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
@@ -49,12 +50,17 @@ pub(super) async fn large_values(stage: &mut Stage<'_>) -> Result<()> {
 /// Five times what can be served. Who is turned away is told so at once, nobody's memory grows without end, and afterwards all is as
 /// before.
 pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
+    if stage.left() < FLOOD_MIN {
+        stage.hold(stage.left()).await;
+        return Ok(());
+    }
     let think = Duration::ZERO..Duration::from_millis(1);
     let plan = Plan { clients: FLOOD, keys: 1, think, ..Plan::new(Kind::Slots) };
     // Nobody has to be served as usual meanwhile.
     let all = stage.nodes();
     let urls: Vec<String> = all.iter().map(|i| stage.site.url(*i)).collect();
-    let before = rate(stage, Duration::ZERO);
+    let usual = rate(stage, Duration::ZERO);
+    let before = *stage.usual.get_or_insert(usual);
     let (asks, began) = (Http::new(ASKERS)?, stage.timeline.now());
     let answers = Answers::default();
     tokio::select! {
@@ -80,9 +86,7 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
 
 /// How many operations were done in a second since then.
 fn rate(stage: &Stage<'_>, since: Duration) -> f64 {
-    let is_done =
-        |entry: &Entry| entry.at_us >= since.as_micros() as u64 && matches!(entry.what, What::Ok { .. });
-    let done = stage.ground.history.since(0).iter().filter(|entry| is_done(entry)).count();
+    let done = stage.ground.history.done_since(since);
     done as f64 / stage.timeline.now().saturating_sub(since).as_secs_f64().max(0.001)
 }
 
@@ -176,7 +180,7 @@ pub(super) async fn slow_clients(stage: &mut Stage<'_>) -> Result<()> {
     // A head has 10 s and a body 5 s for its first KiB: whoever still dribbles by then has been hung up on.
     if began.elapsed() >= Duration::from_millis(HUNG_UP_AFTER_MS) {
         let (count, open_still) = (clients.len(), clients.iter_mut().filter_map(is_open).count());
-        stage.did("slow connections hung up on", (count - open_still) as u64);
+        stage.did(super::HUNG_UP, (count - open_still) as u64);
         if open_still > 0 {
             stage.accidents.push(format!("{open_still} of {count} slow connections were never hung up on"));
         }

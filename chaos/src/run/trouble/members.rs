@@ -93,7 +93,8 @@ async fn settled(operator: &ApiClient, what: &str) -> Result<()> {
 /// A node and its disk are lost, and an empty one at the same address takes its place. The next loss comes after all copies are
 /// whole again: two disks of three at once are beyond what W = 2 promises.
 pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
-    let victim = stage.nodes()[0];
+    let nodes = stage.nodes();
+    let (victim, another) = (nodes[0], nodes[1]);
     let (operator, url) = (operator(stage)?, stage.site.url(victim));
     let old = until("the victim has a name", async || {
         let up = member(&operator, &url, "up").await?;
@@ -106,7 +107,7 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     let open = stage.begin(format!("{} and its disk lost", names(&[victim])), &[victim]);
     stage.site.kill(&[victim]).await?;
     let local = stage.site.local()?;
-    local.wipe(victim)?;
+    local.wipe(victim, another)?;
     local.configure(victim, MANUAL)?;
     stage.last(1_000..4_000).await?;
     stage.site.local()?.start_again(victim)?;
@@ -136,7 +137,7 @@ pub(in crate::run) struct Change {
     /// How many come, until they are started.
     come: usize,
     /// Those that were started.
-    new: Vec<usize>,
+    pub(super) new: Vec<usize>,
     /// Who goes.
     pub(super) go: BTreeSet<usize>,
     begun: bool,
@@ -186,7 +187,7 @@ async fn leave(operator: &ApiClient, stage: &Stage<'_>, go: &[usize]) -> Result<
     if changes.is_empty() { Ok(()) } else { change(operator, &changes).await }
 }
 
-/// A node or two come at once, and as many others go, by one plan. Beside something else that is broken one goes: the disks of two
+/// A node or two come at once, and as many others go, by one plan. Beside something else that is broken it is one: the disks of two
 /// that go together and can't be reached are more than is promised.
 pub(super) async fn come_and_go(stage: &mut Stage<'_>, beside: Option<Trouble>) -> Result<()> {
     let count = stage.chance.random_range(1..=COME_MAX);
@@ -194,6 +195,7 @@ pub(super) async fn come_and_go(stage: &mut Stage<'_>, beside: Option<Trouble>) 
         stage.hold(stage.left()).await;
         return Ok(());
     }
+    let count = if beside.is_some() { 1 } else { count };
     stage.change = Some(Change { come: count, ..Change::default() });
     meanwhile(stage, beside).await?;
     let new = arrived(stage).await?;
@@ -201,7 +203,6 @@ pub(super) async fn come_and_go(stage: &mut Stage<'_>, beside: Option<Trouble>) 
 
     // The first of all is everybody's seed.
     let may_go = |node: &usize| *node != 0 && !new.contains(node);
-    let count = if beside.is_some() { 1 } else { count };
     let go: BTreeSet<usize> = stage.nodes().into_iter().filter(may_go).take(count).collect();
     stage.change = Some(Change { go, ..Change::default() });
     meanwhile(stage, beside).await?;
@@ -210,8 +211,9 @@ pub(super) async fn come_and_go(stage: &mut Stage<'_>, beside: Option<Trouble>) 
 
 /// The change is begun, just before something else is broken or while it is.
 async fn meanwhile(stage: &mut Stage<'_>, beside: Option<Trouble>) -> Result<()> {
-    let before = stage.chance.random();
-    if before || beside.is_none() {
+    // Those that don't last have nothing that could begin while they do.
+    let before = stage.chance.random() || matches!(beside, None | Some(Trouble::CrashAll | Trouble::Restart));
+    if before {
         begin(stage).await?;
     }
     if let Some(beside) = beside {
@@ -233,7 +235,7 @@ async fn arrived(stage: &mut Stage<'_>) -> Result<Vec<usize>> {
         stage.site.local()?.wait_ready(*i).await?;
     }
     open.into_iter().for_each(|open| stage.end(open));
-    stage.did("nodes that joined", new.len() as u64);
+    stage.did(super::JOINED, new.len() as u64);
     let known = stage.ground.all_urls();
     let urls = new.iter().map(|i| stage.site.url(*i)).filter(|url| !known.contains(url));
     stage.ground.joined.lock().unwrap_or_else(PoisonError::into_inner).extend(urls);
@@ -258,12 +260,12 @@ async fn parted(stage: &mut Stage<'_>) -> Result<()> {
     .await?;
     let Change { open, .. } = stage.change.take().unwrap_or_default();
     open.into_iter().for_each(|open| stage.end(open));
-    stage.did("nodes that left", go.len() as u64);
+    stage.did(super::LEFT, go.len() as u64);
     for i in go {
         let gone = stage.timeline.gone(i);
         stage.removed.insert(i, gone);
         stage.site.stop(i).await?;
-        stage.site.local()?.wipe(i)?;
+        stage.site.local()?.wipe(i, 0)?;
     }
     Ok(())
 }

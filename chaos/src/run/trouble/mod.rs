@@ -135,6 +135,19 @@ impl Trouble {
         }
     }
 
+    /// What it does to nodes, as far as that is counted and not left to luck: none of it in a whole run proves nothing. (A power cut may find
+    /// everything synced.)
+    fn effects(self) -> &'static [&'static str] {
+        match self {
+            Trouble::BadLinks => &[FRAMES_LOST, FRAMES_TWICE],
+            Trouble::BitFlips => &[FLIPPED],
+            Trouble::TornLog => &[TORN],
+            Trouble::Membership | Trouble::MembershipFaults => &[JOINED, LEFT],
+            Trouble::SlowClients => &[HUNG_UP],
+            _ => &[],
+        }
+    }
+
     /// Whether something has to stand between nodes and their disks and calendars.
     pub(super) fn needs_shim(self) -> bool {
         use Trouble::{Clocks, Mixed, PowerCut, SlowDisk, SyncFails};
@@ -159,6 +172,8 @@ pub(super) struct Stage<'a> {
     pub(super) ground: Ground<ReqwestTransport>,
     /// How often there was more load than usual.
     pub(super) bursts: u32,
+    /// How many operations a second were done before the first of them.
+    pub(super) usual: Option<f64>,
     /// Whether the bits of some disk have flipped.
     pub(super) spoiled: bool,
     /// Nodes that are no members any more, each until another one comes in its place.
@@ -171,6 +186,15 @@ pub(super) struct Stage<'a> {
     pub(super) accidents: Vec<String>,
 }
 
+const UNSYNCED: &str = "bytes of data that no sync had made safe";
+const FRAMES_LOST: &str = "frames lost";
+const FRAMES_TWICE: &str = "frames twice";
+const FLIPPED: &str = "bits flipped";
+const TORN: &str = "bytes of logs lost";
+const JOINED: &str = "nodes that joined";
+const LEFT: &str = "nodes that left";
+const HUNG_UP: &str = "slow connections hung up on";
+
 /// For so long the disks of `disk-full` hold what is written, 800 MiB each.
 const DISK_FULL_SECONDS_MAX: u64 = 300;
 /// For so long a loss waits for all copies to be whole; there are other troubles.
@@ -179,6 +203,7 @@ const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis
 
 /// Lets things go wrong until the load ends, and leaves the cluster whole.
 pub(super) async fn rage(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
+    stage.effects.extend(trouble.effects().iter().map(|what| (*what, 0)));
     stage.rest().await;
     while stage.left() > Duration::ZERO {
         let next = match trouble {
@@ -264,6 +289,16 @@ impl Stage<'_> {
         Ok(if is_full { Trouble::Restart } else { next })
     }
 
+    /// Starts nodes that have ended, and waits until they are ready; but newcomers come in by a change that is awaited elsewhere.
+    async fn start_again(&mut self, nodes: &[usize]) -> Result<()> {
+        let is_new = |node: &&usize| self.change.as_ref().is_some_and(|change| change.new.contains(node));
+        let (new, others): (Vec<usize>, Vec<usize>) = nodes.iter().partition(is_new);
+        for node in new {
+            self.site.local()?.start_again(node)?;
+        }
+        self.site.start_again(&others).await
+    }
+
     /// Whether all copies are seen to be equal within a while: then a disk may lose some.
     async fn is_whole(&mut self) -> Result<bool> {
         let members = self.nodes().into_iter().map(|i| self.site.url(i)).collect::<Vec<_>>();
@@ -305,9 +340,11 @@ impl Stage<'_> {
         self.timeline.begin(what, unable.iter().copied())
     }
 
-    /// Something is about to be done that did so much by now, or nothing.
+    /// So much was done.
     fn did(&mut self, what: &'static str, how_much: u64) {
-        *self.effects.entry(what).or_default() += how_much;
+        if how_much > 0 {
+            *self.effects.entry(what).or_default() += how_much;
+        }
     }
 
     fn end(&self, open: Open) {

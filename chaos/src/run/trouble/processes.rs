@@ -12,7 +12,7 @@ pub(super) async fn crash(stage: &mut Stage<'_>) -> Result<()> {
     let open = stage.begin(format!("{} killed", names(&victims)), &victims);
     stage.site.kill(&victims).await?;
     stage.last(1_000..8_000).await?;
-    stage.site.start_again(&victims).await?;
+    stage.start_again(&victims).await?;
     stage.end(open);
     Ok(())
 }
@@ -21,7 +21,7 @@ pub(super) async fn crash_all(stage: &mut Stage<'_>) -> Result<()> {
     let all = stage.nodes();
     let open = stage.begin("all killed at once", &all);
     stage.site.kill(&all).await?;
-    stage.site.start_again(&all).await?;
+    stage.start_again(&all).await?;
     stage.end(open);
     Ok(())
 }
@@ -42,7 +42,7 @@ pub(super) async fn restart(stage: &mut Stage<'_>) -> Result<()> {
     for node in all {
         let open = stage.timeline.announce(format!("{} restarted", names(&[node])), [node]);
         stage.site.stop(node).await?;
-        stage.site.start_again(&[node]).await?;
+        stage.start_again(&[node]).await?;
         stage.end(open);
         tokio::time::sleep(BETWEEN_RESTARTS).await;
     }

@@ -89,7 +89,8 @@ impl LocalCluster {
         self.proxy.as_ref().map_or_else(|| self.peer(i), |proxy| proxy.door(i).to_string())
     }
 
-    fn write_config(&self, i: usize) -> anyhow::Result<()> {
+    /// Writes the file of node `i` as it was at first.
+    pub fn write_config(&self, i: usize) -> anyhow::Result<()> {
         let ports = &self.nodes[i].ports;
         let data = self.data_dir(i);
         let data = data.to_str().with_context(|| format!("{} is not UTF-8", data.display()))?;
@@ -153,13 +154,15 @@ impl LocalCluster {
         shim.cut_power(&self.data_dir(i))
     }
 
-    /// Removes everything that node `i` has on its disk; it must have ended. Empty, even the first node joins the others.
-    pub fn wipe(&mut self, i: usize) -> anyhow::Result<()> {
+    /// Removes everything that node `i` has on its disk; it must have ended. Empty, even the first node joins the others, by that one of
+    /// them.
+    pub fn wipe(&mut self, i: usize, by: usize) -> anyhow::Result<()> {
         ensure!(!self.is_running(i), "{} is still running", name(i));
         let data = self.data_dir(i);
         fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+        self.write_config(i)?;
         match i {
-            0 if self.len() > 1 => self.configure(0, &format!("seeds = [\"{}\"]\n", self.met_at(1))),
+            0 if by != 0 => self.configure(0, &format!("seeds = [\"{}\"]\n", self.met_at(by))),
             _ => Ok(()),
         }
     }
