@@ -390,3 +390,23 @@ async fn entry_39_a_node_that_stood_still_brings_nothing_back() -> Result<()> {
     ensure!(cluster.panics().is_empty(), "{:?}", cluster.panics());
     Ok(())
 }
+
+/// Its context is never reached again, and that is what is said: enough replicas answer all the while.
+#[tokio::test]
+async fn who_asks_for_a_forgotten_deletion_is_told_that_it_is_not_reached() -> Result<()> {
+    let c = start(3).await?;
+    put_blind(&url(&c, 0, "gone"), "v").await?;
+    let context = http::get(url(&c, 0, "gone")).send().await?.context()?;
+    let deleted =
+        http::delete(url(&c, 0, "gone")).header("cartwheel-context", &context).send().await?.expect(204)?;
+    eventually(REAP_TIME_MAX, || is_gone(&c, 0, "gone")).await?;
+    for timeout_ms in (200..500).step_by(10) {
+        let asked = format!("{}?timeout_ms={timeout_ms}", url(&c, timeout_ms / 10 % 3, "gone"));
+        let reply = http::get(asked).header("cartwheel-min-context", &deleted.context()?).send().await?;
+        reply
+            .problem_code(504, "context_not_reached")
+            .with_context(|| format!("{timeout_ms} ms: {}", reply.text()))?;
+    }
+    ensure!(c.panics().is_empty(), "{:?}", c.panics());
+    Ok(())
+}

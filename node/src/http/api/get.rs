@@ -92,13 +92,16 @@ pub(super) async fn read<W: World>(api: &Api<W>, ask: ReadAsk) -> Result<Found, 
     }
     let deadline = api.node.now() + ask.timeout;
     let mut pause = POLL_PAUSE_MIN;
+    let mut lacks_only_that = false;
     loop {
         let timeout = deadline - api.node.now();
         match api.node.read(ReadAsk { timeout, ..ask.clone() }).await {
             Reply::Merged(found) => return Ok(found),
-            Reply::NotReached => {}
+            Reply::NotReached => lacks_only_that = true,
             // Enough have answered, and the time ran out while the others were asked for the context.
-            Reply::TooFew { need, have, timed_out: true } if have >= need => {}
+            Reply::TooFew { need, have, timed_out: true } if have >= need => lacks_only_that = true,
+            // Enough had answered before. The last round has what is left of the time, which is nothing at times.
+            Reply::TooFew { .. } if lacks_only_that && api.node.now() >= deadline => {}
             Reply::TooFew { need, have, timed_out } => {
                 return Err(failure::read_short(need, have, timed_out));
             }
