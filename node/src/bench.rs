@@ -209,6 +209,10 @@ impl Peer {
                 held.hints.push((id, target));
                 Some(Answer::Stored { durable: true })
             }
+            Ask::Store { id, hint_for: None, .. } => {
+                held.records.insert(id, digest(&ask.body));
+                Some(Answer::Stored { durable: true })
+            }
             // It knows what everybody knows.
             Ask::Gossip { .. } => Some(Answer::Same),
             _ => None,

@@ -3,6 +3,8 @@
 use super::*;
 use crate::bench::{Bench, ME, Peer, ids};
 use ring::ids::Partition;
+use ring::time::Wall;
+use std::sync::atomic::Ordering;
 
 /// 1 Mbit/s.
 const NARROW: u64 = 125_000;
@@ -171,6 +173,9 @@ async fn who_leaves_tries_the_target_and_others_by_turns() {
             deliver_to(&bench.node, target.id).await;
         }
         assert_eq!(bench.hints_for(target.id), 0, "{:?} takes them", takes.id);
+        // What somebody else keeps now is not delivered.
+        let delivered = bench.node.hints_delivered.load(Ordering::Relaxed);
+        assert_eq!(delivered, if takes.id == other.id { 0 } else { 5 });
         assert_eq!(
             (other.hints(), target.holds(&ids[0])),
             if takes.id == other.id { (5, false) } else { (5, true) }
@@ -264,4 +269,26 @@ async fn who_has_not_been_away_has_failed_as_often_as_before() {
         assert_eq!(of(&bench), failures, "{back:?} was away");
         duty.abort();
     }
+}
+
+/// The older of two is gone: what is left is as old as it is.
+#[tokio::test(start_paused = true)]
+async fn what_has_gone_makes_what_is_left_no_older() {
+    let target = Peer::new(14);
+    let bench = Bench::start(1, &[ME, target.id], &[&target]).await;
+    let (all, first) = (ids(2), bench.node.wall());
+    let later = Wall(first.0 + 7);
+    for (id, now) in all.iter().zip([first, later]) {
+        bench.put(id, 10, None).await;
+        let keep = |reply| Job::KeepHint { id: id.clone(), owner: target.id, now, reply };
+        assert!(bench.node.lane.run(keep).await.unwrap());
+    }
+    let give_up = |reply| Job::GiveUpHint { id: all[0].clone(), owner: target.id, since: first, reply };
+    assert!(bench.node.lane.run(give_up).await.unwrap());
+    let since = || bench.node.lock_hints().of_target(target.id).since;
+    assert_eq!(since(), first, "nobody has looked");
+    tokio::time::advance(HINT_BACKOFF_MAX).await;
+    target.refuse(true);
+    deliver_to(&bench.node, target.id).await;
+    assert_eq!(since(), later);
 }

@@ -3,21 +3,28 @@
 use super::*;
 use crate::bench::{Bench, ME, ids};
 use crate::duty::exchange;
+use ring::ids::ObjectId;
+
+/// Real nodes beside this one, which all know one another.
+async fn all_beside(bench: &Bench, ids: &[NodeId]) -> Vec<Bench> {
+    let mut others = Vec::new();
+    for id in ids {
+        others.push(bench.beside(*id).await);
+    }
+    for other in &others {
+        for id in ids.iter().filter(|id| **id != other.node.id()) {
+            other.node.pool.set_peer(*id, crate::bench::said(*id).peer);
+        }
+    }
+    others
+}
 
 /// A hint was given up of what this node does not own: it can't compare it, and the owners do.
 #[tokio::test(start_paused = true)]
 async fn owners_compare_what_is_urgent_and_not_owned_here() {
     let owners = [11, 12, 13].map(NodeId);
     let bench = Bench::start(1, &owners, &[]).await;
-    let mut others = Vec::new();
-    for owner in owners {
-        others.push(bench.beside(owner).await);
-    }
-    for other in &others {
-        for owner in owners.into_iter().filter(|owner| *owner != other.node.id()) {
-            other.node.pool.set_peer(owner, crate::bench::said(owner).peer);
-        }
-    }
+    let others = all_beside(&bench, &owners).await;
     others[0].put(&ids(1)[0], 10, None).await;
     for other in &others {
         exchange::build(&other.node).await;
@@ -76,4 +83,24 @@ async fn what_is_owned_here_is_compared_from_here() {
     assert_eq!(with(&bench.node, &peers), BTreeSet::from([peers[1]]));
     met(&bench.node, peers[1]);
     assert!(bench.node.lock_hints().urgent.is_empty());
+}
+
+/// The first owner may lack what others know, so another one compares, with whoever else can.
+#[tokio::test(start_paused = true)]
+async fn who_may_be_behind_leaves_it_to_another_owner() {
+    let peers = [11, 12].map(NodeId);
+    let bench = Bench::start(8, &[ME, peers[0], peers[1]], &[]).await;
+    let others = all_beside(&bench, &peers).await;
+    let table = bench.node.cluster.snapshot().table.clone();
+    let is_first = |id: &ObjectId| table.owners(table.partition_of(id), 3)[0] == ME;
+    let id = ids(100).into_iter().find(is_first).unwrap();
+    others[0].put(&id, 10, None).await;
+    for other in &others {
+        exchange::build(&other.node).await;
+    }
+    bench.node.past.hear_of(u64::from(u32::MAX));
+    assert!(!bench.node.may_spread());
+    let came = bench.node.repair_somewhere(table.partition_of(&id), &Only::default()).await;
+    assert!(came.is_some_and(|(came, _)| came.repairs > 0));
+    assert!(others.iter().all(|other| other.kept() == [id.clone()]));
 }

@@ -288,3 +288,23 @@ async fn fetch<W: World>(node: &Node<W>, peer: NodeId, id: &ObjectId) -> Result<
         _ => Err(Failed::there(format!("{peer} does not answer"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{Bench, ME, Peer, ids};
+
+    /// As long as any message may be under way, and not only as long as a question about trees.
+    #[tokio::test(start_paused = true)]
+    async fn a_record_may_be_under_way_as_long_as_any_message() {
+        let peer = Peer::new(11);
+        let bench = Bench::start(1, &[ME, peer.id], &[&peer]).await;
+        let id = &ids(1)[0];
+        bench.put(id, 800_000, None).await;
+        // Eight seconds.
+        peer.narrow(100_000);
+        let unlike = Unlike { id: id.clone(), mine: None, theirs: None };
+        let moved = repair(&bench.node, peer.id, unlike, Some(&AtomicBool::new(false))).await;
+        assert!(moved.is_ok_and(|bytes| bytes >= 800_000) && peer.holds(id));
+    }
+}
