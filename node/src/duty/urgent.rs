@@ -6,8 +6,8 @@
 //!   it does not                          its trees say nothing of it: owners are asked to compare it, one partition after the other
 //! ```
 //!
-//! The second has a loop of its own. It waits for others, a minute for each owner that is asked and says nothing, and the exchange of what this node owns must not wait
-//! with it; and whichever partition can't be compared, the others have their turn.
+//! The second has a loop of its own. It waits for others, a minute for each owner that is asked and says nothing, and the exchange
+//! of what this node owns must not wait with it; and whichever partition can't be compared, the others have their turn.
 
 use crate::cluster::Snapshot;
 use crate::limits::AAE_EVERY;
