@@ -118,6 +118,9 @@ pub struct Measure {
     /// When some node's clock was not to be relied on, from and to, by the clock of the history: what lived then may end early, and
     /// as late as that ends.
     pub blurred: Vec<(Duration, Duration)>,
+    /// When an old disk that was put back may have been taken for a whole one, from and to: who remembers what it has forgotten was
+    /// away. A majority of the owners with this one among them may then show less than another one has acknowledged.
+    pub forgetful: Vec<(Duration, Duration)>,
     /// Buckets and keys of which a crash has taken writes from some disk. Where a bucket is acknowledged before it is synced, that
     /// explains what is lost; everywhere else it explains nothing.
     pub undone: BTreeSet<(String, String)>,
@@ -131,6 +134,7 @@ impl Default for Measure {
             ttl_slack_percent: 1,
             cuts: None,
             blurred: Vec::new(),
+            forgetful: Vec::new(),
             undone: BTreeSet::new(),
         }
     }
@@ -145,10 +149,14 @@ impl Measure {
 
     /// The end of the last time between these two when some clock was not to be relied on, all in microseconds.
     fn blurred_us(&self, from_us: u64, to_us: u64) -> Option<u64> {
-        let us = |at: Duration| u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
-        let overlap = self.blurred.iter().filter(|(from, to)| us(*from) <= to_us && us(*to) >= from_us);
-        overlap.map(|(_, to)| us(*to)).max()
+        overlap(&self.blurred, from_us, to_us)
     }
+}
+
+/// The end of the last of some times that meets the one between these two, all in microseconds.
+fn overlap(times: &[(Duration, Duration)], from_us: u64, to_us: u64) -> Option<u64> {
+    let us = |at: Duration| u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+    times.iter().filter(|(from, to)| us(*from) <= to_us && us(*to) >= from_us).map(|(_, to)| us(*to)).max()
 }
 
 /// All checkers over one history.
@@ -171,7 +179,7 @@ pub fn all_by(entries: &[Entry], measure: &Measure) -> Vec<Violation> {
         lost::check(story, measure, &mut found);
         revived::check(story, &mut found);
         session::check(story, &mut found);
-        strict::check(story, &ledger.settings, &mut found);
+        strict::check(story, &ledger.settings, measure, &mut found);
         siblings::check(story, &ledger.settings, measure, &mut found);
         honest::check(story, &mut found);
         agree::check(story, &mut found);

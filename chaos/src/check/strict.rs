@@ -10,15 +10,19 @@
 //! with a time to live are judged by their own checker, since they also go by themselves.
 
 use super::ledger::ttl_us;
-use super::{Breach, Story, Violation};
+use super::{Breach, Measure, Story, Violation, overlap};
 use crate::history::Setting;
 
-pub(super) fn check(story: &Story, settings: &[Setting], found: &mut Vec<Violation>) {
+pub(super) fn check(story: &Story, settings: &[Setting], measure: &Measure, found: &mut Vec<Violation>) {
     // Majorities meet in what they hold, and a crash has taken something from one.
     if story.undone || !settings.iter().any(|setting| setting.strict && setting.bucket == story.bucket) {
         return;
     }
     for (read, sight) in story.reads() {
+        let until_us = read.ended.map_or(u64::MAX, |ended| ended.at_us);
+        if overlap(&measure.forgetful, read.begun.at_us, until_us).is_some() {
+            continue;
+        }
         let (begun, end) = (read.begun.place, read.ended.map_or(usize::MAX, |ended| ended.place));
         let before = |op: &crate::history::Op| op.answer().is_some() && op.over_before(begun);
         for (value, write) in story.values().filter(|(_, write)| before(write) && ttl_us(write).is_none()) {

@@ -64,9 +64,9 @@ pub fn owe_anew<S: Store>(
             });
             count += 1;
         }
-        store.write(batch, false)?;
+        // Hints that count are never on a disk that may lose them.
+        store.write(batch, true)?;
     }
-    store.write(Batch::default(), true)?;
     Ok(count)
 }
 

@@ -7,7 +7,7 @@ use super::watch::Watch;
 use super::wires::Host;
 use bytes::Bytes;
 use node::store::mem::{Fault, MemDisk, MemStore};
-use node::store::{Batch, Family, OpenError, Row, Store, StoreError, keys};
+use node::store::{Batch, Family, OpenError, Room, Row, Store, StoreError, keys};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -25,6 +25,8 @@ pub struct Wear {
     pub unread: u16,
     /// Whether there is no room.
     pub full: bool,
+    /// How much of it others have taken: near the end a node takes no more.
+    pub taken_percent: u8,
     /// How long a write may take.
     pub slow_max: Duration,
 }
@@ -35,6 +37,9 @@ impl Wear {
         self.failing > 0 || self.unread > 0 || self.full
     }
 }
+
+/// How large a disk is, as far as anybody asks.
+const ROOM_BYTES: u64 = 1 << 30;
 
 /// What crashes have taken from a disk: batches that were not synced, and the records in them.
 #[derive(Debug, Default)]
@@ -193,8 +198,25 @@ impl Store for SimStore {
         self.inner.disk_bytes()
     }
 
+    fn room(&self) -> Option<Room> {
+        let taken = u64::from(self.disk.lock().wear.taken_percent);
+        Some(Room { free: ROOM_BYTES / 100 * (100 - taken), total: ROOM_BYTES })
+    }
+
     fn has_lost_writes(&self) -> bool {
         self.inner.has_lost_writes()
+    }
+
+    fn lacks(&self) -> Vec<Family> {
+        self.inner.lacks()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.inner.is_fenced()
+    }
+
+    fn lacks_nothing(&self) -> Result<(), StoreError> {
+        self.inner.lacks_nothing()
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -67,10 +67,14 @@ pub struct Fleet {
     gone: BTreeMap<Host, Duration>,
     /// Records that were spoiled, on all disks.
     pub rotted: usize,
+    /// Families that were spoiled, on all disks.
+    pub spoilt: usize,
     /// What was acknowledged before it was synced, and went with some power.
     pub undone: Undone,
     /// How often a node that had left by itself was started again.
     pub restarts: u32,
+    /// Machines that were started again, for whatever reason.
+    pub restarted: BTreeSet<Host>,
 }
 
 impl Fleet {
@@ -89,8 +93,10 @@ impl Fleet {
             worn: BTreeSet::new(),
             gone: BTreeMap::new(),
             rotted: 0,
+            spoilt: 0,
             undone: Undone::default(),
             restarts: 0,
+            restarted: BTreeSet::new(),
         }
     }
 
@@ -164,6 +170,7 @@ impl Fleet {
             }
         }
         sim.bounce(host.ip());
+        self.restarted.insert(host);
         self.trace.event(&format!("{host}  starts"));
     }
 
@@ -210,6 +217,18 @@ impl Fleet {
         let records = self.machine(host).disk().rot(hinted);
         self.rotted += records;
         self.trace.event(&format!("{host}  {records} records can't be read any more"));
+    }
+
+    /// Spoils a family of the disk of a machine that is down, if all its records can be read: RocksDB's twin does without the one only
+    /// if the other can be made from these. A disk of which both are bad is one to be replaced.
+    pub fn spoil(&mut self, host: Host, family: Family) {
+        let rows = &self.machine(host).disk().rows;
+        if rows.corrupted() > 0 {
+            return;
+        }
+        rows.spoil(family);
+        self.spoilt += 1;
+        self.trace.event(&format!("{host}  {family:?} can't be read any more"));
     }
 
     /// Makes a machine's disk as bad as that.

@@ -30,13 +30,14 @@ struct Run {
 
 /// Errors that troubles bring about, and the troubles of which one must have come: an old disk, a removed member that is started
 /// again, a directory that was emptied under its name, a record that nobody has any more, a full disk.
-const EXPECTED: [(&str, &[Plague]); 6] = [
+const EXPECTED: [(&str, &[Plague]); 7] = [
     ("the data directory has gone back in time", &[Plague::Restore]),
     ("this disk may be behind what the others know", &[Plague::Restore]),
     ("this node was removed from the cluster", &[Plague::Members, Plague::Wipe]),
     ("somebody asks to be let in under the identity of a member", &[Plague::Members, Plague::Wipe]),
     ("a record on this disk was damaged, no other owner has it", &[Plague::Rot]),
     ("a new lease could not be taken", &[Plague::Wear]),
+    ("the disk is nearly full: writes are refused", &[Plague::Wear]),
 ];
 /// Unexpected lines of one run that are kept.
 const UNEXPECTED_MAX: usize = 5;

@@ -43,8 +43,10 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use ring::ids::NodeId;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
@@ -146,8 +148,8 @@ struct Run<'a> {
     carried_out: channel::Receiver<usize>,
     /// Whether the clients are done with what they do at this stage.
     idle: channel::Receiver<bool>,
-    /// Machines with a new node that is to take the old one's place, as soon as it has a name.
-    to_replace: Vec<(Host, NodeId)>,
+    /// Machines with a new node that is to take the old one's place, as soon as it has a name; and whether the old one is gone.
+    to_replace: Vec<(Host, NodeId, bool)>,
     /// What a wiped machine's node was called.
     wiped: BTreeMap<Host, NodeId>,
     history: History,
@@ -157,6 +159,10 @@ struct Run<'a> {
     loaded: usize,
     /// Troubles that have come, of those that leave traces in what nodes say.
     came: BTreeSet<Plague>,
+    /// When an old disk may have been taken for a whole one.
+    forgetful: Vec<(Duration, Duration)>,
+    /// How many deletions nodes had forgotten in the end.
+    forgotten: Rc<Cell<u64>>,
     /// When somebody slept.
     slept: Vec<(Host, Duration, Duration)>,
 }
@@ -186,6 +192,7 @@ impl<'a> Run<'a> {
         let mut fleet = Fleet::new(chance.random(), shape, trace.clone());
         (1..=shape.nodes).for_each(|n| fleet.add(&mut sim, Host(n), false));
         let schedule = schedule(StdRng::seed_from_u64(chance.random()));
+        schedule.wrong_from_the_start.iter().for_each(|(host, off_ms)| fleet.set_calendar(*host, *off_ms));
         let (stage, stages) = channel::channel(Stage::ComeUp);
         let (orders, inbox) = mpsc::unbounded_channel();
         let (done, carried_out) = channel::channel(0);
@@ -193,13 +200,16 @@ impl<'a> Run<'a> {
         let hears = trace.clone();
         let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default()))
             .told_to(Arc::new(move |what| hears.event(&format!("client  {what}"))));
+        let came = schedule.wrong_from_the_start.first().map(|_| Plague::Calendar).into_iter().collect();
         let joined: Joined = Arc::default();
+        let forgotten: Rc<Cell<u64>> = Rc::default();
         let patience = *PATIENCE.choose(&mut chance).expect("the list is not empty");
         let people = People {
             load: options.load,
             transport: SimTransport::new(fleet.wires.clone(), CLIENT),
             nodes: (1..=shape.nodes).map(Host).collect(),
             joined: Arc::clone(&joined),
+            forgotten: Rc::clone(&forgotten),
             patience,
             chance,
             aside: StdRng::seed_from_u64(!options.seed),
@@ -228,7 +238,9 @@ impl<'a> Run<'a> {
             healed_after: None,
             joined,
             loaded: usize::MAX,
-            came: BTreeSet::new(),
+            came,
+            forgotten,
+            forgetful: Vec::new(),
             slept: Vec::new(),
         }
     }
@@ -258,7 +270,12 @@ impl<'a> Run<'a> {
             // What was begun is ended: wiped machines come back and are replaced, leavers leave.
             if matches!(
                 deed,
-                Deed::Up(_) | Deed::Asleep(_, false) | Deed::ReplaceWiped(_) | Deed::Leave(_) | Deed::Add(_)
+                Deed::Up(_)
+                    | Deed::Asleep(_, false)
+                    | Deed::ReplaceWiped(_)
+                    | Deed::Leave(_)
+                    | Deed::Add { .. }
+                    | Deed::Replace { .. }
             ) {
                 self.carry_out(deed);
             }
@@ -272,6 +289,8 @@ impl<'a> Run<'a> {
         }
         self.stage.send_replace(Stage::Quiet);
         self.healed_after = Some(self.until_identical(HEAL_MAX)?);
+        let healed = self.sim.elapsed();
+        self.forgetful.iter_mut().for_each(|(_, until)| *until = healed);
         self.trace.event("all replicas are identical");
         Ok(())
     }
@@ -333,10 +352,10 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) -> Result<(), String> {
         self.fleet.restart_the_gone(&mut self.sim);
-        for (host, old) in std::mem::take(&mut self.to_replace) {
+        for (host, old, is_gone) in std::mem::take(&mut self.to_replace) {
             match self.id_on(host) {
-                Some(new) => self.order(Order::Replace { old, new }),
-                None => self.to_replace.push((host, old)),
+                Some(new) => self.order(Order::Replace { old, new, is_gone }),
+                None => self.to_replace.push((host, old, is_gone)),
             }
         }
         let done = self.sim.step();
@@ -381,6 +400,8 @@ impl<'a> Run<'a> {
             Deed::Wear(host, wear) => self.fleet.set_wear(host, wear),
             Deed::Rot(host) => self.fleet.rot(host, false),
             Deed::RotHinted(host) => self.fleet.rot(host, true),
+            Deed::Spoil(host, family) if !is_up(&self.fleet, host) => self.fleet.spoil(host, family),
+            Deed::Spoil(..) => {}
             Deed::Asleep(host, asleep) => {
                 let now = self.sim.elapsed();
                 self.fleet.set_asleep(host, asleep, now);
@@ -402,11 +423,19 @@ impl<'a> Run<'a> {
                 }
             }
             Deed::Image(host) => self.fleet.take_image(host),
-            Deed::PutBack(host) if !is_up(&self.fleet, host) => self.fleet.put_back(host),
+            Deed::PutBack(host) if !is_up(&self.fleet, host) => {
+                self.fleet.put_back(host);
+                // Who remembers what it has forgotten may be away (docs/membership.md).
+                if self.plagues.iter().any(|plague| plague.separates()) {
+                    self.forgetful.push((self.sim.elapsed(), Duration::MAX));
+                }
+            }
             Deed::PutBack(_) => {}
-            Deed::ReplaceWiped(host) => self.to_replace.extend(self.wiped.get(&host).map(|old| (host, *old))),
-            Deed::Add(host) => {
-                self.fleet.add(&mut self.sim, host, false);
+            Deed::ReplaceWiped(host) => {
+                self.to_replace.extend(self.wiped.get(&host).map(|old| (host, *old, true)))
+            }
+            Deed::Add { host, waits } => {
+                self.fleet.add(&mut self.sim, host, waits);
                 // Clients hear of it, and ask it as any other from then on.
                 self.joined.lock().unwrap_or_else(PoisonError::into_inner).push(people::url(host));
             }
@@ -414,6 +443,9 @@ impl<'a> Run<'a> {
                 if let Some(id) = self.id_on(host) {
                     self.order(Order::Leave(id));
                 }
+            }
+            Deed::Replace { old, new } => {
+                self.to_replace.extend(self.id_on(old).map(|old| (new, old, false)))
             }
         }
     }
@@ -435,10 +467,15 @@ impl<'a> Run<'a> {
         let read_back = *self.stage.borrow() == Stage::Done;
         // Nobody can judge what nobody has read, and why it was not read is a violation already.
         let cuts = Some(self.schedule.separations + self.fleet.restarts);
-        let blurred = self.slept.iter().map(|(_, from, to)| (*from, *to)).collect();
+        let mut blurred: Vec<_> = self.slept.iter().map(|(_, from, to)| (*from, *to)).collect();
+        // Of those that start while the others are down most may be wrong, and are believed (docs/expiry.md).
+        if self.came.contains(&Plague::Calendar) && self.fleet.restarted.len() > 1 {
+            blurred.push((Duration::ZERO, Duration::MAX));
+        }
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let undone = self.fleet.undone.records.iter().map(|id| (name(id.bucket()), name(id.key()))).collect();
-        let measure = check::Measure { cuts, blurred, undone, ..check::Measure::default() };
+        let forgetful = self.forgetful.clone();
+        let measure = check::Measure { cuts, blurred, undone, forgetful, ..check::Measure::default() };
         let judged = if read_back { check::all_by(&entries, &measure) } else { Vec::new() };
         let judged = judged.into_iter().map(|violation| violation.to_string());
         let simulated = self.sim.elapsed();
@@ -471,6 +508,8 @@ impl<'a> Run<'a> {
             simulated,
             healed_after: self.healed_after,
             rotted: self.fleet.rotted,
+            spoilt: self.fleet.spoilt,
+            forgotten: self.forgotten.get(),
             undone: self.fleet.undone.batches,
             counts,
             fewest,

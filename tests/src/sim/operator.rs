@@ -13,10 +13,12 @@ pub(super) enum Order {
     Leave(NodeId),
     /// Put one in the place of another.
     Replace {
-        /// Who is gone.
+        /// Who gives up his place.
         old: NodeId,
         /// Who takes the place.
         new: NodeId,
+        /// Whether the old one's disk is gone. Somebody who can't be reached now may come back, and is never let go by force.
+        is_gone: bool,
     },
 }
 
@@ -53,7 +55,7 @@ async fn carry_out(client: &Client<SimTransport>, order: &Order, tries: u32) -> 
         let member = cluster.members.iter().find(|member| member.id == id);
         member.map(|member| (member.status.as_str(), member.reachable))
     };
-    let is_gone = |id: &NodeId| matches!(status(id), Some(("removed" | "leaving", _)));
+    let has_left = |id: &NodeId| matches!(status(id), Some(("removed" | "leaving", _)));
     let (Order::Leave(goes) | Order::Replace { old: goes, .. }) = order;
     let change = match (status(goes), order) {
         // Somebody else had let the old one go: the new one just comes in.
@@ -64,20 +66,26 @@ async fn carry_out(client: &Client<SimTransport>, order: &Order, tries: u32) -> 
         },
         (Some(("removed", _)), Order::Leave(_)) => return true,
         // Who was to take the place has left meanwhile, by another order: then the old one just goes.
-        (Some((_, true)), Order::Replace { new, .. }) if is_gone(new) => return true,
-        (Some(_), Order::Replace { old, new }) if is_gone(new) && status(old) != Some(("leaving", false)) => {
+        (Some((_, true)), Order::Replace { new, .. }) if has_left(new) => return true,
+        (Some(_), Order::Replace { old, new, .. })
+            if has_left(new) && status(old) != Some(("leaving", false)) =>
+        {
             Change::Leave(old.to_string())
         }
-        (Some(("leaving", false)), Order::Replace { old, .. }) if tries % ROUND == 2 => {
+        (Some(("leaving", false)), Order::Replace { old, is_gone: true, .. }) if tries % ROUND == 2 => {
             Change::LeaveByForce { leave: old.to_string(), force: true }
         }
-        (Some(("leaving", false)), Order::Replace { .. }) if tries % ROUND > 2 => return false,
+        (Some(("leaving", false)), Order::Replace { is_gone: true, .. }) if tries % ROUND > 2 => {
+            return false;
+        }
         // It died while it left; whoever knows that says it once more, and then it is not waited for.
         (Some(("leaving", false)), _) => Change::Leave(goes.to_string()),
         (Some(("leaving", true)), _) => return false,
         (_, Order::Leave(_)) => Change::Leave(goes.to_string()),
         (_, Order::Replace { new, .. }) if status(new).is_none() => return false,
-        (_, Order::Replace { old, new }) => Change::Replace { old: old.to_string(), new: new.to_string() },
+        (_, Order::Replace { old, new, .. }) => {
+            Change::Replace { old: old.to_string(), new: new.to_string() }
+        }
     };
     match client.stage(&[change]).await {
         Ok(plan) => {

@@ -13,12 +13,20 @@ use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 
 /// Workloads at once, at most: more of them are more of the same.
 const KINDS_MAX: usize = 3;
+
+/// One run in so many has forty clients more, on ten keys.
+const MANY_OF: u32 = 8;
+
+/// How long keys that are deleted and made again are left alone, in half of the runs: longer than a deletion is remembered.
+const RESTS: Duration = Duration::from_secs(25);
 
 /// How large a workload's values are: a frame of several, one of many, and one that a link of the simulation takes in pieces.
 const VALUE_BYTES: [usize; 3] = [64, 64, 16 << 10];
@@ -56,6 +64,8 @@ pub(super) struct People {
     pub(super) idle: channel::Sender<bool>,
     /// What they write down.
     pub(super) history: History,
+    /// Told in the end how many deletions nodes have forgotten.
+    pub(super) forgotten: Rc<Cell<u64>>,
     pub(super) watch: Watch,
 }
 
@@ -95,6 +105,7 @@ impl People {
         let how = ReadBack { settled: true, nodes_per_key: 3, at_once: 32 };
         workload::read_back(&how, &ground, &mut self.chance).await?;
         let after = rest::count(&ground.urls, &self.transport).await?;
+        self.forgotten.set(after.iter().map(rest::Tally::reaped).sum());
         rest::objections(&before, &rested, &after).into_iter().for_each(|said| self.watch.broken(said));
         if ground.urls.is_empty() {
             self.watch.broken("nobody is left who serves".into());
@@ -130,9 +141,12 @@ impl People {
             let quorums = quorums.filter(|[n, ..]| *n <= nodes);
             let strict = self.chance.random_range(0..STRICT_OF) == 0;
             let value_bytes = *VALUE_BYTES.choose(&mut self.chance).expect("the list is not empty");
-            Plan { think: think.clone(), strict, value_bytes, quorums, unsynced, ..Plan::new(kind) }
+            let rests = (kind == Kind::Recreate && self.aside.random::<bool>()).then_some(RESTS);
+            Plan { think: think.clone(), strict, value_bytes, quorums, unsynced, rests, ..Plan::new(kind) }
         };
-        kinds.into_iter().map(&mut plan).collect()
+        let mut plans: Vec<Plan> = kinds.into_iter().map(&mut plan).collect();
+        plans.extend((self.aside.random_range(0..MANY_OF) == 0).then(Plan::many_clients));
+        plans
     }
 
     fn ground(&self, nodes: &[Host]) -> Ground<SimTransport> {

@@ -30,6 +30,10 @@ pub struct Report {
     pub healed_after: Option<Duration>,
     /// Records that were spoiled.
     pub rotted: usize,
+    /// Families of rows that were spoiled.
+    pub spoilt: usize,
+    /// Deletions that had been forgotten in the end, as far as the nodes that then ran had counted.
+    pub forgotten: u64,
     /// Batches that were not synced when the power failed, and were lost with it.
     pub undone: usize,
     /// What clients did.
@@ -51,7 +55,7 @@ impl fmt::Display for Report {
             self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
         write!(
             f,
-            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least; healed after {healed}; {} batches lost unsynced; trace {:016x} of {} lines",
+            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least; healed after {healed}; {} batches lost unsynced, {} deletions forgotten, {} records and {} families spoiled; trace {:016x} of {} lines",
             self.seed,
             self.plagues,
             self.shape,
@@ -60,6 +64,9 @@ impl fmt::Display for Report {
             self.counts.tried,
             self.fewest,
             self.undone,
+            self.forgotten,
+            self.rotted,
+            self.spoilt,
             self.digest,
             self.lines,
         )?;

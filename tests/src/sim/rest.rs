@@ -60,6 +60,11 @@ impl Tally {
         Tally { node: node.to_owned(), others, exchanges, reaped, done }
     }
 
+    /// How many deletions it has forgotten.
+    pub(super) fn reaped(&self) -> u64 {
+        self.reaped
+    }
+
     /// What was repaired since an earlier moment, though nothing was to repair.
     fn moved_since(&self, before: &Tally) -> Option<String> {
         let pairs = AT_REST.iter().zip(before.done.iter().zip(&self.done));

@@ -7,6 +7,7 @@
 //! | a hint that counts is synced, but where the bucket leaves that to the system | an acknowledgement relies on it, and a power cut takes it away |
 //! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
 //! | no sibling twice, each within its clock | (the decoder of records refuses these) |
+//! | preference lists name members, each once; regimes of one name have the same tables on all disks | a quorum that is none, or two that do not meet |
 //!
 //! No code of the node knows of it: batches come by on their way to the disk.
 
@@ -16,13 +17,13 @@ use node::lane::HintRow;
 use node::store::{Batch, Change, Family, Store, keys};
 use ring::bucket::{BucketSettings, Durability};
 use ring::causal::Dot;
-use ring::ids::{ObjectId, Partition};
+use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Regime, View};
-use ring::place::position;
+use ring::place::{Table, TableName, position};
 use ring::record::{Content, Record};
 use ring::tree;
 use ring::wire::record::{decode, digest, encode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most violations that are kept: the first explains the rest.
@@ -38,6 +39,8 @@ pub struct Watch {
 struct State {
     /// What each dot of each key stands for, as far as a disk has ever seen it.
     dots: BTreeMap<(ObjectId, Dot), u64>,
+    /// What the tables are of each regime that a disk has ever seen.
+    tables: BTreeMap<TableName, Vec<u64>>,
     violations: Vec<String>,
     /// Records that were written as something else than they were.
     changes: u64,
@@ -66,6 +69,18 @@ fn is_behind<S: Store>(store: &S) -> bool {
     store.get(Family::Meta, keys::BEHIND).is_ok_and(|mark| mark.is_some())
 }
 
+/// What is wrong with a preference list: it names members, each once, and as many as a bucket may ask for.
+fn fault(table: &Table, partition: Partition, view: &View) -> Option<String> {
+    let n = usize::from(ring::bucket::N_MAX).min(table.nodes().len());
+    let (owners, others) = (table.owners(partition, n), table.fallbacks(partition, n));
+    let list = owners.iter().chain(others);
+    let named: BTreeSet<NodeId> = list.clone().copied().collect();
+    let is_right = owners.len() == n
+        && named.len() == owners.len() + others.len()
+        && named.iter().all(|node| view.members.contains_key(node));
+    (!is_right).then(|| format!("the list of {partition:?} is {:?}", list.collect::<Vec<_>>()))
+}
+
 /// The records of a batch, as they stood before it.
 pub struct Seen(Vec<(Bytes, Option<Bytes>)>);
 
@@ -80,6 +95,11 @@ impl Watch {
                 && syncs_first(store, key)
             {
                 self.broken(format!("{host}: a hint that counts is written without a sync"));
+            }
+            if let Change::Put(Family::Meta, key, view) = change
+                && key == keys::VIEW
+            {
+                self.look_at_tables(host, view);
             }
             let (Change::Put(Family::Records, key, _) | Change::Delete(Family::Records, key)) = change else {
                 continue;
@@ -143,6 +163,35 @@ impl Watch {
         }
     }
 
+    /// By which tables acts whoever keeps these members.
+    fn look_at_tables(&self, host: Host, view: &[u8]) {
+        let view = match View::decode(view) {
+            Ok(view) => view,
+            Err(error) => {
+                return self
+                    .broken(format!("{host}: members are written so that they can't be read: {error}"));
+            }
+        };
+        let regime = Regime::of(&view);
+        let tables = [Some(&regime.settled), regime.target.as_ref(), regime.previous.as_ref()];
+        let tables: Vec<&Table> = tables.into_iter().flatten().map(|table| &**table).collect();
+        for table in &tables {
+            if let Some(why) =
+                (0..table.partitions()).find_map(|number| fault(table, Partition(number), &view))
+            {
+                self.broken(format!("{host}: {why}"));
+            }
+        }
+        let digests: Vec<u64> = tables.iter().map(|table| table.name().digest).collect();
+        let known = self.lock().tables.entry(regime.name()).or_insert_with(|| digests.clone()).clone();
+        if known != digests {
+            self.broken(format!(
+                "{host}: {} has the tables {digests:x?}, and on another disk {known:x?}",
+                regime.name()
+            ));
+        }
+    }
+
     /// Only what was written: the dot of a write that failed went nowhere, and may be used again.
     fn note_dots(&self, host: Host, id: &ObjectId, record: &Record) {
         let mut twice = None;
@@ -181,5 +230,45 @@ impl Watch {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring::ids::{ClusterId, Zone};
+    use ring::members::{Description, Status};
+
+    fn members(ids: &[u128]) -> View {
+        let mut view = View::new(ClusterId(1), 8);
+        for id in ids {
+            let at = |port: &str| format!("{port}:{id}");
+            let (http, peer, zone) = (at("h"), at("p"), Zone::default());
+            let described = Description { http, peer, zone, weight: 1, starts: 1, boot_id: 1 };
+            view.admit(NodeId(*id), described).expect("there is room");
+            view.set_status(NodeId(*id), Status::Up).expect("it joins");
+        }
+        view
+    }
+
+    #[test]
+    fn a_list_names_members_and_each_once() {
+        let view = members(&[1, 2, 3]);
+        let table = Regime::of(&view).target.expect("three come in");
+        assert_eq!((0..8).find_map(|number| fault(&table, Partition(number), &view)), None);
+        assert!(fault(&table, Partition(0), &members(&[1, 2])).is_some(), "3 is a stranger");
+    }
+
+    #[test]
+    fn one_regime_has_one_set_of_tables() {
+        let (watch, view) = (Watch::default(), members(&[1, 2, 3]));
+        watch.look_at_tables(Host(1), &view.encode());
+        watch.look_at_tables(Host(2), &view.encode());
+        assert_eq!(watch.violations(), Vec::<String>::new());
+        watch.lock().tables.values_mut().for_each(|digests| digests.clear());
+        watch.look_at_tables(Host(3), &view.encode());
+        assert_eq!(watch.violations().len(), 1, "another disk had other tables");
+        watch.look_at_tables(Host(3), b"no view");
+        assert_eq!(watch.violations().len(), 2);
     }
 }

@@ -178,6 +178,20 @@ fn where_both_insist_on_a_majority_reads_show_what_was_acknowledged() {
     finds(Breach::Stale, "strict\n 0 put a\n 0 delete having 0\n 1 get = a\n 9 final =");
 }
 
+/// One that was put back and is not found out has forgotten what it had acknowledged with one that is away.
+#[test]
+fn an_old_disk_excuses_reads_of_its_time_and_no_others() {
+    let missed = "strict\n wait 10\n 0 put a\n wait 10\n 1 get =\n wait 10\n 9 final = a";
+    let from_to = |from, to| {
+        let forgetful = vec![(Duration::from_millis(from), Duration::from_millis(to))];
+        all_by(&play(missed), &Measure { cuts: Some(0), forgetful, ..Measure::default() })
+    };
+    assert_eq!(from_to(15, 1_000).len(), 0);
+    assert_eq!(from_to(0, 5).len(), 1, "it was over before the read began");
+    assert_eq!(from_to(900, 1_000).len(), 1, "it had not begun");
+    assert_eq!(from_to(0, 1_000_000).len(), 0);
+}
+
 #[test]
 fn the_same_holds_for_carts() {
     passes("strict\n 0 add mug 2\n 1 cart = mug*2 total*2\n 9 cart final = mug*2 total*2");
