@@ -8,7 +8,7 @@ use std::time::Duration;
 use tests::sim::fleet::{Down, Shape};
 use tests::sim::plagues::Deed;
 use tests::sim::wires::Host;
-use tests::sim::{Options, log, run_script};
+use tests::sim::{Options, log, run_script, scenes};
 
 const LOAD: Duration = Duration::from_secs(60);
 /// Several, for what the load writes and which records rot is drawn.
@@ -33,6 +33,21 @@ fn play(seed: u64, shape: Shape, deeds: &[(u64, Deed)], soon: Duration) -> Resul
 }
 
 const THREE: Shape = Shape { nodes: 3, partitions: 8, reap_grace_ms: 11_000 };
+
+/// The scenes in which single rules are switched off (`make planted`) break nothing while all rules hold.
+#[test]
+fn scenes_for_rules_break_nothing_by_themselves() -> Result<()> {
+    log::install();
+    for name in scenes::ALL {
+        for seed in 1..=SEEDS {
+            let options = Options { seed, load: LOAD, keep_lines: false };
+            let (shape, deeds) = scenes::of(name).expect("it is one of them");
+            let report = run_script(options, shape, deeds);
+            ensure!(report.violations.is_empty(), "{name}: {report}");
+        }
+    }
+    Ok(())
+}
 
 /// Records rot on the node that keeps hints for one that is down, after the scrub has looked at them and while it rests. The
 /// delivery meets them, and they are healed at once: not when the scrub comes to them again, and the hints not when they are tried

@@ -140,7 +140,10 @@ impl<S: Store> Core<S> {
             Job::Merge { id, record, hint_for, sync, now, reply } => {
                 let is_hint = hint_for.is_some();
                 let merged = self.merge(&id, &record, hint_for, now, draft);
-                let unsynced = planted::is(Bug::HintUnsynced) && is_hint;
+                let unsynced = match is_hint {
+                    true => planted::is(Bug::HintUnsynced),
+                    false => planted::is(Bug::RecordUnsynced) && sync,
+                };
                 draft.sync |= sync && !unsynced;
                 draft.answer(reply, merged, move |(), synced| synced || unsynced);
             }

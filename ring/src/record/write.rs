@@ -6,6 +6,7 @@ use super::{Content, Coordinated, Me, Object, Op, Record, coordinate};
 use crate::bucket::BlindWrites;
 use crate::cart::{self, CartChange};
 use crate::causal::Context;
+use crate::planted::{self, Bug};
 use crate::time::Wall;
 use crate::wire::peer::{Action, Refusal};
 use bytes::Bytes;
@@ -96,7 +97,7 @@ fn take_object(
     let mut done = coordinate(local, &seen, vec![content], me);
     let values = |r: &Record| r.versions(now).count();
     let have = values(&done.record);
-    if have > write.siblings_max && have > local.map_or(0, values) {
+    if have > write.siblings_max && have > local.map_or(0, values) && !planted::is(Bug::NoSiblingLimit) {
         return Err(Refusal::SiblingLimit { have: have - 1, max: write.siblings_max });
     }
     if done.context.runs().len() > write.context_runs_max {

@@ -6,6 +6,8 @@
 //!   planted --bug no-mark --seed 205 --trace              one seed, line by line
 //! ```
 //!
+//! A rule that matters at one moment only, which random troubles do not come to, is tried in a scene of its own.
+//!
 //! A binary of its own, and not a switch of `sim`, so that nobody takes what a build with bugs says for what the real one
 //! says. It ends with 1 if a rule was switched off and nobody noticed.
 
@@ -30,6 +32,9 @@ struct Args {
     of: SeedArgs,
 }
 
+/// Rules with a scene of their own.
+const SCENES: [(Bug, &str); 2] = [(Bug::ReadsTarget, "fill"), (Bug::RecordUnsynced, "cuts")];
+
 fn bug(name: &str) -> Result<Bug, String> {
     let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
     let named = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
@@ -50,6 +55,9 @@ fn main() -> ExitCode {
     for bug in bugs {
         planted::choose(Some(*bug));
         let began = Instant::now();
+        let own = SCENES.iter().find(|(of, _)| of == bug).map(|(_, scene)| *scene);
+        let mut seeds = seeds;
+        seeds.scene = seeds.scene.or(own);
         let total = seeds.run(&["--bug", bug.name()], |outcome| {
             outcome.trace.iter().for_each(|line| println!("{line}"));
             if args.of.seed.is_some() {
@@ -60,8 +68,9 @@ fn main() -> ExitCode {
         let expected = !Bug::MISSED.contains(bug);
         missed += u32::from(noticed.is_none() && expected);
         println!(
-            "| `{}` | {} | {} | {} |",
+            "| `{}`{} | {} | {} | {} |",
             bug.name(),
+            own.map(|scene| format!(" in the scene `{scene}`")).unwrap_or_default(),
             noticed.unwrap_or_else(|| format!("not in {}", seeds.count)),
             began.elapsed().as_secs(),
             total.first.as_deref().unwrap_or("nothing")

@@ -23,6 +23,7 @@ mod people;
 pub mod plagues;
 mod report;
 mod rest;
+pub mod scenes;
 pub mod seeds;
 pub mod trace;
 pub mod transport;

@@ -5,7 +5,7 @@
 //! be reset in an order that hangs on how many tasks other seeds had before, or have beside it. It also keeps what one seed does to
 //! its process, be it an abort, from the others.
 
-use super::{Options, Report, log, run};
+use super::{Options, Report, log, run, run_script, scenes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -25,6 +25,9 @@ pub struct SeedArgs {
     /// Simulated seconds of load and troubles in each.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Troubles at chosen times, instead of those that the seed draws.
+    #[arg(long, value_parser = scenes::ALL)]
+    pub scene: Option<String>,
     /// Print who said what, and when.
     #[arg(long)]
     trace: bool,
@@ -51,6 +54,7 @@ impl SeedArgs {
             jobs: self.jobs,
             alone,
             json: self.json,
+            scene: self.scene.as_deref().and_then(name_of),
         }
     }
 }
@@ -101,6 +105,12 @@ pub struct Seeds {
     /// Whether it is one seed for this process.
     alone: bool,
     json: bool,
+    /// Whose troubles they have, if not their own.
+    pub scene: Option<&'static str>,
+}
+
+fn name_of(scene: &str) -> Option<&'static str> {
+    scenes::ALL.into_iter().find(|name| *name == scene)
 }
 
 /// What they came to.
@@ -160,7 +170,11 @@ impl Seeds {
 
     fn here(&self, seed: u64) -> Outcome {
         log::install();
-        run(Options { seed, load: self.load, keep_lines: self.keep_lines }).into()
+        let options = Options { seed, load: self.load, keep_lines: self.keep_lines };
+        match self.scene.and_then(scenes::of) {
+            Some((shape, deeds)) => run_script(options, shape, deeds).into(),
+            None => run(options).into(),
+        }
     }
 
     fn apart(&self, seed: u64, with: &[&str]) -> Outcome {
@@ -179,6 +193,7 @@ impl Seeds {
         child.args(with).args(["--json", "--seed", &seed.to_string()]);
         child.args(["--seconds", &self.load.as_secs().to_string()]);
         child.args(self.keep_lines.then_some("--trace"));
+        child.args(self.scene.map(|scene| ["--scene", scene]).into_iter().flatten());
         let output = child.stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
         if !output.status.success() {
             return Err(format!("the process of this seed ended with {}", output.status));

@@ -1,0 +1,53 @@
+//! Troubles at chosen times, where chance would bring them together too seldom. The seed still draws all the rest.
+
+use super::disk::Wear;
+use super::fleet::{Down, Shape};
+use super::plagues::Deed;
+use super::wires::Host;
+use std::time::Duration;
+
+const THREE: Shape = Shape { nodes: 3, partitions: 8, reap_grace_ms: 11_000 };
+
+/// The scenes, by their names on a command line.
+pub const ALL: [&str; 2] = ["fill", "cuts"];
+
+/// A scene of that name.
+pub fn of(name: &str) -> Option<(Shape, Vec<(Duration, Deed)>)> {
+    match name {
+        "fill" => Some(fill()),
+        "cuts" => Some(cuts()),
+        _ => None,
+    }
+}
+
+/// The power fails everywhere at once, and one disk is lost with it: what that one had acknowledged with another is on the other.
+fn cuts() -> (Shape, Vec<(Duration, Deed)>) {
+    let (cut, again) = (Duration::from_secs(40), Duration::from_secs(42));
+    let mut deeds: Vec<(Duration, Deed)> =
+        (1..=3).map(|host| (cut, Deed::Down(Host(host), Down::PowerCut))).collect();
+    deeds.push((cut, Deed::Wipe(Host(1))));
+    deeds.extend((1..=3).map(|host| (again, Deed::Up(Host(host)))));
+    deeds.push((again, Deed::ReplaceWiped(Host(1))));
+    (THREE, deeds)
+}
+
+/// One owner misses for ten seconds what the two others acknowledge. Then a node comes in on a slow disk, which all three can see: until
+/// it is filled, it and the one that has missed so much are a majority of the owners to come, and know nothing.
+fn fill() -> (Shape, Vec<(Duration, Deed)>) {
+    let (alone, others, newcomer) = (Host(1), [Host(2), Host(3)], Host(4));
+    let (cut, comes, mend) = (Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(40));
+    let mut deeds = Vec::new();
+    for other in others {
+        for (a, b) in [(alone, other), (other, alone)] {
+            deeds.push((cut, Deed::Cut(a, b)));
+            deeds.push((mend, Deed::Mend(a, b)));
+        }
+    }
+    deeds.push((comes, Deed::Add { host: newcomer, waits: false }));
+    deeds.push((
+        comes,
+        Deed::Wear(newcomer, Wear { slow_max: Duration::from_millis(200), ..Wear::default() }),
+    ));
+    deeds.push((mend, Deed::Wear(newcomer, Wear::default())));
+    (THREE, deeds)
+}
