@@ -5,9 +5,10 @@
 
 What a reader of docker-compose.yml would expect: five nodes become healthy, know each other, listen on 127.0.0.1 alone, run as
 nobody in particular, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, and
-when the first has lost its disk it joins the others and founds no cluster of its own.
+when the first has lost its disk it joins the others and founds no cluster of its own. And `cartwheel chaos --target compose`, of the
+release build or of CARTWHEEL_BIN, says in a line what it lacks.
 
-The last line is the count: `compose: 9 passed, 0 failed`.
+The last line is the count: `compose: 11 passed, 0 failed`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -25,7 +27,9 @@ PORTS = [8098, 8108, 8118, 8128, 8138]
 PROJECT = f"cartwheel-test-{os.getpid()}"
 START_SECONDS_MAX = 120
 STEP_SECONDS_MAX = 90
+CHAOS_SECONDS_MAX = 120
 KEYS = 100
+CARTWHEEL = os.environ.get("CARTWHEEL_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "cartwheel")
 
 
 def compose_command():
@@ -186,15 +190,48 @@ def a_founder_without_its_disk_joins_the_others(compose):
         assert ask(PORTS[1], key(KEYS + number)) == b"meanwhile", number
 
 
+def look_for_rests(project):
+    """Fails if a container, a volume or a network of a project is there."""
+    label = f"label=com.docker.compose.project={project}"
+    for kind in (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"]):
+        assert not docker(*kind, "--filter", label).strip(), f"left of {project}: {kind}"
+
+
 def nothing_is_left(compose):
     compose("down", "-v", "--remove-orphans", "-t", "20")
-    label = f"label=com.docker.compose.project={PROJECT}"
-    for kind in (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"]):
-        assert not docker(*kind, "--filter", label).strip(), f"left: {kind}"
+    look_for_rests(PROJECT)
+
+
+def chaos_is_refused(expected, **env):
+    """A run that can't even begin ends as wrong usage does, says why in one line, and leaves nothing."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [CARTWHEEL, "chaos", "run", "crash", "--target", "compose", "--seconds", "5", "--out", out]
+        ran = subprocess.Popen(command, env=dict(os.environ, **env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            said, why = ran.communicate(timeout=CHAOS_SECONDS_MAX)
+        except subprocess.TimeoutExpired as late:
+            # It takes down what it has put up.
+            ran.terminate()
+            raise AssertionError(f"still there after {CHAOS_SECONDS_MAX} s: {ran.communicate()}") from late
+    assert ran.returncode == 2, f"exit code {ran.returncode}: {why}"
+    assert len(why.splitlines()) == 1 and not said, f"not one line: {said}{why}"
+    assert expected in why, why
+    look_for_rests(f"cartwheel-chaos-{ran.pid}")
+
+
+def chaos_without_an_image_says_so(_):
+    chaos_is_refused("the image of the nodes is not there", CARTWHEEL_IMAGE=f"{PROJECT}-nosuch")
+
+
+def chaos_beside_another_cluster_says_so(compose):
+    chaos_is_refused("and one is taken")
+    compose.settled(5)
 
 
 STEPS = [
+    chaos_without_an_image_says_so,
     five_become_healthy,
+    chaos_beside_another_cluster_says_so,
     what_one_takes_the_others_give,
     nobody_else_reaches_them,
     they_run_as_nobody_in_particular,

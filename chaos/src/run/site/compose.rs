@@ -201,25 +201,30 @@ impl Compose {
     }
 }
 
+/// What the tools say, of any version, when nothing could be run, each with what that means. Compose 1.29 says it in any line, and
+/// ends with another one.
+const WRONG_USAGE: [(&str, &str); 7] = [
+    ("needs to be built", NO_IMAGE),
+    ("No such image", NO_IMAGE),
+    ("pull access denied", NO_IMAGE),
+    ("failed to resolve", NO_IMAGE),
+    ("dial tcp", NO_IMAGE),
+    ("port is already allocated", NO_PORT),
+    ("address already in use", NO_PORT),
+];
+const NO_IMAGE: &str =
+    "the image of the nodes is not there; `make image` makes it, CARTWHEEL_IMAGE names another";
+const NO_PORT: &str = "the ports 8098 to 8138 have to be free, and one is taken";
+
 /// Without an image, or where its ports are taken, nothing could be run; whatever else keeps a cluster down is its fault.
 fn failure_to_come_up(error: anyhow::Error) -> Failure {
-    const WRONG_USAGE: [&str; 6] = [
-        "No such image",
-        "pull access denied",
-        "failed to resolve",
-        "dial tcp",
-        "port is already allocated",
-        "address already in use",
-    ];
-    let error = error.context(
-        "the cluster does not come up; `make image` makes its image, and its ports 8098 to 8138 have to be free",
-    );
-    let said = format!("{error:#}");
-    if WRONG_USAGE.iter().any(|words| said.contains(words)) {
-        Failure::Usage(said)
-    } else {
-        Failure::Other(error)
+    let said = error.downcast_ref::<Refused>().map_or("", |refused| &refused.said);
+    for (words, meaning) in WRONG_USAGE {
+        if let Some(line) = said.lines().find(|line| line.contains(words)) {
+            return Failure::Usage(format!("the cluster does not come up: {meaning} ({})", line.trim()));
+        }
     }
+    Failure::Other(error.context("the cluster does not come up"))
 }
 
 /// A second file for Compose, which adds to the environments of the first one's services. JSON is YAML.
@@ -249,6 +254,14 @@ async fn tool() -> Result<Vec<String>> {
     Ok(words(&["docker-compose"]))
 }
 
+/// A command that failed, with all that it said.
+#[derive(Debug, thiserror::Error)]
+#[error("{command}: {}", said.trim().lines().last().unwrap_or_default())]
+struct Refused {
+    command: String,
+    said: String,
+}
+
 async fn run(words: &[&str], at_most: Duration) -> Result<String> {
     let (program, args) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
@@ -258,9 +271,34 @@ async fn run(words: &[&str], at_most: Duration) -> Result<String> {
     let ran = ran.with_context(|| format!("{} took more than {} s", words.join(" "), at_most.as_secs()))?;
     let ran = ran.with_context(|| format!("{program} can't be run"))?;
     if !ran.status.success() {
-        let said = String::from_utf8_lossy(&ran.stderr);
-        let last = said.trim().lines().last().unwrap_or_default();
-        bail!("{program} {}: {last}", args.join(" "));
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        return Err(Refused { command: words.join(" "), said }.into());
     }
     Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(said: &str) -> Failure {
+        failure_to_come_up(Refused { command: "up".to_owned(), said: said.to_owned() }.into())
+    }
+
+    /// As both versions of Compose say it, the reason being in the last line or not.
+    #[test]
+    fn what_was_never_there_is_told_from_what_broke() {
+        let port = "ERROR: for n1  Cannot start service n1: Bind for 127.0.0.1:8098 failed: port is already allocated\n\
+                    ERROR: Encountered errors while bringing up the project.\n";
+        let image = "Service 'n1' needs to be built, but --no-build was passed.\n";
+        let other_image = "Error response from daemon: No such image: nosuch:latest\n";
+        for (said, expected) in [(port, NO_PORT), (image, NO_IMAGE), (other_image, NO_IMAGE)] {
+            let Failure::Usage(line) = told(said) else { panic!("{said} is no wrong usage") };
+            assert!(line.contains(expected) && line.lines().count() == 1, "{line}");
+        }
+        let Failure::Other(broke) = told("n1 is unhealthy\nERROR: Encountered errors\n") else {
+            panic!("a node that does not become healthy is no wrong usage")
+        };
+        assert!(format!("{broke:#}").ends_with("up: ERROR: Encountered errors"), "{broke:#}");
+    }
 }
