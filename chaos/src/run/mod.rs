@@ -16,6 +16,7 @@
 //! | `equal.rs` | whether all replicas are equal, without a read |
 //! | `pulse.rs` | how the cluster did, second by second |
 //! | `verdict.rs` | the promises against what happened |
+//! | `sums.rs` | what was done and what came to harm, counted and by name |
 //! | `memory.rs` | how much memory the nodes take |
 //! | `forgotten.rs` | how many deletions they have forgotten |
 //! | `live.rs` | what a person sees meanwhile |
@@ -30,6 +31,7 @@ mod pulse;
 mod report;
 mod scenarios;
 mod site;
+mod sums;
 mod timeline;
 mod trouble;
 mod verdict;
@@ -43,6 +45,7 @@ use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use sums::Sums;
 
 const NODES: u16 = 5;
 const COMPOSE_FILE: &str = "docker-compose.yml";
@@ -217,7 +220,7 @@ fn useless(names: Option<&[String]>, options: &RunArgs) -> Option<String> {
 
 async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Stop) -> Result<i32, Failure> {
     let mut folder = Folder::open(&options.out)?;
-    let (mut broken, mut endless) = (0, 0);
+    let (mut broken, mut endless, mut sums) = (0, 0, Sums::default());
     for scenario in chosen {
         for seed in options.seed..options.seed.saturating_add(options.seeds) {
             let load = Duration::from_secs(options.seconds);
@@ -236,6 +239,7 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
                 Ok(Ok(Ok(outcome))) => {
                     cleaned?;
                     broken += usize::from(!outcome.verdict.holds());
+                    sums += outcome.verdict.sums;
                     say(&outcome.to_string());
                     folder.add(&outcome)?;
                 }
@@ -258,11 +262,12 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
             }
         }
     }
-    say(&summary(folder.runs(), broken, endless, &folder.page().display().to_string()));
+    let runs = summary(folder.runs(), broken, endless);
+    say(&format!("chaos: {runs}. {sums}. Report: {}", folder.page().display()));
     Ok(i32::from(broken + endless > 0))
 }
 
-fn summary(runs: usize, broken: usize, endless: usize, page: &str) -> String {
+fn summary(runs: usize, broken: usize, endless: usize) -> String {
     let broke = match broken {
         0 => "no promise broken".to_owned(),
         _ => format!("{broken} of them broke a promise"),
@@ -271,7 +276,7 @@ fn summary(runs: usize, broken: usize, endless: usize, page: &str) -> String {
         0 => String::new(),
         _ => format!("; {endless} more had no end"),
     };
-    format!("chaos: {runs} runs, {broke}{endless}. Report: {page}")
+    format!("{runs} runs, {broke}{endless}")
 }
 
 fn list() -> i32 {

@@ -151,11 +151,11 @@ impl Pulse {
         (sum(|second| second.fair), sum(|second| second.fair_answered))
     }
 
-    /// The worst second for them, as a part of 1; 1 where nobody asked.
-    pub(super) fn worst(&self) -> f64 {
-        let part = |second: &Second| second.fair_answered as f64 / second.fair.max(1) as f64;
-        let asked = self.seconds.iter().filter(|second| second.fair > 0);
-        asked.map(part).fold(1.0, f64::min)
+    /// The worst second for them: which, counted from 0, and how many were answered as a part of 1. `None` where nobody asked.
+    pub(super) fn worst(&self) -> Option<(usize, f64)> {
+        let part = |second: &Second| second.fair_answered as f64 / second.fair as f64;
+        let asked = self.seconds.iter().enumerate().filter(|(_, second)| second.fair > 0);
+        asked.map(|(at, second)| (at, part(second))).min_by(|(_, a), (_, b)| a.total_cmp(b))
     }
 }
 
@@ -261,7 +261,8 @@ mod tests {
         assert_eq!(counts, [(1, 0, 2, 2), (2, 3, 2, 1), (0, 0, 0, 0)]);
         assert_eq!(pulse.fair(), (4, 3));
         assert_eq!((pulse.early, pulse.later), ((3, 2), (1, 1)));
-        assert!((pulse.worst() - 0.5).abs() < 1e-9);
+        let (worst, part) = pulse.worst().unwrap();
+        assert!(worst == 1 && (part - 0.5).abs() < 1e-9, "{part} in second {worst}");
         assert!((pulse.seconds[0].p50_ms - 10.0).abs() < 0.2, "{:?}", pulse.seconds[0]);
         assert!((pulse.seconds[1].p99_ms - 900.0).abs() < 10.0, "{:?}", pulse.seconds[1]);
     }

@@ -4,6 +4,7 @@
 //! so by its count.
 
 use super::pulse::Pulse;
+use super::sums::{Sums, by_name};
 use crate::check::{Breach, Counts, Violation};
 use crate::history::{Call, Fate, Op, OpId, Reading};
 use comfy_table::{CellAlignment, Table, presets};
@@ -38,6 +39,10 @@ pub(super) struct Verdict {
     /// Violations, panics, nodes that ended: each a sentence.
     pub(super) told: Vec<String>,
     pub(super) untold: usize,
+    /// What was done and what came to harm, counted.
+    pub(super) sums: Sums,
+    /// What came to harm, by name.
+    pub(super) named: Vec<String>,
 }
 
 /// What a verdict is made of.
@@ -81,12 +86,17 @@ impl Verdict {
             0 => "-".to_owned(),
             _ => percent(answered as f64 / fair as f64),
         };
+        let worst = pulse.worst().map_or_else(
+            || "-".to_owned(),
+            |(second, worst)| format!("{}, from {second} s on", percent(worst)),
+        );
         let availability = format!(
-            "of {} at nodes that could serve {} were answered, of {} within 3 s of a change {}",
+            "of {} at nodes that could serve {} were answered, of {} within 3 s of a change {}; worst second: {}",
             pulse.later.0,
             part(pulse.later),
             pulse.early.0,
-            part(pulse.early)
+            part(pulse.early),
+            worst
         );
         let row = |promise, about, tested, broken| Row { promise, about, tested, broken };
         let rows = vec![
@@ -144,7 +154,7 @@ impl Verdict {
         told.extend(found.iter().map(ToString::to_string));
         let untold = told.len().saturating_sub(TOLD_MAX);
         told.truncate(TOLD_MAX);
-        Self { rows, told, untold }
+        Self { rows, told, untold, sums: Sums::of(counts, found), named: by_name(found) }
     }
 
     /// Whether no promise was broken and nothing else went wrong.
@@ -172,6 +182,9 @@ impl fmt::Display for Verdict {
             column.set_cell_alignment(CellAlignment::Right);
         }
         write!(f, "{table}")?;
+        for line in &self.named {
+            write!(f, "\n{line}")?;
+        }
         for line in &self.told {
             write!(f, "\nbroken: {line}")?;
         }
@@ -185,6 +198,7 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::pulse::Second;
 
     fn verdict(found: &[Violation], equal: &Result<Duration, String>, accidents: &[String]) -> Verdict {
         let (ops, counts, pulse) = (BTreeMap::new(), Counts::default(), Pulse::default());
@@ -228,6 +242,8 @@ mod tests {
             assert_eq!(broken(&verdict), promises, "{breach:?}");
             assert!(!verdict.holds() && verdict.to_string().contains("a story"), "{verdict}");
         }
+        let lost = verdict(&[found(Breach::Lost, &[7, 1])], &well, &[]).to_string();
+        assert!(lost.contains("\nlost: b/k (#1, #7)\n"), "{lost}");
         assert_eq!(broken(&verdict(&[found(Breach::Dishonest, &[1])], &well, &[])), ["P1"], "a receipt");
         assert_eq!(broken(&verdict(&[found(Breach::Dishonest, &[1, 2])], &well, &[])), ["P6"], "a refusal");
     }
@@ -243,6 +259,9 @@ mod tests {
     #[test]
     fn too_few_answers_break_the_fourth() {
         let (ops, counts, equal) = (BTreeMap::new(), Counts::default(), Ok(Duration::ZERO));
+        // The second of these two is the worst.
+        let second = |fair_answered| Second { fair: 4, fair_answered, ..Second::default() };
+        let seconds = vec![second(4), second(3)];
         let cases = [
             ((0, 0), (0, 0), &[][..]),
             ((100, 98), (1000, 999), &[]),
@@ -250,7 +269,7 @@ mod tests {
             ((100, 98), (1000, 998), &["P4"]),
         ];
         for (early, later, expected) in cases {
-            let pulse = Pulse { early, later, ..Pulse::default() };
+            let pulse = Pulse { early, later, seconds: seconds.clone() };
             let verdict = Verdict::new(&Evidence {
                 ops: &ops,
                 counts: &counts,
@@ -261,6 +280,7 @@ mod tests {
                 forgotten: 0,
             });
             assert_eq!(broken(&verdict), expected);
+            assert!(verdict.rows[3].tested.ends_with("worst second: 75.00 %, from 1 s on"), "{verdict}");
         }
     }
 }

@@ -61,6 +61,8 @@ async fn a_run_ends_with_a_verdict_and_a_report_and_leaves_nothing() -> Result<(
         ensure!(ran.out.matches(&format!("│ {promise} ")).count() == 2, "{promise} is not in {}", ran.out);
     }
     ensure!(ran.out.contains("chaos: 2 runs, no promise broken"), "{}", ran.out);
+    let last = ran.out.lines().last().unwrap_or_default();
+    ensure!(last.contains(" acknowledged, 0 lost, 0 resurrected, 0 wrong. Report: "), "{last}");
     ensure!(ran.err.contains("killed") && ran.err.contains("power cut for"), "{}", ran.err);
     let page = std::fs::read_to_string(dir.path().join("cartwheel-chaos/report.html"))?;
     ensure!(page.matches("<svg").count() == 6, "not three plots for each run");

@@ -33,7 +33,7 @@ impl Summary {
             seed: outcome.seed,
             acknowledged: outcome.counts.acknowledged,
             broken: outcome.verdict.rows.iter().map(|row| row.broken).sum(),
-            worst: 100.0 * outcome.pulse.worst(),
+            worst: 100.0 * outcome.pulse.worst().map_or(1.0, |(_, part)| part),
             served: 100.0 * answered as f64 / fair.max(1) as f64,
             equal: match &outcome.equal {
                 Ok(after) => format!("{:.1} s", after.as_secs_f64()),
@@ -103,7 +103,7 @@ pub(super) fn run(outcome: &Outcome, history: Option<&str>) -> Result<String> {
         );
     }
     text.push_str("</table>");
-    for line in &outcome.verdict.told {
+    for line in outcome.verdict.named.iter().chain(&outcome.verdict.told) {
         let _ = write!(text, "<p class=\"failed\">{}</p>", escape(line));
     }
     if let Some(history) = history {
