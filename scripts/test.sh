@@ -97,20 +97,21 @@ stage_compose() {
     python3 scripts/readme.py README.md --docker
 }
 
-# Thirteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
-# takes until deletions are forgotten and their keys made again.
+# Fourteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
+# takes until deletions are forgotten and their keys made again; shop events are through within a second, again and again.
 stage_chaos() {
     local out
     out=$(mktemp -d)
     # shellcheck disable=SC2064
     trap "rm -rf '$out'" EXIT
     cargo build --release --locked --quiet
-    "$target/release/cartwheel" chaos run crash power-cut pause partition one-way restart bad-links sync-fails clocks wipe membership \
-        membership-faults --seconds "${CHAOS_SECONDS:-30}" --seed "${CHAOS_SEED:-1}" --out "$out"
-    "$target/release/cartwheel" chaos run calm --seconds "${CHAOS_CALM_SECONDS:-75}" --seed "${CHAOS_SEED:-1}" --out "$out"
+    break_it() { "$target/release/cartwheel" chaos run "$@" --seed "${CHAOS_SEED:-1}" --out "$out"; }
+    break_it crash power-cut pause partition one-way restart bad-links sync-fails clocks wipe membership membership-faults \
+        --seconds "${CHAOS_SECONDS:-30}"
+    break_it retail --seconds "${CHAOS_RETAIL_SECONDS:-15}"
+    break_it calm --seconds "${CHAOS_CALM_SECONDS:-75}"
     if docker info >/dev/null 2>&1 && docker image inspect "${CARTWHEEL_IMAGE:-cartwheel}" >/dev/null 2>&1; then
-        "$target/release/cartwheel" chaos run crash overload --target compose --seconds "${CHAOS_SECONDS:-30}" \
-            --seed "${CHAOS_SEED:-1}" --out "$out"
+        break_it crash overload --target compose --seconds "${CHAOS_SECONDS:-30}"
     else
         echo "NOT CHECKED: faults in containers. There is no Docker engine that answers, or no image: \`make image\` makes it."
     fi

@@ -9,11 +9,10 @@ use super::site::{GRACE, Site};
 use super::timeline::{Span, Timeline};
 use super::trouble::{Stage, Trouble, rage};
 use super::verdict::{Evidence, Verdict};
-use super::{Failure, RunArgs, equal};
+use super::{Failure, RunArgs, equal, retail};
 use crate::check::{self, Counts, Measure};
 use crate::history::{self, Entry, Fate, History, Op, OpId, Setting, What};
 use crate::http::Http;
-use crate::replay;
 use crate::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
 use anyhow::Context;
 use client::ReqwestTransport;
@@ -22,7 +21,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,8 +142,15 @@ impl<'a> Course<'a> {
         };
         let live = Live::new(self.scenario.name, self.seed, self.load, history.clone(), timeline.clone());
         let all = load(&plans, &ground, chances.clients, until);
-        let events = self.options.events.clone().filter(|_| self.scenario.trouble == Trouble::Retail);
-        let replay = retail(events, ground.urls.clone(), self.seed, started + until);
+        let replay = async {
+            match self.scenario.trouble {
+                Trouble::Retail => {
+                    let events = self.options.events.as_deref();
+                    retail::replay(events, &ground.urls, self.seed, started + until).await
+                }
+                _ => Ok(None),
+            }
+        };
         let (memory, whose) = (Memory::default(), stage.site.whose());
         let (forgotten, http) = (Forgotten::default(), Http::new(1)?);
         let everywhere = ground.clone();
@@ -177,11 +182,7 @@ impl<'a> Course<'a> {
         accidents.extend(site.panics().await?);
         accidents.extend(site.strays(&removed).await?);
         let most = memory.most();
-        accidents.extend(
-            most.iter()
-                .filter(|(_, bytes)| *bytes > memory::MOST)
-                .map(|(name, bytes)| format!("{name} took {} MiB of memory", bytes >> 20)),
-        );
+        accidents.extend(memory::complaint(most.as_ref()));
         let urls = site.urls();
         let spans = timeline.list();
         if self.scenario.trouble != Trouble::None && spans.is_empty() {
@@ -276,32 +277,6 @@ fn plans() -> Vec<Plan> {
     let strict = Plan { bucket: "w-strict".to_owned(), strict: true, ..plan(Kind::Register) };
     plans.extend([strict, Plan::many_clients()]);
     plans
-}
-
-/// The replay of shop events beside everything else, again and again into other carts until the trouble is over; what was wrong
-/// with it.
-async fn retail(
-    events: Option<PathBuf>,
-    urls: Vec<String>,
-    seed: u64,
-    until: Instant,
-) -> anyhow::Result<Option<String>> {
-    let Some(file) = events else { return Ok(None) };
-    let (mut acknowledged, mut compared) = (0, 0);
-    for round in 0_u64.. {
-        let bucket = format!("retail-{round}");
-        let ran = replay::against(file.clone(), urls.clone(), bucket, seed.wrapping_add(round)).await;
-        let report = ran.map_err(anyhow::Error::msg)?;
-        (acknowledged, compared) = (acknowledged + report.acknowledged, compared + report.carts_compared);
-        if !report.is_right() {
-            return Ok(Some(report.to_string()));
-        }
-        if Instant::now() >= until {
-            break;
-        }
-    }
-    Live::say(&format!("{acknowledged} shop events acknowledged, {compared} carts compared"));
-    Ok(None)
 }
 
 async fn load(

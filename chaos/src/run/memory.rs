@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// More than this is no bound any more: caches of 64 MiB, memory tables of 96 MiB, and what is in flight are a third of it.
-pub(super) const MOST: u64 = 1 << 30;
+const MOST: u64 = 1 << 30;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The most that each node took, in bytes.
@@ -34,6 +34,15 @@ impl Memory {
     pub(super) fn most(&self) -> Option<(String, u64)> {
         let most = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         most.iter().max_by_key(|(_, bytes)| **bytes).map(|(name, bytes)| (name.clone(), *bytes))
+    }
+}
+
+/// What is wrong with what the nodes took: too much, or that no process of theirs was ever seen, and then nothing is known of it.
+pub(super) fn complaint(most: Option<&(String, u64)>) -> Option<String> {
+    match most {
+        Some((name, bytes)) if *bytes > MOST => Some(format!("{name} took {} MiB of memory", bytes >> 20)),
+        Some(_) => None,
+        None => Some("no process of a node was found, so nothing is known of their memory".to_owned()),
     }
 }
 
@@ -76,4 +85,24 @@ fn taken(process: &Path, whose: &Whose) -> Option<(String, u64)> {
 fn page_bytes() -> u64 {
     let told = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     told.ok().flatten().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This very process is found by where it was started from; nobody is in a directory that there never was.
+    #[tokio::test]
+    async fn processes_that_nobody_found_are_a_complaint() {
+        let binary = std::env::current_exe().unwrap();
+        let dir = binary.parent().unwrap().to_owned();
+        for (dir, is_found) in [(dir, true), (PathBuf::from("/nowhere"), false)] {
+            let memory = Memory::default();
+            // It looks at once, and then again and again.
+            assert!(tokio::time::timeout(LOOK_EVERY, memory.watch(Whose::From(dir))).await.is_err());
+            let most = memory.most();
+            assert_eq!((most.is_some(), complaint(most.as_ref()).is_none()), (is_found, is_found));
+        }
+        assert!(complaint(Some(&("n1".to_owned(), MOST + 1))).unwrap().contains("n1 took 1024 MiB"));
+    }
 }

@@ -13,6 +13,7 @@
 //! | `site/` | the cluster that is broken, and the hands that break it |
 //! | `trouble/` | what goes wrong, over and over |
 //! | `timeline.rs` | what was broken when, and whom nobody can expect to answer meanwhile |
+//! | `retail.rs` | shop events into carts beside all that |
 //! | `equal.rs` | whether all replicas are equal, without a read |
 //! | `pulse.rs` | how the cluster did, second by second |
 //! | `verdict.rs` | the promises against what happened |
@@ -29,6 +30,7 @@ mod live;
 mod memory;
 mod pulse;
 mod report;
+mod retail;
 mod scenarios;
 mod site;
 mod sums;
@@ -46,6 +48,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sums::Sums;
+use trouble::Trouble;
 
 const NODES: u16 = 5;
 const COMPOSE_FILE: &str = "docker-compose.yml";
@@ -113,7 +116,7 @@ struct RunArgs {
     /// The binary that `upgrade` comes from: of an earlier build.
     #[arg(long, value_name = "BINARY")]
     previous: Option<PathBuf>,
-    /// Shop events for `retail`, as `cartwheel replay` takes them.
+    /// Shop events for `retail`, as `cartwheel replay` takes them; without them it replays an extract.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
 }
@@ -263,7 +266,9 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
         }
     }
     let runs = summary(folder.runs(), broken, endless);
-    say(&format!("chaos: {runs}. {sums}. Report: {}", folder.page().display()));
+    let is_extract = options.events.is_none() && chosen.iter().any(|one| one.trouble == Trouble::Retail);
+    let left_out = if is_extract { format!(" {}.", retail::left_out()) } else { String::new() };
+    say(&format!("chaos: {runs}. {sums}.{left_out} Report: {}", folder.page().display()));
     Ok(i32::from(broken + endless > 0))
 }
 

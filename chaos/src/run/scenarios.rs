@@ -115,7 +115,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "retail",
-        about: "shop events into carts while nodes crash, then every cart compared (--events FILE)",
+        about: "shop events into carts while nodes crash, then every cart compared (the extract, or --events FILE)",
         trouble: Trouble::Retail,
     },
     Scenario {

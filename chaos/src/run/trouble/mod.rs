@@ -128,9 +128,6 @@ impl Trouble {
             Trouble::Upgrade if options.previous.is_none() => {
                 Some("needs a binary to come from: --previous BINARY")
             }
-            Trouble::Retail if options.events.is_none() => {
-                Some("needs shop events: --events FILE, as `cartwheel replay` takes")
-            }
             _ => None,
         }
     }
