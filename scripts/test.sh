@@ -97,7 +97,7 @@ stage_compose() {
     python3 scripts/readme.py README.md --docker
 }
 
-# Fourteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
+# Fifteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
 # takes until deletions are forgotten and their keys made again; shop events are through within a second, again and again.
 stage_chaos() {
     local out
@@ -110,6 +110,11 @@ stage_chaos() {
         --seconds "${CHAOS_SECONDS:-30}"
     break_it retail --seconds "${CHAOS_RETAIL_SECONDS:-15}"
     break_it calm --seconds "${CHAOS_CALM_SECONDS:-75}"
+    if [ "$(id -u)" -eq 0 ]; then
+        break_it disk-full --seconds "${CHAOS_DISK_SECONDS:-20}"
+    else
+        echo "NOT CHECKED: a full disk. The small one that is filled has to be mounted, as root may."
+    fi
     if docker info >/dev/null 2>&1 && docker image inspect "${CARTWHEEL_IMAGE:-cartwheel}" >/dev/null 2>&1; then
         break_it crash overload --target compose --seconds "${CHAOS_SECONDS:-30}"
     else

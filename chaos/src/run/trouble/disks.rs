@@ -194,15 +194,17 @@ pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 /// The disk of the last node is small, and somebody fills it up. It refuses what takes room, goes on to read, and takes everything
-/// again as soon as there is room, without a restart.
+/// again as soon as there is room, without a restart: by the same process.
 pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     let victim = stage.site.len() - 1;
+    let process = stage.site.local()?.pid(victim);
     let client = Client::with_transport(vec![stage.site.url(victim)], stage.ground.transport.clone())?;
     let ballast = stage.site.local()?.data_dir(victim).join("ballast");
     let open = stage.begin(format!("the disk of {} is full", name(victim)), &[victim]);
     asked_until(&client, "writes are taken", all_taken).await?;
     fill(&ballast)?;
-    asked_until(&client, "writes are refused", |answers| answers.contains(&507)).await?;
+    let refused = asked_until(&client, "writes are refused", |answers| answers.contains(&507)).await?;
+    stage.did(super::REFUSED, refused.iter().filter(|status| **status == 507).count() as u64);
     // What it has it still gives: one replica is asked, itself where it is one.
     for key in 0..FULL_KEYS {
         let one = ReadOptions { r: Some(Quorum::Count(1)), ..ReadOptions::default() };
@@ -215,6 +217,12 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     stage.last(3_000..8_000).await?;
     std::fs::remove_file(&ballast)?;
     asked_until(&client, "writes are taken again", all_taken).await?;
+    let local = stage.site.local()?;
+    if let Some((node, how)) = local.ended_now() {
+        bail!("{} ended ({how}) when a disk was full", name(node));
+    }
+    ensure!(local.pid(victim) == process, "{} recovered by another process only", name(victim));
+    stage.did(super::RECOVERED, 1);
     stage.end(open);
     Ok(())
 }
@@ -223,12 +231,12 @@ fn all_taken(answers: &[u16]) -> bool {
     answers.iter().all(|status| *status == 204)
 }
 
-/// Writes some keys through a node, of which it owns most, until their statuses are as they should be.
+/// Writes some keys through a node, of which it owns most, until their statuses are as they should be, and gives them.
 async fn asked_until(
     client: &Client<ReqwestTransport>,
     what: &str,
     holds: impl Fn(&[u16]) -> bool,
-) -> Result<()> {
+) -> Result<Vec<u16>> {
     let deadline = Instant::now() + NOTICED_MAX;
     loop {
         let mut answers = Vec::new();
@@ -239,7 +247,7 @@ async fn asked_until(
             );
         }
         if holds(&answers) {
-            return Ok(());
+            return Ok(answers);
         }
         ensure!(Instant::now() < deadline, "{what}: not after {} s: {answers:?}", NOTICED_MAX.as_secs());
         tokio::time::sleep(LOOK_EVERY).await;

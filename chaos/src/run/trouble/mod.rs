@@ -141,6 +141,7 @@ impl Trouble {
             Trouble::TornLog => &[TORN],
             Trouble::Membership | Trouble::MembershipFaults => &[JOINED, LEFT],
             Trouble::SlowClients => &[HUNG_UP],
+            Trouble::DiskFull => &[REFUSED, RECOVERED],
             _ => &[],
         }
     }
@@ -191,6 +192,8 @@ const TORN: &str = "bytes of logs lost";
 const JOINED: &str = "nodes that joined";
 const LEFT: &str = "nodes that left";
 const HUNG_UP: &str = "slow connections hung up on";
+const REFUSED: &str = "writes refused by 507";
+const RECOVERED: &str = "recovered without a restart";
 
 /// For so long the disks of `disk-full` hold what is written, 800 MiB each.
 const DISK_FULL_SECONDS_MAX: u64 = 300;
