@@ -6,9 +6,9 @@
 What a reader of docker-compose.yml would expect: five nodes become healthy, know each other, listen on 127.0.0.1 alone, run as
 nobody in particular, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, and
 when the first has lost its disk it joins the others and founds no cluster of its own. And `cartwheel chaos --target compose`, of the
-release build or of CARTWHEEL_BIN, says in a line what it lacks.
+release build or of CARTWHEEL_BIN, says in a line what it lacks, and leaves nothing when it is ended in the midst of a trouble.
 
-The last line is the count: `compose: 11 passed, 0 failed`.
+The last line is the count: `compose: 13 passed, 0 failed`.
 """
 
 import argparse
@@ -22,6 +22,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+
+from readme import Output
 
 PORTS = [8098, 8108, 8118, 8128, 8138]
 PROJECT = f"cartwheel-test-{os.getpid()}"
@@ -104,6 +106,37 @@ class Compose:
             return None
 
         until(STEP_SECONDS_MAX, look, f"{members} nodes that own the ring")
+
+
+class Chaos:
+    """`cartwheel chaos run … --target compose` beside this. Where something fails it is told to end, and takes down what it has put up."""
+
+    def __init__(self, scenario, **env):
+        self.out = tempfile.TemporaryDirectory()
+        command = [CARTWHEEL, "chaos", "run", scenario, "--target", "compose", "--seconds", "60", "--out", self.out.name]
+        env = dict(os.environ, **env)
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.output = Output(self.process.stdout)
+        self.project = f"cartwheel-chaos-{self.process.pid}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(CHAOS_SECONDS_MAX)
+        self.out.cleanup()
+
+    def end(self):
+        """Its exit code, and all that it has said."""
+        try:
+            code = self.process.wait(CHAOS_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it still runs after {CHAOS_SECONDS_MAX} s: {self.output.text}") from None
+        # Nothing matches this: it waits for the end of what is said.
+        self.output.wait_for("(?!)", STEP_SECONDS_MAX)
+        return code, self.output.text
 
 
 def five_become_healthy(compose):
@@ -191,10 +224,17 @@ def a_founder_without_its_disk_joins_the_others(compose):
 
 
 def look_for_rests(project):
-    """Fails if a container, a volume or a network of a project is there."""
+    """Fails if a container, a volume, a network or a process of a project is there."""
     label = f"label=com.docker.compose.project={project}"
     for kind in (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"]):
         assert not docker(*kind, "--filter", label).strip(), f"left of {project}: {kind}"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline") as line:
+                assert project not in line.read(), f"left of {project}: the process {pid}"
+        except (FileNotFoundError, ProcessLookupError):
+            # It ended while this looked.
+            continue
 
 
 def nothing_is_left(compose):
@@ -204,19 +244,12 @@ def nothing_is_left(compose):
 
 def chaos_is_refused(expected, **env):
     """A run that can't even begin ends as wrong usage does, says why in one line, and leaves nothing."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [CARTWHEEL, "chaos", "run", "crash", "--target", "compose", "--seconds", "5", "--out", out]
-        ran = subprocess.Popen(command, env=dict(os.environ, **env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            said, why = ran.communicate(timeout=CHAOS_SECONDS_MAX)
-        except subprocess.TimeoutExpired as late:
-            # It takes down what it has put up.
-            ran.terminate()
-            raise AssertionError(f"still there after {CHAOS_SECONDS_MAX} s: {ran.communicate()}") from late
-    assert ran.returncode == 2, f"exit code {ran.returncode}: {why}"
-    assert len(why.splitlines()) == 1 and not said, f"not one line: {said}{why}"
-    assert expected in why, why
-    look_for_rests(f"cartwheel-chaos-{ran.pid}")
+    with Chaos("crash", **env) as chaos:
+        code, said = chaos.end()
+    assert code == 2, f"exit code {code}: {said}"
+    assert len(said.splitlines()) == 1, f"not one line: {said}"
+    assert expected in said, said
+    look_for_rests(chaos.project)
 
 
 def chaos_without_an_image_says_so(_):
@@ -226,6 +259,24 @@ def chaos_without_an_image_says_so(_):
 def chaos_beside_another_cluster_says_so(compose):
     chaos_is_refused("and one is taken")
     compose.settled(5)
+
+
+def chaos_leaves_nothing(scenario, broken, by, code_of_that):
+    """It is told to end in the midst of a trouble, and takes down what is broken too."""
+    with Chaos(scenario) as chaos:
+        assert chaos.output.wait_for(broken, CHAOS_SECONDS_MAX), f"never {broken}: {chaos.output.text}"
+        chaos.process.send_signal(by)
+        code, said = chaos.end()
+    assert code == code_of_that and "everything was taken down again" in said, f"exit code {code}: {said}"
+    look_for_rests(chaos.project)
+
+
+def chaos_ended_while_containers_are_paused_leaves_nothing(_):
+    chaos_leaves_nothing("pause", r" paused$", signal.SIGINT, 130)
+
+
+def chaos_ended_while_containers_are_cut_off_leaves_nothing(_):
+    chaos_leaves_nothing("partition", r" cut off$", signal.SIGTERM, 143)
 
 
 STEPS = [
@@ -240,6 +291,8 @@ STEPS = [
     a_sixth_comes_by_scale,
     a_founder_without_its_disk_joins_the_others,
     nothing_is_left,
+    chaos_ended_while_containers_are_paused_leaves_nothing,
+    chaos_ended_while_containers_are_cut_off_leaves_nothing,
 ]
 
 

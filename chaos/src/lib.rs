@@ -17,6 +17,7 @@
 //! | `dev.rs` | `cartwheel dev`: brings a cluster up, prints where it is, stops it on Ctrl-C |
 //! | `target/process.rs` | `LocalCluster`: start, kill, stop, pause, start again; each node a process |
 //! | `target/process/ready.rs` | when nodes count as up |
+//! | `target/process/ending.rs` | how they go away, and what is left |
 //! | `target/ports.rs` | finding free ports, and saying which one is taken |
 //! | `replay/events.rs` | shop events from CSV, one row at a time |
 //! | `replay/model.rs` | what the carts must hold, by plain addition; the comparison |

@@ -16,6 +16,7 @@
 //! (see `signals.rs`) and lets `Drop` do the rest; only SIGKILL to the owner alone leaves nodes behind.
 
 mod config;
+mod ending;
 mod ready;
 
 use std::fs::File;
@@ -303,29 +304,6 @@ impl LocalCluster {
             Ok(text) if text.is_empty() => format!("({} is empty)", path.display()),
             Ok(text) => format!("the end of {}:\n{text}", path.display()),
             Err(error) => format!("({} can't be read: {error})", path.display()),
-        }
-    }
-}
-
-impl Drop for LocalCluster {
-    /// Kills what still runs and waits for it briefly, so that a temporary directory is not removed under a process
-    /// that would write it anew.
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            if let Some(child) = &mut node.child {
-                // Fails only if it has ended already.
-                let _ = child.start_kill();
-            }
-        }
-        let deadline = Instant::now() + limits::REAP_MAX;
-        for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        if let Some(mounted) = &self.mounted {
-            // Whoever still has a file open there keeps it until he ends.
-            let _ = nix::mount::umount2(mounted, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

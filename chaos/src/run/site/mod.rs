@@ -207,13 +207,10 @@ impl Site {
         Ok(panics.map(str::to_owned).collect())
     }
 
-    /// Takes everything away: processes, containers, networks, volumes, files.
+    /// Takes everything away: processes, mounts, containers, networks, volumes, files.
     pub(super) async fn take_down(self) -> Result<()> {
         match self {
-            Site::Local(cluster) => {
-                drop(cluster);
-                Ok(())
-            }
+            Site::Local(cluster) => cluster.take_down(),
             Site::Compose(compose) => compose.down().await,
         }
     }

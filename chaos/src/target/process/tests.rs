@@ -117,3 +117,26 @@ async fn a_paused_node_has_stopped_when_the_pause_returns() {
         cluster.resume(1).unwrap();
     }
 }
+
+/// Nothing is mounted there, so whoever unmounts it fails: root and others alike.
+#[tokio::test]
+async fn what_can_not_be_taken_away_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = LocalCluster::spawn(script(dir.path(), "exec sleep 60")).await.unwrap();
+    let pids: Vec<u32> = (0..cluster.len()).filter_map(|i| cluster.pid(i)).collect();
+    cluster.mounted = Some(dir.path().to_owned());
+    let told = cluster.take_down().unwrap_err().to_string();
+    assert!(told.contains("can't be unmounted") && told.contains(dir.path().to_str().unwrap()), "{told}");
+    assert!(pids.len() == 3 && !pids.into_iter().any(is_alive), "what could be ended was");
+}
+
+#[tokio::test]
+async fn what_is_taken_down_leaves_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { dir: None, ..script(dir.path(), "exec sleep 60") };
+    let cluster = LocalCluster::spawn(options).await.unwrap();
+    let (home, pid) = (cluster.dir().to_owned(), cluster.pid(0).unwrap());
+    assert!(home.exists() && is_alive(pid));
+    cluster.take_down().unwrap();
+    assert!(!home.exists() && !is_alive(pid));
+}
