@@ -4,11 +4,11 @@
     scripts/compose.py [--image NAME]     the image must be there: scripts/image.sh makes it
 
 What a reader of docker-compose.yml would expect: five nodes become healthy, know each other, listen on 127.0.0.1 alone, run as
-nobody in particular, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, and
+nobody in particular, of a small image, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, and
 when the first has lost its disk it joins the others and founds no cluster of its own. And `cartwheel chaos --target compose`, of the
 release build or of CARTWHEEL_BIN, says in a line what it lacks, and leaves nothing when it is ended in the midst of a trouble.
 
-The last line is the count: `compose: 13 passed, 0 failed`.
+The last line is the count: `compose: 14 passed, 0 failed`.
 """
 
 import argparse
@@ -31,6 +31,8 @@ START_SECONDS_MAX = 120
 STEP_SECONDS_MAX = 90
 CHAOS_SECONDS_MAX = 120
 KEYS = 100
+# 111 MiB of Debian, and some 30 of a binary without debug information.
+IMAGE_MIB_MAX = 160
 CARTWHEEL = os.environ.get("CARTWHEEL_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "cartwheel")
 
 
@@ -137,6 +139,11 @@ class Chaos:
         # Nothing matches this: it waits for the end of what is said.
         self.output.wait_for("(?!)", STEP_SECONDS_MAX)
         return code, self.output.text
+
+
+def the_image_is_small(_):
+    mib = int(docker("image", "inspect", "-f", "{{.Size}}", os.environ["CARTWHEEL_IMAGE"])) >> 20
+    assert mib <= IMAGE_MIB_MAX, f"{mib} MiB, and {IMAGE_MIB_MAX} at most"
 
 
 def five_become_healthy(compose):
@@ -280,6 +287,7 @@ def chaos_ended_while_containers_are_cut_off_leaves_nothing(_):
 
 
 STEPS = [
+    the_image_is_small,
     chaos_without_an_image_says_so,
     five_become_healthy,
     chaos_beside_another_cluster_says_so,

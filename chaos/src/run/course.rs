@@ -9,9 +9,9 @@ use super::site::{GRACE, Site};
 use super::timeline::{Span, Timeline};
 use super::trouble::{Stage, Trouble, rage};
 use super::verdict::{Evidence, Verdict};
-use super::{Failure, RunArgs, equal, retail};
+use super::{Failure, RunArgs, answers, equal, retail};
 use crate::check::{self, Counts, Measure};
-use crate::history::{self, Entry, Fate, History, Op, OpId, Setting, What};
+use crate::history::{self, Entry, History, Setting, What};
 use crate::http::Http;
 use crate::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
 use anyhow::Context;
@@ -210,7 +210,10 @@ impl<'a> Course<'a> {
         let forgets = (forgotten > 0).then_some((loaded.0 + GRACE, &forgets));
         let expected = Expected { urls, strict: &strict, forgets, spans: &spans };
         let pulse = Pulse::new(&ops, &expected, loaded);
-        accidents.extend(mistakes(&ops));
+        accidents.extend(answers::mistakes(&ops));
+        if self.scenario.trouble == Trouble::Restart {
+            accidents.extend(answers::other_than_503(&ops, &expected));
+        }
         if self.scenario.trouble == Trouble::None && self.load >= FORGOTTEN_WITHIN && forgotten == 0 {
             accidents.push(format!("no deletion was forgotten in {} s of calm", self.load.as_secs()));
         }
@@ -234,7 +237,7 @@ impl<'a> Course<'a> {
             spans,
             equal,
             effects,
-            refusals: refusals(&ops),
+            refusals: answers::refusals(&ops),
             most,
             verdict,
             history,
@@ -303,30 +306,6 @@ fn buckets(entries: &[Entry], are: impl Fn(&Setting) -> bool) -> BTreeSet<String
         _ => None,
     });
     settings.collect()
-}
-
-fn refusals(ops: &BTreeMap<OpId, Op>) -> BTreeMap<String, u64> {
-    let mut by_code = BTreeMap::new();
-    for op in ops.values() {
-        let code = match &op.fate {
-            Fate::Ok(_) => continue,
-            Fate::Failed(why) | Fate::Unknown(Some(why)) => why.code.clone(),
-            Fate::Unknown(None) => "no end".to_owned(),
-        };
-        *by_code.entry(code).or_default() += 1;
-    }
-    by_code
-}
-
-/// A node that says that it has made a mistake has.
-fn mistakes(ops: &BTreeMap<OpId, Op>) -> Option<String> {
-    let told = |op: &&Op| match &op.fate {
-        Fate::Failed(why) | Fate::Unknown(Some(why)) => why.code == "internal",
-        _ => false,
-    };
-    let mut all = ops.values().filter(told);
-    let first = all.next()?;
-    Some(format!("{} answers were `internal`: {first} for one", 1 + all.count()))
 }
 
 fn living(site: &Site, removed: &BTreeSet<usize>) -> Vec<String> {

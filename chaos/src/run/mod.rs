@@ -15,6 +15,7 @@
 //! | `timeline.rs` | what was broken when, and whom nobody can expect to answer meanwhile |
 //! | `retail.rs` | shop events into carts beside all that |
 //! | `equal.rs` | whether all replicas are equal, without a read |
+//! | `answers.rs` | what clients were told that is no success |
 //! | `pulse.rs` | how the cluster did, second by second |
 //! | `verdict.rs` | the promises against what happened |
 //! | `sums.rs` | what was done and what came to harm, counted and by name |
@@ -23,6 +24,7 @@
 //! | `live.rs` | what a person sees meanwhile |
 //! | `report/` | the same for later, as a page with plots |
 
+mod answers;
 mod course;
 mod equal;
 mod forgotten;

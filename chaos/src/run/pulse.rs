@@ -76,7 +76,7 @@ impl Expected<'_> {
         let node = self.urls.iter().position(|url| *url == op.invoke.node);
         able(self.spans, node, begun, ended)
             && !(self.strict.contains(&op.invoke.bucket) && self.may_lack_owners(begun, ended))
-            && !self.is_of_the_forgotten(op, begun)
+            && !self.is_of_the_forgotten(op)
     }
 
     /// Whether two owners may be out of reach, of three. That who was is back takes as long to be noticed as that he was gone.
@@ -87,10 +87,11 @@ impl Expected<'_> {
         unable.len() > 1 || met().any(|span| span.parts)
     }
 
-    fn is_of_the_forgotten(&self, op: &Op, begun: Duration) -> bool {
+    /// Whether it asked for the context of a deletion that may have been forgotten.
+    pub(super) fn is_of_the_forgotten(&self, op: &Op) -> bool {
         let Some((from, buckets)) = self.forgets else { return false };
         let not_reached = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached");
-        not_reached && begun >= from && buckets.contains(&op.invoke.bucket)
+        not_reached && at(op.begun.at_us) >= from && buckets.contains(&op.invoke.bucket)
     }
 }
 
