@@ -150,7 +150,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "membership-faults",
-        about: "nodes join and leave while others crash, stand still, or are cut off",
+        about: "nodes join and leave while others crash, stand still, are cut off, slow, or wrong about the time",
         trouble: Trouble::MembershipFaults,
     },
     Scenario {

@@ -84,7 +84,7 @@ const LOSSES: [Trouble; 3] = [Trouble::TornLog, Trouble::BitFlips, Trouble::Wipe
 const LOSS_OF: u32 = 4;
 
 /// Those that may be there while members come and go. None takes a disk away.
-const BESIDE: [Trouble; 9] = [
+const BESIDE: [Trouble; 12] = [
     Trouble::Crash,
     Trouble::CrashAll,
     Trouble::Pause,
@@ -93,7 +93,10 @@ const BESIDE: [Trouble; 9] = [
     Trouble::OneWay,
     Trouble::Bridge,
     Trouble::SlowLinks,
+    Trouble::BadLinks,
     Trouble::Resets,
+    Trouble::SlowDisk,
+    Trouble::Clocks,
 ];
 
 impl Trouble {
@@ -148,8 +151,8 @@ impl Trouble {
 
     /// Whether something has to stand between nodes and their disks and calendars.
     pub(super) fn needs_shim(self) -> bool {
-        use Trouble::{Clocks, Mixed, PowerCut, SlowDisk, SyncFails};
-        matches!(self, PowerCut | SlowDisk | SyncFails | Clocks | Mixed)
+        use Trouble::{Clocks, MembershipFaults, Mixed, PowerCut, SlowDisk, SyncFails};
+        matches!(self, PowerCut | SlowDisk | SyncFails | Clocks | MembershipFaults | Mixed)
     }
 
     /// Whether nodes may not hear each other meanwhile: then siblings may be more than nodes would let in.
