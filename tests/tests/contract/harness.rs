@@ -100,7 +100,7 @@ async fn entry_12_calendars_that_jump_under_load_break_no_promise() -> Result<()
 #[tokio::test]
 async fn what_is_not_there_is_said_in_one_line() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["run", "nosuch"], "no scenario is called \"nosuch\""),
         (&["run", "crash", "nosuch"], "no scenario is called \"nosuch\""),
         (&["run", "ring", "--target", "compose"], "ring can't be done to containers"),
@@ -110,6 +110,8 @@ async fn what_is_not_there_is_said_in_one_line() -> Result<()> {
         ),
         (&["run", "upgrade", "--previous", "nowhere"], "--previous nowhere: there is no such file"),
         (&["run", "retail", "--events", "nowhere.csv"], "--events nowhere.csv: there is no such file"),
+        (&["run", "crash", "torn-log", "--seconds", "19"], "torn-log waits until all copies are equal"),
+        (&["run", "bit-flips", "--seconds", "19"], "--seconds 20 at least"),
         (&["run", "calm", "--seed", "18446744073709551615"], "leaves no room for --seeds 1"),
     ];
     for (args, expected) in cases {

@@ -124,6 +124,9 @@ impl Trouble {
             Trouble::DiskFull if options.seconds > DISK_FULL_SECONDS_MAX => {
                 Some("keeps its disks in memory, for five minutes at most: --seconds 300")
             }
+            Trouble::TornLog | Trouble::BitFlips if options.seconds < LOSS_SECONDS_MIN => {
+                Some("waits until all copies are equal before it breaks anything: --seconds 20 at least")
+            }
             Trouble::DiskFull if !can_mount() => Some("needs to mount a small file system, as root may"),
             other if other.needs_shim() && !has_compiler() => {
                 Some("needs a C compiler: its shim is built by `cc`")
@@ -200,6 +203,8 @@ const RECOVERED: &str = "recovered without a restart";
 
 /// For so long the disks of `disk-full` hold what is written, 800 MiB each.
 const DISK_FULL_SECONDS_MAX: u64 = 300;
+/// A rest of 3 s at most, and until every two owners have been seen equal under load: in a shorter run no disk loses anything.
+const LOSS_SECONDS_MIN: u64 = 20;
 /// For so long a loss waits for all copies to be whole; there are other troubles.
 const WHOLE_MAX: Duration = Duration::from_secs(30);
 const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(3000);
