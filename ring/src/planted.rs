@@ -40,7 +40,7 @@ bugs! {
     SendBeforeSync "send-before-sync" "A coordinator counts its own record, and sends it on, before it is synced.",
     AckBeforeSync "ack-before-sync" "Nothing is synced, and everything is said to be.",
     HintUnsynced "hint-unsynced" "A hint that counts towards W is not synced.",
-    ReapIgnoresHints "reap-ignores-hints" "A deletion is forgotten although a hint of its key waits somewhere.",
+    ReapIgnoresHints "reap-ignores-hints" "A deletion is forgotten although a hint of its key waits somewhere, with the copy that it names.",
     ReapAtOnce "reap-at-once" "A deletion is forgotten as soon as its owners agree, without a second look.",
     ReapOwnersOnly "reap-owners-only" "Only owners are asked before a deletion is forgotten.",
     OldTables "old-tables" "A store by somebody who acts by older tables is taken.",
@@ -57,6 +57,7 @@ bugs! {
     LateMessages "late-messages" "What arrives too late is taken all the same.",
     RecordUnsynced "record-unsynced" "An owner says that a record is synced which is not.",
     NoSiblingLimit "no-sibling-limit" "A key takes as many siblings as come.",
+    RepairsEqual "repairs-equal" "A read repairs owners that have what it shows.",
     OwnCalendar "own-calendar" "Values expire by each node's own calendar.",
 }
 
@@ -70,7 +71,6 @@ impl Bug {
         Bug::ReapOwnersOnly,
         Bug::OldTables,
         Bug::SurplusDropped,
-        Bug::ReapIgnoresHints,
     ];
 }
 

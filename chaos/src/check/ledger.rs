@@ -43,8 +43,8 @@ pub(super) struct Story {
     killers: BTreeMap<OpId, Vec<OpId>>,
     /// Whether writes are acknowledged before they are synced.
     pub(super) unsynced: bool,
-    /// Whether, besides, a crash has taken some of them from a disk.
-    pub(super) undone: bool,
+    /// When, besides, a crash has last taken some of them from a disk, in microseconds.
+    undone_us: Option<u64>,
     /// Removals without a token: they take what a quorum showed then, which nobody knows.
     blind: Vec<OpId>,
     /// The items of a cart whose sums say which adds they are of.
@@ -73,8 +73,9 @@ impl Ledger {
         let settings: Vec<Setting> = settings.collect();
         let stories = keys.into_iter().map(|(name, ops)| {
             let unsynced = settings.iter().any(|setting| setting.unsynced && setting.bucket == name.0);
-            let undone = unsynced && measure.undone.contains(&name);
-            Story { unsynced, undone, ..Story::new(name.0, name.1, ops) }
+            let taken = measure.undone.get(&name).filter(|_| unsynced);
+            let undone_us = taken.map(|at| u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+            Story { unsynced, undone_us, ..Story::new(name.0, name.1, ops) }
         });
         Ok(Self { stories: stories.collect(), settings })
     }
@@ -92,7 +93,7 @@ impl Story {
             kills: BTreeMap::new(),
             killers: BTreeMap::new(),
             unsynced: false,
-            undone: false,
+            undone_us: None,
             blind: Vec::new(),
             ops,
         };
@@ -161,10 +162,15 @@ impl Story {
         self.sights.iter().map(|(id, sight)| (&self.ops[id], sight))
     }
 
+    /// Whether no crash has taken anything of the key from any disk since this began.
+    pub(super) fn is_whole_since(&self, op: &Op) -> bool {
+        self.undone_us.is_none_or(|taken| op.begun.at_us > taken)
+    }
+
     /// Whether a write was acknowledged, and no crash may have taken it back.
     pub(super) fn is_kept(&self, write: &Op) -> bool {
         let durable = |answer: &Answer| answer.receipt.is_some_and(|receipt| receipt.durable >= receipt.w);
-        write.answer().is_some_and(|answer| !self.undone || durable(answer))
+        write.answer().is_some_and(|answer| self.is_whole_since(write) || durable(answer))
     }
 
     /// The acknowledged reads of the end: begun when everything but such reads was over or given up.

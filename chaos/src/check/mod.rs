@@ -39,7 +39,7 @@ mod wrong;
 
 use crate::history::{Entry, Fate, OpId};
 use ledger::{Ledger, Story};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -121,9 +121,10 @@ pub struct Measure {
     /// When an old disk that was put back may have been taken for a whole one, from and to: who remembers what it has forgotten was
     /// away. A majority of the owners with this one among them may then show less than another one has acknowledged.
     pub forgetful: Vec<(Duration, Duration)>,
-    /// Buckets and keys of which a crash has taken writes from some disk. Where a bucket is acknowledged before it is synced, that
-    /// explains what is lost; everywhere else it explains nothing.
-    pub undone: BTreeSet<(String, String)>,
+    /// Buckets and keys of which a crash has taken writes from some disk, and when the last one did, by the clock of the history. Where
+    /// a bucket is acknowledged before it is synced, that explains what is lost of what was written until then; everywhere else it
+    /// explains nothing.
+    pub undone: BTreeMap<(String, String), Duration>,
 }
 
 impl Default for Measure {
@@ -135,7 +136,7 @@ impl Default for Measure {
             cuts: None,
             blurred: Vec::new(),
             forgetful: Vec::new(),
-            undone: BTreeSet::new(),
+            undone: BTreeMap::new(),
         }
     }
 }

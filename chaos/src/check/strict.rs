@@ -11,11 +11,10 @@
 
 use super::ledger::ttl_us;
 use super::{Breach, Measure, Story, Violation, overlap};
-use crate::history::Setting;
+use crate::history::{Op, Setting};
 
 pub(super) fn check(story: &Story, settings: &[Setting], measure: &Measure, found: &mut Vec<Violation>) {
-    // Majorities meet in what they hold, and a crash has taken something from one.
-    if story.undone || !settings.iter().any(|setting| setting.strict && setting.bucket == story.bucket) {
+    if !settings.iter().any(|setting| setting.strict && setting.bucket == story.bucket) {
         return;
     }
     for (read, sight) in story.reads() {
@@ -24,7 +23,8 @@ pub(super) fn check(story: &Story, settings: &[Setting], measure: &Measure, foun
             continue;
         }
         let (begun, end) = (read.begun.place, read.ended.map_or(usize::MAX, |ended| ended.place));
-        let before = |op: &crate::history::Op| op.answer().is_some() && op.over_before(begun);
+        // Majorities meet in what they hold, and a crash may have taken from one what was written before it.
+        let before = |op: &Op| op.answer().is_some() && op.over_before(begun) && story.is_whole_since(op);
         for (value, write) in story.values().filter(|(_, write)| before(write) && ttl_us(write).is_none()) {
             if !sight.values.contains(&value) && story.may_be_gone(value, end).is_none() {
                 let text = format!(
@@ -35,7 +35,7 @@ pub(super) fn check(story: &Story, settings: &[Setting], measure: &Measure, foun
             }
         }
         for value in &sight.values {
-            if let Some(killer) = story.is_superseded(*value, begun) {
+            if let Some(killer) = story.is_superseded(*value, begun).filter(|op| story.is_whole_since(op)) {
                 let text = format!(
                     "{read} showed what {} had written, which {killer} had superseded, though both insist on a majority of the \
                      owners",

@@ -20,6 +20,7 @@ use super::Plan;
 use super::quorum::ReadQuorum;
 use crate::causal::Context;
 use crate::ids::NodeId;
+use crate::planted::{self, Bug};
 use crate::record::{Record, merge};
 use crate::time::Time;
 use crate::wire::record::Digest;
@@ -449,7 +450,9 @@ impl Get {
     }
 
     fn repair_stale(&mut self, out: &mut Vec<Effect>) {
-        let stale = self.held.iter().filter(|(n, h)| self.plan.owns(**n) && h.digest() != self.merged_digest);
+        let equal = planted::is(Bug::RepairsEqual) && self.merged.is_some();
+        let differs = |h: &Held| h.digest() != self.merged_digest || equal;
+        let stale = self.held.iter().filter(|(n, h)| self.plan.owns(**n) && differs(h));
         self.repairing = stale.map(|(n, _)| *n).collect();
         for to in self.repairing.clone() {
             self.repair(to, out);

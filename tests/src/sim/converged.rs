@@ -57,7 +57,8 @@ pub fn objection(fleet: &Fleet) -> Option<String> {
     if let Some((id, host)) = places.iter().find(|(id, _)| !regime.nodes().contains(*id)) {
         return Some(format!("{host} ({id}) has no part in the table"));
     }
-    records(fleet, view, &regime, &places)
+    let disks = places.into_iter().map(|(id, host)| (id, (host, fleet.machine(host).disk().rows)));
+    records(&disks.collect(), view, &regime)
 }
 
 /// What a change of the members waits for, as the first node's disk has it, and who is what: for whoever looks at a run that did not
@@ -93,10 +94,12 @@ pub fn waits(fleet: &Fleet) -> String {
     format!("{step:?}; {}", members.chain(hints).collect::<Vec<_>>().join("; "))
 }
 
-fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId, Host>) -> Option<String> {
+/// The machine of each member, and what is on its disk.
+type Disks = BTreeMap<NodeId, (Host, MemDisk)>;
+
+fn records(disks: &Disks, view: &View, regime: &Regime) -> Option<String> {
     let mut copies: BTreeMap<Bytes, BTreeMap<Host, Digest>> = BTreeMap::new();
-    for host in places.values().copied() {
-        let disk = fleet.machine(host).disk().rows;
+    for (host, disk) in disks.values() {
         if let Some((key, _)) = disk.rows(Family::Hints).first() {
             return Some(format!("{host} keeps a hint: {}", key.escape_ascii()));
         }
@@ -108,7 +111,7 @@ fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId
             return Some(format!("{host} has a copy that lacks something"));
         }
         for (key, value) in disk.rows(Family::Records) {
-            copies.entry(key).or_default().insert(host, digest(&value));
+            copies.entry(key).or_default().insert(*host, digest(&value));
         }
     }
     for (key, copies) in copies {
@@ -116,7 +119,7 @@ fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId
         let n =
             view.bucket(id.bucket()).map_or(ring::bucket::BucketSettings::default().n, |settings| settings.n);
         let owners = regime.settled.owners(partition, usize::from(n));
-        let owners: Vec<Host> = owners.iter().map(|owner| places[owner]).collect();
+        let owners: Vec<Host> = owners.iter().map(|owner| disks[owner].0).collect();
         if let Some((stray, _)) = copies.iter().find(|(host, _)| !owners.contains(host)) {
             return Some(format!("{stray} holds {id:?} and does not own it"));
         }
@@ -125,7 +128,7 @@ fn records(fleet: &Fleet, view: &View, regime: &Regime, places: &BTreeMap<NodeId
             return Some(format!("owners {owners:?} of {id:?} differ: {digests:?}"));
         }
     }
-    places.values().find_map(|host| leaves(*host, &fleet.machine(*host).disk().rows))
+    disks.values().find_map(|(host, disk)| leaves(*host, disk))
 }
 
 /// What is wrong with the leaves of a disk: each is its record's, and no record is without one. Whoever compares trees sees no more
@@ -156,7 +159,11 @@ pub fn node_id(identity: &[u8]) -> Option<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use node::store::mem::MemStore;
     use node::store::{Batch, Store};
+    use ring::causal::{Actor, Dot};
+    use ring::ids::{ClusterId, Zone};
+    use ring::members::Description;
     use ring::record::Record;
     use ring::wire::record::encode;
 
@@ -173,6 +180,107 @@ mod tests {
         }
         disk.open().expect("nobody has it open").write(batch, true).expect("the disk is well");
         disk
+    }
+
+    /// What is objected to on the disks of four members of which three own the key, each as it is made by `with`: whether its node
+    /// owns the key, by its place among those who do or not.
+    fn objected(with: impl Fn(bool, usize, &MemStore)) -> Option<String> {
+        let mut view = View::new(ClusterId(1), 8);
+        for id in 1..=4_u16 {
+            let (http, peer, zone) = (format!("h:{id}"), format!("p:{id}"), Zone::default());
+            let described = Description { http, peer, zone, weight: 1, starts: 1, boot_id: 1 };
+            view.admit(NodeId(u128::from(id)), described).expect("there is room");
+            view.set_status(NodeId(u128::from(id)), Status::Up).expect("it joins");
+        }
+        view.settled.layout = view.target();
+        let regime = Regime::of(&view);
+        let owners = regime.settled.owners(partition(), 3).to_vec();
+        let (mut own, mut rest, mut disks) = (0, 0, Disks::new());
+        for (id, host) in view.members.keys().zip(1..) {
+            let (owns, disk) = (owners.contains(id), MemDisk::new());
+            let count = if owns { &mut own } else { &mut rest };
+            with(owns, *count, &disk.open().expect("nobody has it open"));
+            *count += 1;
+            disks.insert(*id, (Host(host), disk));
+        }
+        assert_eq!((own, rest), (3, 1));
+        records(&disks, &view, &regime)
+    }
+
+    fn key() -> ObjectId {
+        ObjectId::new("b", "k").expect("short names")
+    }
+
+    fn partition() -> Partition {
+        ring::place::partition(position(&key()), 8)
+    }
+
+    fn put(store: &MemStore, record: &Record) {
+        let (partition, id, bytes) = (partition(), key(), encode(record));
+        let mut batch = Batch::default();
+        let leaf = digest(&bytes).0.to_be_bytes().to_vec();
+        batch.put(Family::Records, keys::record_key(partition, &id), bytes);
+        batch.put(Family::Leaves, keys::leaf_key(partition, tree::slot(position(&id)), &id), leaf);
+        store.write(batch, true).expect("the disk is well");
+    }
+
+    fn note(store: &MemStore, family: Family, key: Vec<u8>) {
+        let mut batch = Batch::default();
+        batch.put(family, key, Vec::new());
+        store.write(batch, true).expect("the disk is well");
+    }
+
+    #[test]
+    fn owners_have_the_same_and_nobody_else_has_anything() {
+        let same = |owns: bool, _: usize, store: &MemStore| {
+            if owns {
+                put(store, &Record::default());
+            }
+        };
+        assert_eq!(objected(same), None);
+        let objects = |with: &dyn Fn(bool, usize, &MemStore), why: &str| {
+            let said = objected(with).unwrap_or_default();
+            assert!(said.contains(why), "{why}: {said}");
+        };
+        objects(
+            &|owns, at, store| {
+                if owns && at > 0 {
+                    same(owns, at, store)
+                }
+            },
+            "differ",
+        );
+        objects(
+            &|owns, at, store| {
+                let mut record = Record::default();
+                if at == 2 {
+                    record.clock.insert(Dot { actor: Actor { node: NodeId(1), epoch: 1 }, count: 1 });
+                }
+                if owns {
+                    put(store, &record);
+                }
+            },
+            "differ",
+        );
+        objects(&|_, _, store| put(store, &Record::default()), "does not own it");
+        objects(
+            &|owns, at, store| {
+                same(owns, at, store);
+                if owns && at == 1 {
+                    note(store, Family::Hints, keys::hint_key(NodeId(3), partition(), &key()));
+                }
+            },
+            "keeps a hint",
+        );
+        objects(
+            &|owns, at, store| {
+                same(owns, at, store);
+                if owns && at == 1 {
+                    note(store, Family::Meta, keys::gap_key(partition(), &key()));
+                }
+            },
+            "lacks something",
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Wear {
 /// How large a disk is, as far as anybody asks.
 const ROOM_BYTES: u64 = 1 << 30;
 
-/// What crashes have taken from a disk: batches that were not synced, and the records in them.
+/// What a crash has taken from a disk: batches that were not synced, and the records in them.
 #[derive(Debug, Default)]
 pub struct Undone {
     /// How many batches.

@@ -12,7 +12,8 @@ use node::store::Family;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::bucket::BucketSettings;
-use std::collections::{BTreeMap, BTreeSet};
+use ring::ids::ObjectId;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,9 @@ pub struct Shape {
 
 /// Seeds of the cluster: the first machines.
 const SEEDS: u8 = 3;
+
+/// How long after the last failure of its disk a node may end for it: it hears of it with its next write.
+const WORN_MAX: Duration = Duration::from_secs(25);
 
 /// How soon a supervisor starts a node again that has left.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -61,20 +65,24 @@ pub struct Fleet {
     down: BTreeMap<Host, Down>,
     /// Images of disks, each as it was at some time.
     images: BTreeMap<Host, Disk>,
-    /// Machines whose disk has ever been such that reads or writes fail.
-    worn: BTreeSet<Host>,
+    /// Until when a node may end for what its disk does.
+    worn: BTreeMap<Host, Duration>,
+    /// The links that a power cut has cut.
+    dark: BTreeMap<Host, Vec<Host>>,
     /// Since when somebody has left by itself.
     gone: BTreeMap<Host, Duration>,
     /// Records that were spoiled, on all disks.
     pub rotted: usize,
     /// Families that were spoiled, on all disks.
     pub spoilt: usize,
-    /// What was acknowledged before it was synced, and went with some power.
-    pub undone: Undone,
+    /// How many batches went with some power, for they were not synced.
+    pub undone_batches: usize,
+    /// Whose records were in them, and when the last one went.
+    pub undone: BTreeMap<ObjectId, Duration>,
     /// How often a node that had left by itself was started again.
     pub restarts: u32,
-    /// Machines that were started again, for whatever reason.
-    pub restarted: BTreeSet<Host>,
+    /// When machines were started.
+    pub started: Vec<(Host, Duration)>,
 }
 
 impl Fleet {
@@ -90,13 +98,15 @@ impl Fleet {
             machines: BTreeMap::new(),
             down: BTreeMap::new(),
             images: BTreeMap::new(),
-            worn: BTreeSet::new(),
+            worn: BTreeMap::new(),
+            dark: BTreeMap::new(),
             gone: BTreeMap::new(),
             rotted: 0,
             spoilt: 0,
-            undone: Undone::default(),
+            undone_batches: 0,
+            undone: BTreeMap::new(),
             restarts: 0,
-            restarted: BTreeSet::new(),
+            started: Vec::new(),
         }
     }
 
@@ -117,6 +127,7 @@ impl Fleet {
         let (shape, trace, watch) = (self.shape, self.trace.clone(), self.watch.clone());
         let machine = Rc::new(machine);
         sim.host(host.ip(), move || start(Arc::clone(&machine), shape, trace.clone(), watch.clone()));
+        self.started.push((host, sim.elapsed()));
         self.trace.event(&format!("{host}  begins"));
     }
 
@@ -130,6 +141,16 @@ impl Fleet {
         self.hosts().into_iter().filter(|host| !self.down.contains_key(host)).collect()
     }
 
+    /// How many there were at first.
+    pub fn hosts_at_first(&self) -> usize {
+        usize::from(self.shape.nodes)
+    }
+
+    /// How many are down, on purpose or by themselves.
+    pub fn not_running(&self) -> usize {
+        self.down.len() + self.gone.len()
+    }
+
     /// A machine.
     pub fn machine(&self, host: Host) -> &Arc<Machine> {
         self.machines.get(&host).expect("the run names only machines that it has put up")
@@ -139,38 +160,39 @@ impl Fleet {
     pub fn take_down(&mut self, sim: &mut Sim<'_>, host: Host, how: Down) {
         if how == Down::PowerCut {
             // Nobody hears a word of it: what the runtime says as it ends stays behind the cut.
-            self.hosts().into_iter().for_each(|other| self.wires.cut(host, other));
-            self.wires.cut(host, super::CLIENT);
+            let others: Vec<Host> =
+                self.hosts().into_iter().chain([super::CLIENT]).filter(|other| *other != host).collect();
+            others.iter().for_each(|other| self.wires.cut(host, *other));
+            self.dark.insert(host, others);
         }
         sim.crash(host.ip());
         self.down.insert(host, how);
         self.trace.event(&format!("{host}  {how:?}"));
         match how {
             Down::Killed => self.machine(host).disk().kill(),
-            Down::PowerCut => self.lose_unsynced(host),
+            Down::PowerCut => self.lose_unsynced(host, sim.elapsed()),
         }
     }
 
-    fn lose_unsynced(&mut self, host: Host) {
+    fn lose_unsynced(&mut self, host: Host, now: Duration) {
         let Undone { batches, records } = self.machine(host).disk().crash();
         if batches > 0 {
             self.trace.event(&format!("{host}  {batches} batches were not synced and are gone"));
         }
-        self.undone.batches += batches;
-        self.undone.records.extend(records);
+        self.undone_batches += batches;
+        self.undone.extend(records.into_iter().map(|id| (id, now)));
     }
 
     /// Starts a node again on a machine.
     pub fn bring_up(&mut self, sim: &mut Sim<'_>, host: Host) {
         if self.down.remove(&host) == Some(Down::PowerCut) {
-            let others = self.hosts().into_iter().chain([super::CLIENT]);
-            for other in others.filter(|other| *other != host) {
+            for other in self.dark.remove(&host).unwrap_or_default() {
                 self.wires.reset(host, other);
                 self.wires.mend(host, other);
             }
         }
         sim.bounce(host.ip());
-        self.restarted.insert(host);
+        self.started.push((host, sim.elapsed()));
         self.trace.event(&format!("{host}  starts"));
     }
 
@@ -232,8 +254,12 @@ impl Fleet {
     }
 
     /// Makes a machine's disk as bad as that.
-    pub fn set_wear(&mut self, host: Host, wear: Wear) {
-        self.worn.extend(wear.fails().then_some(host));
+    pub fn set_wear(&mut self, host: Host, wear: Wear, now: Duration) {
+        match (wear.fails(), self.worn.get_mut(&host)) {
+            (true, _) => drop(self.worn.insert(host, Duration::MAX)),
+            (false, Some(until)) => *until = (*until).min(now + WORN_MAX),
+            (false, None) => {}
+        }
         self.machine(host).disk().set_wear(wear);
         self.trace.event(&format!("{host}  {wear:?}"));
     }
@@ -265,13 +291,13 @@ impl Fleet {
             if *self.gone.entry(host).or_insert_with(|| sim.elapsed()) + RESTART_AFTER <= sim.elapsed() {
                 self.gone.remove(&host);
                 self.restarts += 1;
-                if !self.worn.contains(&host) {
+                if self.worn.get(&host).is_none_or(|until| *until < sim.elapsed()) {
                     self.watch
                         .broken(format!("{host} has left by itself, and nothing was wrong with its disk"));
                 }
                 // A sync that failed may have left what was not synced nowhere but in memory, and the system forgets that.
                 match self.machine(host).disk().tosses() {
-                    true => self.lose_unsynced(host),
+                    true => self.lose_unsynced(host, sim.elapsed()),
                     false => self.machine(host).disk().kill(),
                 }
                 self.bring_up(sim, host);

@@ -24,21 +24,52 @@ struct Run {
     hosts: BTreeMap<String, Host>,
     /// Errors that no trouble explains.
     unexpected: Vec<String>,
-    /// The first line of each of [`EXPECTED`].
-    excused: BTreeMap<usize, String>,
+    /// The first line of each of [`EXPECTED`] by each host.
+    excused: BTreeMap<(usize, Option<Host>), String>,
 }
 
-/// Errors that troubles bring about, and the troubles of which one must have come: an old disk, a removed member that is started
-/// again, a directory that was emptied under its name, a record that nobody has any more, a full disk.
-const EXPECTED: [(&str, &[Plague]); 7] = [
-    ("the data directory has gone back in time", &[Plague::Restore]),
-    ("this disk may be behind what the others know", &[Plague::Restore]),
-    ("this node was removed from the cluster", &[Plague::Members, Plague::Wipe]),
-    ("somebody asks to be let in under the identity of a member", &[Plague::Members, Plague::Wipe]),
-    ("a record on this disk was damaged, no other owner has it", &[Plague::Rot]),
-    ("a new lease could not be taken", &[Plague::Wear]),
-    ("the disk is nearly full: writes are refused", &[Plague::Wear]),
+/// An error that troubles bring about.
+struct Expected {
+    says: &'static str,
+    /// One of these must have come.
+    after: &'static [Plague],
+    /// Upon the very host that says it, or upon any.
+    at: At,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Itself,
+    Any,
+}
+
+/// An old disk, a removed member that is started again, a directory that was emptied under its name, a record that nobody has any
+/// more, a full disk.
+const EXPECTED: [Expected; 7] = [
+    expected("the data directory has gone back in time", &[Plague::Restore], At::Itself),
+    expected("this disk may be behind what the others know", &[Plague::Restore], At::Itself),
+    expected("this node was removed from the cluster", &[Plague::Members, Plague::Wipe], At::Any),
+    expected(
+        "somebody asks to be let in under the identity of a member",
+        &[Plague::Members, Plague::Wipe],
+        At::Any,
+    ),
+    expected("a record on this disk was damaged, no other owner has it", &[Plague::Rot], At::Itself),
+    expected("a new lease could not be taken", &[Plague::Wear], At::Itself),
+    expected("the disk is nearly full: writes are refused", &[Plague::Wear], At::Itself),
 ];
+
+const fn expected(says: &'static str, after: &'static [Plague], at: At) -> Expected {
+    Expected { says, after, at }
+}
+
+impl Expected {
+    fn is_excused(&self, by: Option<Host>, came: &BTreeSet<(Plague, Host)>) -> bool {
+        let hit = |upon: &Host| self.at == At::Any || by == Some(*upon);
+        came.iter().any(|(plague, upon)| self.after.contains(plague) && hit(upon))
+    }
+}
+
 /// Unexpected lines of one run that are kept.
 const UNEXPECTED_MAX: usize = 5;
 
@@ -54,11 +85,11 @@ pub fn belongs_to(trace: &Trace) {
 }
 
 /// Errors of this run that none of these troubles explains.
-pub fn unexpected(came: &BTreeSet<Plague>) -> Vec<String> {
+pub fn unexpected(came: &BTreeSet<(Plague, Host)>) -> Vec<String> {
     RUN.with_borrow_mut(|run| {
         let Some(run) = run else { return Vec::new() };
         let excused = std::mem::take(&mut run.excused).into_iter();
-        let alone = excused.filter(|(at, _)| !EXPECTED[*at].1.iter().any(|plague| came.contains(plague)));
+        let alone = excused.filter(|((at, by), _)| !EXPECTED[*at].is_excused(*by, came));
         std::mem::take(&mut run.unexpected).into_iter().chain(alone.map(|(_, line)| line)).collect()
     })
 }
@@ -113,7 +144,8 @@ impl<S: Subscriber> Layer<S> for IntoTrace {
         RUN.with_borrow_mut(|run| {
             let Some(run) = run else { return };
             let runtime = Handle::try_current().map(|handle| name(handle.id())).unwrap_or_default();
-            let mut line = match run.hosts.get(&runtime) {
+            let by = run.hosts.get(&runtime).copied();
+            let mut line = match by {
                 Some(host) => format!("{host}  {}", event.metadata().level()),
                 None => event.metadata().level().to_string(),
             };
@@ -122,8 +154,8 @@ impl<S: Subscriber> Layer<S> for IntoTrace {
             if *event.metadata().level() != Level::ERROR {
                 return;
             }
-            match EXPECTED.iter().position(|(expected, _)| line.contains(expected)) {
-                Some(at) => drop(run.excused.entry(at).or_insert(line)),
+            match EXPECTED.iter().position(|expected| line.contains(expected.says)) {
+                Some(at) => drop(run.excused.entry((at, by)).or_insert(line)),
                 None if run.unexpected.len() < UNEXPECTED_MAX => run.unexpected.push(line),
                 None => {}
             }
@@ -147,24 +179,32 @@ impl Visit for Words<'_> {
 mod tests {
     use super::*;
 
-    /// What a run says that goes through an error, in words, after such troubles.
-    fn after(came: &[Plague], said: &str) -> Vec<String> {
+    const HIT: Host = Host(1);
+
+    /// What is told of a run in which a host has said so in an error, after such troubles had come upon the first one.
+    fn after(came: &[Plague], by: Host, said: &str) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("there is room for one");
         belongs_to(&Trace::new(false));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(IntoTrace), || {
-            tracing::error!("{said}");
+        runtime.block_on(async {
+            here(by);
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(IntoTrace), || {
+                tracing::error!("{said}");
+            });
         });
-        unexpected(&came.iter().copied().collect())
+        unexpected(&came.iter().map(|plague| (*plague, HIT)).collect())
     }
 
     #[test]
     fn a_trouble_excuses_its_own_errors_and_no_others() {
-        for (line, plagues) in EXPECTED {
+        for Expected { says, after: plagues, at } in EXPECTED {
             for plague in super::super::plagues::ALL {
-                let is_excused = after(&[plague], line).is_empty();
-                assert_eq!(is_excused, plagues.contains(&plague), "{line} after {plague:?}");
+                let explains = plagues.contains(&plague);
+                assert_eq!(after(&[plague], HIT, says).is_empty(), explains, "{says} after {plague:?}");
+                let elsewhere = after(&[plague], Host(2), says).is_empty();
+                assert_eq!(elsewhere, explains && at == At::Any, "{says} by another host after {plague:?}");
             }
-            assert_eq!(after(&[], line).len(), 1, "{line} without any trouble");
+            assert_eq!(after(&[], HIT, says).len(), 1, "{says} without any trouble");
         }
-        assert_eq!(after(&super::super::plagues::ALL, "anything else").len(), 1);
+        assert_eq!(after(&super::super::plagues::ALL, HIT, "anything else").len(), 1);
     }
 }

@@ -15,7 +15,9 @@
 //! two runs of each seed against each other.
 
 pub mod converged;
+mod deeds;
 pub mod disk;
+mod excuses;
 pub mod fleet;
 pub mod log;
 mod operator;
@@ -36,19 +38,19 @@ pub use report::Report;
 use chaos::check;
 use chaos::history::History;
 use chaos::workload::Joined;
+use excuses::Excuses;
 use fleet::{Fleet, Shape};
-use operator::Order;
-use people::People;
+use operator::{Gone, Operator, Order};
+use people::{People, Told};
 use plagues::{Deed, Plague, Schedule};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use ring::ids::NodeId;
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use trace::Trace;
@@ -68,8 +70,6 @@ const HEAL_MAX: Duration = Duration::from_secs(60);
 const READ_BACK_MAX: Duration = Duration::from_secs(120 + rest::REST.as_secs());
 /// How long identical replicas are watched for repairs. Trees are compared twice, two seconds apart.
 const REST: Duration = Duration::from_secs(5);
-/// How long one that has slept may go by the time of before: until it has heard a majority, of which some may be down.
-const SLEEPY: Duration = Duration::from_secs(20);
 /// How long clients wait for an answer. Those who give up late are stuck at a node that does not answer, and are few.
 const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(10)];
 /// How often the disks are compared while the cluster heals.
@@ -149,23 +149,24 @@ struct Run<'a> {
     carried_out: channel::Receiver<usize>,
     /// Whether the clients are done with what they do at this stage.
     idle: channel::Receiver<bool>,
-    /// Machines with a new node that is to take the old one's place, as soon as it has a name; and whether the old one is gone.
-    to_replace: Vec<(Host, NodeId, bool)>,
+    /// Machines with a new node that is to take the old one's place, as soon as it has a name.
+    to_replace: Vec<(Host, NodeId)>,
     /// What a wiped machine's node was called.
     wiped: BTreeMap<Host, NodeId>,
+    /// Those of them whose disk is gone, for the operator.
+    gone: Gone,
     history: History,
+    /// What the last look at all disks has found, and how much had been written by then.
+    looked: Option<((u64, usize), Option<String>)>,
     healed_after: Option<Duration>,
     joined: Joined,
     /// How long the history was when the load was over.
     loaded: usize,
-    /// Troubles that have come, of those that leave traces in what nodes say.
-    came: BTreeSet<Plague>,
-    /// When an old disk may have been taken for a whole one.
-    forgetful: Vec<(Duration, Duration)>,
-    /// How many deletions nodes had forgotten in the end.
-    forgotten: Rc<Cell<u64>>,
-    /// When somebody slept.
-    slept: Vec<(Host, Duration, Duration)>,
+    /// Troubles that have come upon whom, of those that leave traces in what nodes say.
+    came: BTreeSet<(Plague, Host)>,
+    excuses: Excuses,
+    /// What clients have seen in the end.
+    told: Rc<Told>,
 }
 
 impl<'a> Run<'a> {
@@ -201,16 +202,20 @@ impl<'a> Run<'a> {
         let hears = trace.clone();
         let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default()))
             .told_to(Arc::new(move |what| hears.event(&format!("client  {what}"))));
-        let came = schedule.wrong_from_the_start.first().map(|_| Plague::Calendar).into_iter().collect();
+        let wrong = schedule.wrong_from_the_start.iter().map(|(host, _)| *host);
+        let came = wrong.clone().map(|host| (Plague::Calendar, host)).collect();
+        let mut excuses = Excuses::default();
+        wrong.for_each(|host| excuses.is_wrong(host));
+        let gone = Gone::default();
         let joined: Joined = Arc::default();
-        let forgotten: Rc<Cell<u64>> = Rc::default();
+        let told: Rc<Told> = Rc::default();
         let patience = *PATIENCE.choose(&mut chance).expect("the list is not empty");
         let people = People {
             load: options.load,
             transport: SimTransport::new(fleet.wires.clone(), CLIENT),
             nodes: (1..=shape.nodes).map(Host).collect(),
             joined: Arc::clone(&joined),
-            forgotten: Rc::clone(&forgotten),
+            told: Rc::clone(&told),
             patience,
             chance,
             aside: StdRng::seed_from_u64(!options.seed),
@@ -219,7 +224,9 @@ impl<'a> Run<'a> {
             history: history.clone(),
             watch: fleet.watch.clone(),
         };
-        sim.client(CLIENT.ip(), people.live(inbox, done));
+        let may_lose = schedule.plagues.iter().any(|plague| plague.takes_a_disk());
+        let operator = Operator { gone: gone.clone(), may_lose };
+        sim.client(CLIENT.ip(), people.live(inbox, done, operator));
         Run {
             options,
             shape,
@@ -236,13 +243,14 @@ impl<'a> Run<'a> {
             to_replace: Vec::new(),
             wiped: BTreeMap::new(),
             history,
+            looked: None,
             healed_after: None,
             joined,
             loaded: usize::MAX,
             came,
-            forgotten,
-            forgetful: Vec::new(),
-            slept: Vec::new(),
+            told,
+            excuses,
+            gone,
         }
     }
 
@@ -286,12 +294,11 @@ impl<'a> Run<'a> {
             if !self.fleet.up().contains(&host) {
                 self.fleet.bring_up(&mut self.sim, host);
             }
-            self.fleet.set_wear(host, disk::Wear::default());
+            self.fleet.set_wear(host, disk::Wear::default(), self.sim.elapsed());
         }
         self.stage.send_replace(Stage::Quiet);
         self.healed_after = Some(self.until_identical(HEAL_MAX)?);
-        let healed = self.sim.elapsed();
-        self.forgetful.iter_mut().for_each(|(_, until)| *until = healed);
+        self.excuses.healed(self.sim.elapsed());
         self.trace.event("all replicas are identical");
         Ok(())
     }
@@ -301,6 +308,8 @@ impl<'a> Run<'a> {
     fn until_identical(&mut self, at_most: Duration) -> Result<Duration, String> {
         let began = self.sim.elapsed();
         let (mut since, mut changes) = (None, 0);
+        // What was done to disks while their nodes were down was no batch.
+        self.looked = None;
         loop {
             let look = self.sim.elapsed() + LOOK_EVERY;
             while self.sim.elapsed() < look {
@@ -322,7 +331,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn objection(&self) -> Option<String> {
+    fn objection(&mut self) -> Option<String> {
         if *self.carried_out.borrow() < self.ordered || !self.to_replace.is_empty() {
             return Some(format!(
                 "an order of the operator's is not carried out: {}",
@@ -332,7 +341,12 @@ impl<'a> Run<'a> {
         if *self.stage.borrow() >= Stage::Load && !*self.idle.borrow() {
             return Some("clients wait for answers".into());
         }
-        converged::objection(&self.fleet)
+        // Disks on which nothing was written since are as they were, and to read them all takes long.
+        let written = (self.fleet.watch.batches(), self.fleet.started.len());
+        if self.looked.as_ref().is_none_or(|(then, _)| *then != written) {
+            self.looked = Some((written, converged::objection(&self.fleet)));
+        }
+        self.looked.as_ref().and_then(|(_, objection)| objection.clone())
     }
 
     fn until(
@@ -353,12 +367,13 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) -> Result<(), String> {
         self.fleet.restart_the_gone(&mut self.sim);
-        for (host, old, is_gone) in std::mem::take(&mut self.to_replace) {
+        for (host, old) in std::mem::take(&mut self.to_replace) {
             match self.id_on(host) {
-                Some(new) => self.order(Order::Replace { old, new, is_gone }),
-                None => self.to_replace.push((host, old, is_gone)),
+                Some(new) => self.order(Order::Replace { old, new }),
+                None => self.to_replace.push((host, old)),
             }
         }
+        self.excuses.look(&self.fleet, self.sim.elapsed());
         let done = self.sim.step();
         self.trace.set_now(self.sim.elapsed());
         match done {
@@ -372,110 +387,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn carry_out(&mut self, deed: Deed) {
-        let is_up = |fleet: &Fleet, host: Host| fleet.up().contains(&host);
-        self.came.extend(deed.plague());
-        match deed {
-            Deed::Weather(weather) => {
-                self.trace.event(&format!("{weather:?}"));
-                self.fleet.wires.set_weather(weather);
-            }
-            Deed::Cut(from, to) => {
-                self.trace.event(&format!("cut {from} → {to}"));
-                self.fleet.wires.cut(from, to);
-            }
-            Deed::Mend(from, to) => {
-                self.trace.event(&format!("mend {from} → {to}"));
-                self.fleet.wires.mend(from, to);
-            }
-            Deed::Reset(a, b) => {
-                self.trace.event(&format!("reset {a} ↔ {b}"));
-                self.fleet.wires.reset(a, b);
-            }
-            Deed::Down(host, how) if is_up(&self.fleet, host) => {
-                self.fleet.take_down(&mut self.sim, host, how);
-            }
-            Deed::Up(host) if !is_up(&self.fleet, host) => self.fleet.bring_up(&mut self.sim, host),
-            Deed::Down(..) | Deed::Up(_) | Deed::Again(_) => {}
-            Deed::Calendar(host, off_ms) => self.fleet.set_calendar(host, off_ms),
-            Deed::Wear(host, wear) => self.fleet.set_wear(host, wear),
-            Deed::Rot(host) => self.fleet.rot(host, false),
-            Deed::RotHinted(host) => self.fleet.rot(host, true),
-            Deed::Spoil(host, family) if !is_up(&self.fleet, host) => self.fleet.spoil(host, family),
-            Deed::Spoil(..) => {}
-            Deed::Asleep(host, asleep) => {
-                let now = self.sim.elapsed();
-                self.fleet.set_asleep(host, asleep, now);
-                // Who has slept goes by the time of before until it hears the others (docs/expiry.md). Nobody knows when that is.
-                match asleep {
-                    true => self.slept.push((host, now, Duration::MAX)),
-                    false => {
-                        let its = self.slept.iter_mut().filter(|(sleeper, ..)| *sleeper == host);
-                        its.for_each(|(.., to)| *to = (*to).min(now + SLEEPY));
-                    }
-                }
-            }
-            Deed::Wipe(host) => {
-                if let Some(id) = self.id_on(host)
-                    && !is_up(&self.fleet, host)
-                {
-                    self.wiped.insert(host, id);
-                    self.fleet.wipe(host);
-                }
-            }
-            Deed::Image(host) => self.fleet.take_image(host),
-            Deed::PutBack(host) if !is_up(&self.fleet, host) => {
-                self.fleet.put_back(host);
-                // Who remembers what it has forgotten may be away (docs/membership.md).
-                if self.plagues.iter().any(|plague| plague.separates()) {
-                    self.forgetful.push((self.sim.elapsed(), Duration::MAX));
-                }
-            }
-            Deed::PutBack(_) => {}
-            Deed::ReplaceWiped(host) => {
-                self.to_replace.extend(self.wiped.get(&host).map(|old| (host, *old, true)))
-            }
-            Deed::Add { host, waits } => {
-                self.fleet.add(&mut self.sim, host, waits);
-                // Clients hear of it, and ask it as any other from then on.
-                self.joined.lock().unwrap_or_else(PoisonError::into_inner).push(people::url(host));
-            }
-            Deed::Leave(host) => {
-                if let Some(id) = self.id_on(host) {
-                    self.order(Order::Leave(id));
-                }
-            }
-            Deed::Replace { old, new } => {
-                self.to_replace.extend(self.id_on(old).map(|old| (new, old, false)))
-            }
-        }
-    }
-
-    fn order(&mut self, order: Order) {
-        self.trace.event(&format!("the operator is told: {order:?}"));
-        self.ordered += 1;
-        let _ = self.orders.send(order);
-    }
-
-    fn id_on(&self, host: Host) -> Option<NodeId> {
-        let rows = self.fleet.machine(host).disk().rows;
-        let identity = rows.row(node::store::Family::Meta, node::store::keys::IDENTITY)?;
-        converged::node_id(&identity)
-    }
-
     fn report(self) -> Report {
         let entries = self.history.entries();
         let read_back = *self.stage.borrow() == Stage::Done;
         // Nobody can judge what nobody has read, and why it was not read is a violation already.
         let cuts = Some(self.schedule.separations + self.fleet.restarts);
-        let mut blurred: Vec<_> = self.slept.iter().map(|(_, from, to)| (*from, *to)).collect();
-        // Of those that start while the others are down most may be wrong, and are believed (docs/expiry.md).
-        if self.came.contains(&Plague::Calendar) && self.fleet.restarted.len() > 1 {
-            blurred.push((Duration::ZERO, Duration::MAX));
-        }
+        let (blurred, forgetful) = (self.excuses.blurred(&self.fleet), self.excuses.forgetful());
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let undone = self.fleet.undone.records.iter().map(|id| (name(id.bucket()), name(id.key()))).collect();
-        let forgetful = self.forgetful.clone();
+        let undone =
+            self.fleet.undone.iter().map(|(id, at)| ((name(id.bucket()), name(id.key())), *at)).collect();
         let measure = check::Measure { cuts, blurred, undone, forgetful, ..check::Measure::default() };
         let judged = if read_back { check::all_by(&entries, &measure) } else { Vec::new() };
         let judged = judged.into_iter().map(|violation| violation.to_string());
@@ -510,8 +430,9 @@ impl<'a> Run<'a> {
             healed_after: self.healed_after,
             rotted: self.fleet.rotted,
             spoilt: self.fleet.spoilt,
-            forgotten: self.forgotten.get(),
-            undone: self.fleet.undone.batches,
+            forgotten: self.told.forgotten.get(),
+            reads_unjudged: self.told.reads_unjudged.get(),
+            undone: self.fleet.undone_batches,
             counts,
             fewest,
             digest: self.trace.digest(),

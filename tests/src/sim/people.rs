@@ -1,6 +1,6 @@
 //! Everybody who uses the cluster: the workloads of `chaos`, by the real client library, and the operator.
 
-use super::operator::{self, Order};
+use super::operator::{Operator, Order};
 use super::rest;
 use super::transport::SimTransport;
 use super::watch::Watch;
@@ -43,6 +43,15 @@ const GOES_ON_FROM_ITS_TOKEN: [Kind; 2] = [Kind::Register, Kind::Slots];
 /// N, R and W of a bucket: mostly the usual ones. Never fewer than two copies at an acknowledgement, for one disk may be lost.
 const QUORUMS: [Option<[u32; 3]>; 6] = [None, None, None, Some([3, 1, 3]), Some([3, 3, 2]), Some([4, 2, 3])];
 
+/// What they have seen in the end.
+#[derive(Default)]
+pub(super) struct Told {
+    /// How many deletions nodes had forgotten.
+    pub(super) forgotten: Cell<u64>,
+    /// Whether a read has met a deletion that was being forgotten.
+    pub(super) reads_unjudged: Cell<bool>,
+}
+
 /// What they have.
 pub(super) struct People {
     /// For how long they work.
@@ -64,8 +73,8 @@ pub(super) struct People {
     pub(super) idle: channel::Sender<bool>,
     /// What they write down.
     pub(super) history: History,
-    /// Told in the end how many deletions nodes have forgotten.
-    pub(super) forgotten: Rc<Cell<u64>>,
+    /// Told in the end.
+    pub(super) told: Rc<Told>,
     pub(super) watch: Watch,
 }
 
@@ -75,11 +84,14 @@ impl People {
         mut self,
         orders: mpsc::UnboundedReceiver<Order>,
         done: channel::Sender<usize>,
+        by: Operator,
     ) -> turmoil::Result {
         super::log::here(CLIENT);
         let all = self.ground(&self.nodes);
         let operator = Client::with_transport(all.urls.clone(), self.transport.clone())?;
-        tokio::task::spawn_local(operator::work(operator.clone(), orders, done));
+        let node = |url: &String| Client::with_transport(vec![url.clone()], self.transport.clone());
+        let nodes = all.urls.iter().map(node).collect::<client::Result<Vec<_>>>()?;
+        tokio::task::spawn_local(by.work(nodes, orders, done));
         let _ = self.stages.wait_for(|stage| *stage >= Stage::Prepare).await;
         let plans = self.plans();
         for plan in &plans {
@@ -105,7 +117,8 @@ impl People {
         let how = ReadBack { settled: true, nodes_per_key: 3, at_once: 32 };
         workload::read_back(&how, &ground, &mut self.chance).await?;
         let after = rest::count(&ground.urls, &self.transport).await?;
-        self.forgotten.set(after.iter().map(rest::Tally::reaped).sum());
+        self.told.forgotten.set(after.iter().map(rest::Tally::reaped).sum());
+        self.told.reads_unjudged.set(rest::is_excused(&rested, &after));
         rest::objections(&before, &rested, &after).into_iter().for_each(|said| self.watch.broken(said));
         if ground.urls.is_empty() {
             self.watch.broken("nobody is left who serves".into());

@@ -34,6 +34,8 @@ pub struct Report {
     pub spoilt: usize,
     /// Deletions that had been forgotten in the end, as far as the nodes that then ran had counted.
     pub forgotten: u64,
+    /// Whether reads had to repair what was just being forgotten, so that repairs among them are not judged.
+    pub reads_unjudged: bool,
     /// Batches that were not synced when the power failed, and were lost with it.
     pub undone: usize,
     /// What clients did.
@@ -55,7 +57,7 @@ impl fmt::Display for Report {
             self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
         write!(
             f,
-            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least; healed after {healed}; {} batches lost unsynced, {} deletions forgotten, {} records and {} families spoiled; trace {:016x} of {} lines",
+            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least; healed after {healed}; {} batches lost unsynced, {} deletions forgotten, {} records and {} families spoiled{}; trace {:016x} of {} lines",
             self.seed,
             self.plagues,
             self.shape,
@@ -67,6 +69,7 @@ impl fmt::Display for Report {
             self.forgotten,
             self.rotted,
             self.spoilt,
+            if self.reads_unjudged { "; last reads not judged" } else { "" },
             self.digest,
             self.lines,
         )?;

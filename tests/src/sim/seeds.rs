@@ -6,12 +6,14 @@
 //! its process, be it an abort, from the others.
 
 use super::{Options, Report, log, run, run_script, scenes};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What both command lines take.
 #[derive(clap::Args, Debug)]
@@ -128,12 +130,16 @@ pub struct Total {
     pub bad: BTreeSet<u64>,
     /// What the first bad seed broke first.
     pub first: Option<String>,
+    /// How long it took by the clock, and how long the processors worked for it.
+    pub took: Duration,
+    cpu: Duration,
 }
 
 impl Seeds {
     /// Runs them, and lets `hear` have each outcome as it comes, in no order. The processes of several are told these arguments
     /// as well.
     pub fn run(&self, with: &[&str], mut hear: impl FnMut(&Outcome)) -> Total {
+        let (began, worked) = (Instant::now(), cpu());
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let (outcomes, inbox) = mpsc::channel::<Outcome>();
         std::thread::scope(|scope| {
@@ -159,6 +165,7 @@ impl Seeds {
                 stop.fetch_or(self.fail_fast && !outcome.violations.is_empty(), Ordering::Relaxed);
                 total.add(outcome);
             }
+            (total.took, total.cpu) = (began.elapsed(), cpu().saturating_sub(worked));
             total
         })
     }
@@ -203,6 +210,16 @@ impl Seeds {
     }
 }
 
+/// How long processors have worked for this process and those that it has begun and that have ended.
+fn cpu() -> Duration {
+    [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN]
+        .into_iter()
+        .filter_map(|who| getrusage(who).ok())
+        .flat_map(|used| [used.user_time(), used.system_time()])
+        .map(|time| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0)))
+        .sum()
+}
+
 impl Total {
     fn add(&mut self, outcome: Outcome) {
         self.seeds += 1;
@@ -215,6 +232,15 @@ impl Total {
             }
             self.bad.insert(outcome.seed);
         }
+    }
+
+    /// How fast it was: simulated seconds in each second that a processor has worked.
+    pub fn speed(&self) -> String {
+        let times = self.simulated.as_secs_f64() / self.cpu.as_secs_f64().max(f64::EPSILON);
+        format!(
+            "sim: {:.0} s by the clock; {times:.0} simulated seconds in one of a processor",
+            self.took.as_secs_f64()
+        )
     }
 
     /// One line for the end of a run.

@@ -7,7 +7,7 @@
 //! | a hint that counts is synced, but where the bucket leaves that to the system | an acknowledgement relies on it, and a power cut takes it away |
 //! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
 //! | no sibling twice, each within its clock | (the decoder of records refuses these) |
-//! | preference lists name members, each once; regimes of one name have the same tables on all disks | a quorum that is none, or two that do not meet |
+//! | preference lists name members, each once; regimes of one name have the same tables on all disks, and one layout follows each settled one | a quorum that is none, or two that do not meet |
 //!
 //! No code of the node knows of it: batches come by on their way to the disk.
 
@@ -41,9 +41,15 @@ struct State {
     dots: BTreeMap<(ObjectId, Dot), u64>,
     /// What the tables are of each regime that a disk has ever seen.
     tables: BTreeMap<TableName, Vec<u64>>,
+    /// Which layout each settled one was, by its number.
+    settled: BTreeMap<u64, u64>,
+    /// Whether a disk has been put back that may have forgotten to what it agreed (docs/membership.md).
+    has_old_disks: bool,
     violations: Vec<String>,
     /// Records that were written as something else than they were.
     changes: u64,
+    /// Batches that were written.
+    batches: u64,
 }
 
 /// Whether the node of this disk owns the key. Who doesn't may let its copy go and take in another within one batch.
@@ -115,6 +121,7 @@ impl Watch {
 
     /// After it was written.
     pub fn after<S: Store>(&self, host: Host, store: &S, seen: Seen) {
+        self.lock().batches += 1;
         for (key, _) in seen.0 {
             let Ok((partition, id)) = keys::decode_record_key(&key) else { continue };
             let at = keys::leaf_key(partition, tree::slot(position(&id)), &id);
@@ -130,6 +137,16 @@ impl Watch {
                 self.broken(format!("{host}: the leaf of {id:?} is not its record's"));
             }
         }
+    }
+
+    /// From now on one disk may have forgotten to which change it agreed.
+    pub fn has_old_disks(&self) {
+        self.lock().has_old_disks = true;
+    }
+
+    /// How many batches were written to any disk so far.
+    pub fn batches(&self) -> u64 {
+        self.lock().batches
     }
 
     /// How many records became something else so far. Dropping an expired value is no change, nor is forgetting a deletion.
@@ -183,12 +200,20 @@ impl Watch {
             }
         }
         let digests: Vec<u64> = tables.iter().map(|table| table.name().digest).collect();
-        let known = self.lock().tables.entry(regime.name()).or_insert_with(|| digests.clone()).clone();
+        let (stamp, layout) = (view.settled.stamp, view.settled.layout.digest());
+        let (known, settled) = {
+            let mut state = self.lock();
+            let known = state.tables.entry(regime.name()).or_insert_with(|| digests.clone()).clone();
+            (known, *state.settled.entry(stamp).or_insert(layout))
+        };
         if known != digests {
             self.broken(format!(
                 "{host}: {} has the tables {digests:x?}, and on another disk {known:x?}",
                 regime.name()
             ));
+        }
+        if settled != layout && !self.lock().has_old_disks {
+            self.broken(format!("{host}: two layouts came to stand in one's place, as number {stamp}"));
         }
     }
 
@@ -236,6 +261,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ring::causal::Actor;
     use ring::ids::{ClusterId, Zone};
     use ring::members::{Description, Status};
 
@@ -270,5 +296,37 @@ mod tests {
         assert_eq!(watch.violations().len(), 1, "another disk had other tables");
         watch.look_at_tables(Host(3), b"no view");
         assert_eq!(watch.violations().len(), 2);
+    }
+
+    #[test]
+    fn a_clock_only_grows() {
+        let (watch, disk) = (Watch::default(), node::store::mem::MemDisk::new());
+        let store = disk.open().expect("it is new");
+        let id = ObjectId::new(&b"b"[..], "k").expect("a short key");
+        let write = |count: u64| {
+            let mut record = Record::default();
+            (1..=count).for_each(|count| {
+                record.clock.insert(Dot { actor: Actor { node: NodeId(1), epoch: 1 }, count })
+            });
+            let mut batch = Batch::default();
+            batch.put(Family::Records, keys::record_key(Partition(0), &id), encode(&record));
+            watch.before(Host(1), &store, &batch, true);
+            store.write(batch, true).expect("the disk is well");
+            watch.violations().len()
+        };
+        assert_eq!([write(1), write(2), write(2)], [0; 3]);
+        assert_eq!(write(1), 1, "it shrinks: {:?}", watch.violations());
+    }
+
+    #[test]
+    fn one_layout_follows_another() {
+        let (watch, one, mut other) = (Watch::default(), members(&[1, 2, 3]), members(&[1, 2, 3]));
+        other.settled.layout = members(&[1, 2]).target();
+        watch.look_at_tables(Host(1), &one.encode());
+        watch.look_at_tables(Host(2), &other.encode());
+        assert_eq!(watch.violations().len(), 1, "{:?}", watch.violations());
+        watch.has_old_disks();
+        watch.look_at_tables(Host(2), &other.encode());
+        assert_eq!(watch.violations().len(), 1, "what an old disk has agreed to it has forgotten");
     }
 }

@@ -153,7 +153,7 @@ impl Schedule {
                 ..Wear::default()
             },
             1 => Wear { full: true, ..Wear::default() },
-            2 => Wear { taken_percent: self.chance.random_range(88..=97), ..Wear::default() },
+            2 => Wear { taken_percent: self.chance.random_range(94..=99), ..Wear::default() },
             3 => {
                 Wear { unread: *[1, 10, 100].choose(&mut self.chance).expect("not empty"), ..Wear::default() }
             }

@@ -57,6 +57,11 @@ pub enum Plague {
 }
 
 impl Plague {
+    /// Whether it takes a disk, or a part of one.
+    pub fn takes_a_disk(self) -> bool {
+        matches!(self, Plague::Wipe | Plague::Restore | Plague::Rot)
+    }
+
     /// Whether somebody may be away for what it does.
     pub fn separates(self) -> bool {
         !matches!(self, Plague::Calendar | Plague::Rot | Plague::Restore | Plague::Members)
@@ -135,6 +140,30 @@ pub enum Deed {
 }
 
 impl Deed {
+    /// Upon whom it comes, where it is one.
+    pub fn host(&self) -> Option<Host> {
+        Some(match self {
+            Deed::Down(host, _)
+            | Deed::Up(host)
+            | Deed::Calendar(host, _)
+            | Deed::Wear(host, _)
+            | Deed::Rot(host)
+            | Deed::RotHinted(host)
+            | Deed::Spoil(host, _)
+            | Deed::Asleep(host, _)
+            | Deed::Wipe(host)
+            | Deed::Image(host)
+            | Deed::PutBack(host)
+            | Deed::ReplaceWiped(host)
+            | Deed::Add { host, .. }
+            | Deed::Leave(host)
+            | Deed::Replace { old: host, .. } => *host,
+            Deed::Weather(_) | Deed::Cut(..) | Deed::Mend(..) | Deed::Reset(..) | Deed::Again(_) => {
+                return None;
+            }
+        })
+    }
+
     /// The plague whose trace it may leave in what nodes say and do, where it leaves one.
     pub fn plague(&self) -> Option<Plague> {
         Some(match self {
@@ -190,9 +219,8 @@ impl Schedule {
         plagues.shuffle(&mut chance);
         plagues.truncate(chance.random_range(1..=5));
         // One disk may be lost; rot and an image of before lose a part of one.
-        let losses = [Plague::Wipe, Plague::Restore, Plague::Rot];
-        let first = losses.into_iter().find(|loss| plagues.contains(loss));
-        plagues.retain(|plague| !losses.contains(plague) || Some(*plague) == first);
+        let first = plagues.iter().copied().find(|plague| plague.takes_a_disk());
+        plagues.retain(|plague| !plague.takes_a_disk() || Some(*plague) == first);
         plagues.sort_unstable();
         let newcomers_are_wrong = plagues.contains(&Plague::Members) && chance.random::<bool>();
         let mut schedule =
