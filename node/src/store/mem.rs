@@ -156,6 +156,11 @@ impl MemDisk {
         state.lacks.insert(family);
     }
 
+    /// Whether a family was spoiled, and whoever has opened the disk since has not yet said that it is whole again.
+    pub fn lacks_any(&self) -> bool {
+        !self.state().lacks.is_empty()
+    }
+
     /// How many rows are spoilt and not yet written again.
     pub fn corrupted(&self) -> usize {
         self.state().corrupt.len()

@@ -234,8 +234,11 @@ impl Fleet {
         self.trace.event(&format!("{host}  {}", if asleep { "falls asleep" } else { "wakes up" }));
     }
 
-    /// Spoils records on a machine's disk.
+    /// Spoils records on a machine's disk, if it lacks no family: see [`Fleet::spoil`].
     pub fn rot(&mut self, host: Host, hinted: bool) {
+        if self.machine(host).disk().rows.lacks_any() {
+            return;
+        }
         let records = self.machine(host).disk().rot(hinted);
         self.rotted += records;
         self.trace.event(&format!("{host}  {records} records can't be read any more"));
