@@ -104,15 +104,29 @@ stage_compose() {
     python3 scripts/readme.py README.md --docker
 }
 
+# At the end of the stage of faults. Reports of runs that broke nothing say nothing new; of one that did, they and its history are all that
+# will ever be known.
+keep_if_broken() {
+    if [ "$?" -eq 0 ]; then
+        rm -rf "$1"
+    else
+        echo "test: the reports of the runs, and the history of the one that broke, are in $1" >&2
+    fi
+}
+
 # Fifteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
 # takes until deletions are forgotten and their keys made again; shop events are through within a second, again and again.
 stage_chaos() {
-    local out
+    local out calls=0
     out=$(mktemp -d)
     # shellcheck disable=SC2064
-    trap "rm -rf '$out'" EXIT
+    trap "keep_if_broken '$out'" EXIT
     cargo build --release --locked --quiet
-    break_it() { "$target/release/cartwheel" chaos run "$@" --seed "${CHAOS_SEED:-1}" --out "$out"; }
+    # A folder for each call: its page names its own runs only, and the next call begins one of its own.
+    break_it() {
+        calls=$((calls + 1))
+        "$target/release/cartwheel" chaos run "$@" --seed "${CHAOS_SEED:-1}" --out "$out/$calls-$1"
+    }
     break_it crash power-cut pause partition one-way restart bad-links sync-fails clocks wipe membership membership-faults \
         --seconds "${CHAOS_SECONDS:-30}"
     break_it retail --seconds "${CHAOS_RETAIL_SECONDS:-15}"
