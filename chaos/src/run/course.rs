@@ -1,5 +1,6 @@
 //! One run, from the first process to the verdict.
 
+use super::after::{self, After};
 use super::forgotten::Forgotten;
 use super::live::Live;
 use super::memory::{self, Memory};
@@ -9,11 +10,11 @@ use super::site::{GRACE, Site};
 use super::timeline::{Span, Timeline};
 use super::trouble::{Stage, Trouble, rage};
 use super::verdict::{Evidence, Verdict};
-use super::{Failure, RunArgs, answers, equal, retail};
+use super::{Failure, RunArgs, answers, retail};
 use crate::check::{self, Counts, Measure};
 use crate::history::{self, Entry, History, Setting, What};
 use crate::http::Http;
-use crate::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
+use crate::workload::{self, Ground, Kind, Plan};
 use anyhow::Context;
 use client::ReqwestTransport;
 use futures_util::future::try_join_all;
@@ -24,8 +25,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long it may take until all replicas are equal after the last trouble.
-const EQUAL_MAX: Duration = Duration::from_secs(60);
 /// How long a client waits for an answer. A node's own deadline is 5 s, and who waited for that would ask for nothing more while one
 /// of five nodes is gone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,9 +42,6 @@ const RESTS: Duration = Duration::from_secs(30);
 const EFFECTS_WITHIN: Duration = Duration::from_secs(20);
 /// After so long in calm some deletion must have been forgotten.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(60);
-/// Reading back: through how many nodes each key, and how many reads at once.
-const READ_THROUGH: usize = 2;
-const READS_AT_ONCE: usize = 16;
 
 /// A run, and all that has to be taken down after it.
 pub(super) struct Course<'a> {
@@ -84,6 +80,7 @@ struct Seen {
     spans: Vec<Span>,
     loaded: (Duration, Duration),
     equal: Result<Duration, String>,
+    read: Result<Duration, String>,
     accidents: Vec<String>,
     effects: BTreeMap<&'static str, u64>,
     forgotten: u64,
@@ -171,16 +168,11 @@ impl<'a> Course<'a> {
         }
         let healed = history.now();
 
-        ground.urls = living(site, &removed);
-        ground.joined = Joined::default();
-        Live::say("no more trouble; waiting until all replicas are equal");
-        let equal = equal::wait(&history, &ground.urls, &transport, EQUAL_MAX).await?;
-        Live::say("reading everything back");
-        let how = ReadBack { settled: equal.is_ok(), nodes_per_key: READ_THROUGH, at_once: READS_AT_ONCE };
-        workload::read_back(&how, &ground, &mut StdRng::seed_from_u64(chances.reading)).await?;
-        forgotten.look(&ground.urls, &http).await;
-        accidents.extend(site.panics().await?);
-        accidents.extend(site.strays(&removed).await?);
+        let mut chance = StdRng::seed_from_u64(chances.reading);
+        let After { equal, read, urls, accidents: seen } =
+            after::look(site, &removed, &ground, &mut chance).await?;
+        accidents.extend(seen);
+        forgotten.look(&urls, &http).await;
         let most = memory.most();
         accidents.extend(memory::complaint(most.as_ref()));
         let urls = site.urls();
@@ -190,11 +182,12 @@ impl<'a> Course<'a> {
         }
         let loaded = (from, healed.max(until));
         let forgotten = forgotten.sum();
-        Ok(self.judge(Seen { history, spans, loaded, equal, accidents, effects, forgotten, most }, &urls))
+        Ok(self
+            .judge(Seen { history, spans, loaded, equal, read, accidents, effects, forgotten, most }, &urls))
     }
 
     fn judge(&self, seen: Seen, urls: &[String]) -> Outcome {
-        let Seen { history, spans, loaded, equal, mut accidents, effects, forgotten, most } = seen;
+        let Seen { history, spans, loaded, equal, read, mut accidents, effects, forgotten, most } = seen;
         Live::say("checking");
         let entries = history.entries();
         let cuts = (!self.scenario.trouble.cuts()).then_some(0);
@@ -223,6 +216,7 @@ impl<'a> Course<'a> {
             found: &found,
             pulse: &pulse,
             equal: &equal,
+            read: &read,
             forgotten,
             accidents: &accidents,
         });
@@ -306,10 +300,6 @@ fn buckets(entries: &[Entry], are: impl Fn(&Setting) -> bool) -> BTreeSet<String
         _ => None,
     });
     settings.collect()
-}
-
-fn living(site: &Site, removed: &BTreeSet<usize>) -> Vec<String> {
-    (0..site.len()).filter(|i| !removed.contains(i)).map(|i| site.url(i)).collect()
 }
 
 impl Outcome {

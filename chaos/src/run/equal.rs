@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 /// Keys asked about at once.
 const AT_ONCE: usize = 16;
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// What asking about one key may take beyond the time that replicas have to become equal: among the many of a long run the last are asked
+/// long after the first. An answer takes a millisecond or two, and [`AT_ONCE`] are under way.
+const KEY_MAX: Duration = Duration::from_millis(5);
 
 type Key = (String, String);
 
-/// Waits until every key of the history is the same at all its owners and nobody keeps a hint, and says how long that took; `None`
-/// after too long, with a few of the keys that differ.
+/// Waits until every key of the history is the same at all its owners and nobody keeps a hint, and says how long that took; or, after
+/// too long, what was missing: a few of the keys that differ, or that even asking had no end.
 pub(super) async fn wait(
     history: &History,
     urls: &[String],
@@ -28,12 +31,21 @@ pub(super) async fn wait(
     let began = Instant::now();
     let mut keys = touched(history);
     let (clients, http) = (clients(urls, transport)?, Http::new(1)?);
+    let all = at_most + KEY_MAX.saturating_mul(u32::try_from(keys.len()).unwrap_or(u32::MAX));
+    let mut why = format!("{} keys were still being asked about", keys.len());
     loop {
         // Before asking: among many keys the first are asked long before the last.
         let waited = began.elapsed();
-        keys = differing(keys, &clients).await;
-        let kept = if keys.is_empty() { hints(urls, &http).await } else { None };
-        let why = match (keys.iter().next(), kept) {
+        let asked = async {
+            let differ = differing(keys, &clients).await;
+            let kept = if differ.is_empty() { hints(urls, &http).await } else { None };
+            (differ, kept)
+        };
+        let Ok((differ, kept)) = tokio::time::timeout(all.saturating_sub(waited), asked).await else {
+            return Ok(Err(format!("{why} after {:.1} s", all.as_secs_f64())));
+        };
+        keys = differ;
+        why = match (keys.iter().next(), kept) {
             (None, Some(0)) => return Ok(Ok(began.elapsed())),
             (None, Some(kept)) => format!("{kept} hints are kept"),
             (None, None) => "not every node says what hints it keeps".to_owned(),
@@ -109,7 +121,8 @@ async fn differing(keys: BTreeSet<Key>, clients: &[Client<ReqwestTransport>]) ->
     asked.buffer_unordered(AT_ONCE).filter_map(|key| async { key }).collect().await
 }
 
-fn touched(history: &History) -> BTreeSet<Key> {
+/// All keys that anybody asked for.
+pub(super) fn touched(history: &History) -> BTreeSet<Key> {
     let key = |entry: crate::history::Entry| match entry.what {
         What::Invoke(invoke) => Some((invoke.bucket, invoke.key)),
         _ => None,

@@ -14,6 +14,7 @@
 //! | `trouble/` | what goes wrong, over and over |
 //! | `timeline.rs` | what was broken when, and whom nobody can expect to answer meanwhile |
 //! | `retail.rs` | shop events into carts beside all that |
+//! | `after.rs` | what is looked at once the last trouble is over, and by when |
 //! | `equal.rs` | whether all replicas are equal, without a read |
 //! | `answers.rs` | what clients were told that is no success |
 //! | `pulse.rs` | how the cluster did, second by second |
@@ -24,6 +25,7 @@
 //! | `live.rs` | what a person sees meanwhile |
 //! | `report/` | the same for later, as a page with plots |
 
+mod after;
 mod answers;
 mod course;
 mod equal;

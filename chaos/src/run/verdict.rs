@@ -53,6 +53,8 @@ pub(super) struct Evidence<'a> {
     pub(super) pulse: &'a Pulse,
     /// How long it took until all replicas were equal, or what was missing.
     pub(super) equal: &'a Result<Duration, String>,
+    /// How long it took to read everything back, or why not everything was.
+    pub(super) read: &'a Result<Duration, String>,
     /// Deletions that nodes have forgotten.
     pub(super) forgotten: u64,
     /// What else went wrong: panics, nodes that ended by themselves.
@@ -61,7 +63,7 @@ pub(super) struct Evidence<'a> {
 
 impl Verdict {
     pub(super) fn new(evidence: &Evidence<'_>) -> Self {
-        let Evidence { ops, counts, found, pulse, equal, accidents, forgotten } = evidence;
+        let Evidence { ops, counts, found, pulse, equal, read, accidents, forgotten } = evidence;
         let of =
             |breaches: &[Breach]| found.iter().filter(|one| breaches.contains(&one.breach)).count() as u64;
         let refusals =
@@ -103,8 +105,14 @@ impl Verdict {
             row(
                 "P1",
                 "durable when acknowledged",
-                format!("{} writes acknowledged, read back through several nodes", counts.writes),
-                of(&[Breach::Lost, Breach::Unjudged]) + of(&[Breach::Dishonest]) - refusals,
+                match read {
+                    Ok(_) => {
+                        format!("{} writes acknowledged, read back through several nodes", counts.writes)
+                    }
+                    Err(why) => format!("{} writes acknowledged, and {why}", counts.writes),
+                },
+                of(&[Breach::Lost, Breach::Unjudged, Breach::Dishonest]) - refusals
+                    + u64::from(read.is_err()),
             ),
             row(
                 "P2",
@@ -208,6 +216,7 @@ mod tests {
             found,
             pulse: &pulse,
             equal,
+            read: &Ok(Duration::ZERO),
             accidents,
             forgotten: 0,
         })
@@ -257,6 +266,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_read_back_breaks_the_first() {
+        let (ops, counts, pulse) = (BTreeMap::new(), Counts::default(), Pulse::default());
+        let (equal, read) = (Ok(Duration::ZERO), Err("not everything could be read back in 9 s".to_owned()));
+        let verdict = Verdict::new(&Evidence {
+            ops: &ops,
+            counts: &counts,
+            found: &[],
+            pulse: &pulse,
+            equal: &equal,
+            read: &read,
+            accidents: &[],
+            forgotten: 0,
+        });
+        assert_eq!(broken(&verdict), ["P1"]);
+        assert!(verdict.to_string().contains("not everything could be read back in 9 s"), "{verdict}");
+    }
+
+    #[test]
     fn too_few_answers_break_the_fourth() {
         let (ops, counts, equal) = (BTreeMap::new(), Counts::default(), Ok(Duration::ZERO));
         // The second of these two is the worst.
@@ -276,6 +303,7 @@ mod tests {
                 found: &[],
                 pulse: &pulse,
                 equal: &equal,
+                read: &equal,
                 accidents: &[],
                 forgotten: 0,
             });

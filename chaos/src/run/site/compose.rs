@@ -82,7 +82,7 @@ impl Compose {
     /// Ends them by that word of `docker`. Who has ended by itself is not to go as one that was ended, and a start would have that
     /// forgotten.
     pub(super) async fn end(&self, what: &str, nodes: &[usize]) -> Result<()> {
-        if let Some(stray) = self.strays().await? {
+        if let Some((_, stray)) = self.strays().await?.into_iter().next() {
             bail!("{stray}");
         }
         self.each(what, nodes).await
@@ -156,19 +156,21 @@ impl Compose {
         None
     }
 
-    /// Containers that ended though nobody ended them.
-    pub(super) async fn strays(&self) -> Result<Option<String>> {
-        for (service, container) in SERVICES.iter().zip(&self.containers) {
+    /// Containers that ended though nobody ended them, each with how.
+    pub(super) async fn strays(&self) -> Result<Vec<(usize, String)>> {
+        let mut ended = Vec::new();
+        for (i, (service, container)) in SERVICES.iter().zip(&self.containers).enumerate() {
             let format = "{{.State.Running}} {{.RestartCount}} {{.State.OOMKilled}}";
             let state = run(&["docker", "inspect", "-f", format, container], COMPOSE_STEP_MAX).await?;
             if state.trim() != "true 0 false" {
-                return Ok(Some(format!(
+                let how = format!(
                     "{service} has ended by itself (running, restarts, out of memory: {})",
                     state.trim()
-                )));
+                );
+                ended.push((i, how));
             }
         }
-        Ok(None)
+        Ok(ended)
     }
 
     pub(super) async fn logs(&self) -> Result<String> {

@@ -178,18 +178,18 @@ impl Site {
         }
     }
 
-    /// The nodes that ended though nobody ended them.
-    pub(super) async fn strays(&mut self, removed: &BTreeSet<usize>) -> Result<Option<String>> {
+    /// The nodes that ended though nobody ended them, each with how. A process is told of once, a container each time.
+    pub(super) async fn strays(&mut self, removed: &BTreeSet<usize>) -> Result<Vec<(usize, String)>> {
         match self {
-            Site::Local(cluster) => loop {
-                match cluster.ended_now() {
-                    Some((i, _)) if removed.contains(&i) => {}
-                    Some((i, how)) => {
-                        return Ok(Some(format!("{} ended ({how})\n{}", name(i), cluster.log_tail(i))));
+            Site::Local(cluster) => {
+                let mut ended = Vec::new();
+                while let Some((i, how)) = cluster.ended_now() {
+                    if !removed.contains(&i) {
+                        ended.push((i, format!("{} ended ({how})\n{}", name(i), cluster.log_tail(i))));
                     }
-                    None => return Ok(None),
                 }
-            },
+                Ok(ended)
+            }
             Site::Compose(compose) => compose.strays().await,
         }
     }
