@@ -37,8 +37,8 @@ ENV CARTWHEEL_DATA_DIR=/var/lib/cartwheel \
     CARTWHEEL_HTTP=0.0.0.0:8098 \
     CARTWHEEL_PEER=0.0.0.0:8099
 EXPOSE 8098 8099
-# It answers, whatever it answers: one that says "not ready" must not be taken away, for it may be all that is left.
+# It answers, whatever else it says: one that is not ready, or waits to be let in, must not be taken away, for it may be all that is left.
 HEALTHCHECK --interval=2s --timeout=5s --start-period=30s --retries=5 \
-    CMD ["cartwheel", "cluster", "status", "--url", "http://127.0.0.1:8098"]
+    CMD ["cartwheel", "ping", "--url", "http://127.0.0.1:8098"]
 STOPSIGNAL SIGTERM
 CMD ["cartwheel-node"]

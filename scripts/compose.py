@@ -4,11 +4,11 @@
     scripts/compose.py [--image NAME]     the image must be there: scripts/image.sh makes it
 
 What a reader of docker-compose.yml would expect: five nodes become healthy, know each other, listen on 127.0.0.1 alone, run as
-nobody in particular, of a small image, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, and
-when the first has lost its disk it joins the others and founds no cluster of its own. And `cartwheel chaos --target compose`, of the
+nobody in particular, of a small image, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, all
+but the first start again where that one can't, and when it has lost its disk it joins the others and founds no cluster of its own. And `cartwheel chaos --target compose`, of the
 release build or of CARTWHEEL_BIN, says in a line what it lacks, and leaves nothing when it is ended in the midst of a trouble.
 
-The last line is the count: `compose: 14 passed, 0 failed`.
+The last line is the count: `compose: 15 passed, 0 failed`.
 """
 
 import argparse
@@ -212,6 +212,17 @@ def a_sixth_comes_by_scale(compose):
     compose.settled(6)
 
 
+def the_others_start_while_the_founder_can_t(compose):
+    compose("stop", "-t", "20")
+    spoil = "find /var/lib/cartwheel -name CURRENT | while read -r file; do echo nothing >$file; done"
+    volume = f"{PROJECT}_data1:/var/lib/cartwheel"
+    docker("run", "--rm", "--network", "none", "-v", volume, os.environ["CARTWHEEL_IMAGE"], "sh", "-c", spoil)
+    compose("up", "-d", "--no-build", "--scale", "node=1")
+    compose.settled(5)
+    for number in range(KEYS):
+        assert ask(PORTS[1], key(KEYS + number)) == b"meanwhile", number
+
+
 def a_founder_without_its_disk_joins_the_others(compose):
     before = cluster(PORTS[1])["cluster"]
     compose("rm", "-s", "-f", "-v", "n1")
@@ -297,6 +308,7 @@ STEPS = [
     the_secret_is_one_and_in_no_log,
     one_that_is_killed_misses_nothing,
     a_sixth_comes_by_scale,
+    the_others_start_while_the_founder_can_t,
     a_founder_without_its_disk_joins_the_others,
     nothing_is_left,
     chaos_ended_while_containers_are_paused_leaves_nothing,

@@ -4,7 +4,8 @@
     scripts/readme.py README.md [--docker]
 
     ```sh             a block of commands, run in one bash session from top to bottom
-    ```sh docker      one that needs a Docker engine: with --docker those alone are run, and without it the others
+    ```sh tour        one that any cluster on these ports can take: it is run with the others, and with --docker as well
+    ```sh docker      one that needs a Docker engine, run with --docker alone: the first of them, the tour, and the rest of them
     ```text           right after it: lines that its output must hold, in this order; … stands for anything
 
 Each block must end with exit code 0; any other fence (```json, ```console) is prose. Two blocks are special:
@@ -37,19 +38,27 @@ NODES = 3
 NODES_MORE = 1  # that the README starts itself
 
 
-def blocks(text, wanted):
-    """The blocks of one kind, `sh` or `sh docker`: (line number, commands, expected output or None)."""
+def blocks(text, *wanted):
+    """The blocks of some kinds: (line number, commands, expected output or None)."""
     fences = re.finditer(r"^```(\S+[^\n]*)\n(.*?)^```[ \t]*$", text, re.M | re.S)
     found = []
     last_end = None
     for fence in fences:
         kind, body = fence.group(1).strip(), fence.group(2)
-        if kind == wanted:
+        if kind in wanted:
             found.append([text.count("\n", 0, fence.start()) + 1, body.strip(), None])
         elif kind == "text" and last_end is not None and not text[last_end : fence.start()].strip():
             found[-1][2] = body.strip().splitlines()
-        last_end = fence.end() if kind == wanted else None
+        last_end = fence.end() if kind in wanted else None
     return found
+
+
+def blocks_to_run(text, in_docker):
+    """All that is run, in the order in which it is."""
+    if not in_docker:
+        return blocks(text, "sh", "sh tour")
+    in_containers = blocks(text, "sh docker")
+    return in_containers[:1] + blocks(text, "sh tour") + in_containers[1:]
 
 
 def free_base_port():
@@ -213,15 +222,14 @@ class Session:
 def main():
     in_docker = "--docker" in sys.argv
     path = next((arg for arg in sys.argv[1:] if not arg.startswith("--")), "README.md")
-    kind = "sh docker" if in_docker else "sh"
     with open(path, encoding="utf-8") as f:
-        todo = blocks(f.read(), kind)
+        todo = blocks_to_run(f.read(), in_docker)
     if not todo:
-        sys.exit(f"readme: {path} holds no {kind} block")
+        sys.exit(f"readme: {path} holds nothing to run")
 
     # The ports of containers stand in docker-compose.yml.
     base = README_PORT if in_docker else free_base_port()
-    print(f"readme: {len(todo)} {kind} blocks of {path}; the ports {README_PORT}… are {base}… here", flush=True)
+    print(f"readme: {len(todo)} blocks of {path}; the ports {README_PORT}… are {base}… here", flush=True)
     env = dict(os.environ, CARTWHEEL_URL=f"http://127.0.0.1:{base}", DEV_ARGS=f"--base-port {base}")
     env["COMPOSE_PROJECT_NAME"] = f"cartwheel-readme-{os.getpid()}"
     command = compose_command() if in_docker else None

@@ -179,6 +179,11 @@ impl Cluster {
 }
 
 impl<T: HttpTransport> Client<T> {
+    /// Whether a process answers at all: one that is in no cluster yet does as well.
+    pub async fn ping(&self) -> Result<()> {
+        self.send(Call::get(Target::at("/ping"))).await.map(drop)
+    }
+
     /// The members and the state of the ring, as one node sees them.
     pub async fn cluster(&self) -> Result<Cluster> {
         self.send(Call::get(Target::at("/v1/cluster"))).await?.json()

@@ -12,6 +12,7 @@ mod cart;
 mod cluster;
 mod object;
 mod output;
+mod ping;
 mod plan;
 mod repair;
 mod ring;
@@ -26,6 +27,7 @@ pub use output::Terminal;
 pub use cart::{CartArgs, CartCommand};
 pub use cluster::{ClusterArgs, ClusterCommand};
 pub use object::{DeleteArgs, GetArgs, LsArgs, PutArgs};
+pub use ping::PingArgs;
 pub use plan::SetArgs;
 pub use repair::RepairArgs;
 pub use ring::{ExplainArgs, RingArgs};
@@ -77,6 +79,8 @@ pub enum Command {
     Cart(CartArgs),
     /// See who is in the cluster, and change it
     Cluster(ClusterArgs),
+    /// See whether a process answers, in a cluster or not
+    Ping(PingArgs),
     /// See which nodes own what
     Ring(RingArgs),
     /// See one key on every replica, with a verdict
@@ -94,6 +98,7 @@ impl Command {
             Command::Ls(args) => &args.endpoint,
             Command::Cart(args) => &args.endpoint,
             Command::Cluster(args) => &args.endpoint,
+            Command::Ping(args) => &args.endpoint,
             Command::Ring(args) => &args.endpoint,
             Command::Explain(args) => &args.endpoint,
             Command::Repair(args) => &args.endpoint,
@@ -133,6 +138,7 @@ async fn dispatch(command: Command, client: &Client, terminal: &mut Terminal<'_>
         Command::Ls(args) => object::ls(args, client, terminal).await,
         Command::Cart(args) => cart::run(args, client, terminal).await,
         Command::Cluster(args) => cluster::run(args, client, terminal).await,
+        Command::Ping(_) => ping::run(client, terminal).await,
         Command::Ring(args) => ring::run(args, client, terminal).await,
         Command::Explain(args) => ring::explain(args, client, terminal).await,
         Command::Repair(args) => repair::run(args, client, terminal).await,

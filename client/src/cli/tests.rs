@@ -53,6 +53,17 @@ fn explanation() -> Answer {
 }
 
 #[tokio::test]
+async fn ping_asks_whether_anybody_answers() {
+    let (said, stage) = ran(vec![answer(200, &[], "OK")], &["ping"]).await;
+    assert_eq!((said.code, said.out.as_str(), said.messages.as_str()), (0, "OK\n", ""));
+    assert_eq!(stage.lines(), ["GET /ping"]);
+    let (said, _stage) = ran(vec![answer(200, &[], "OK")], &["ping", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&said.out).unwrap(), body!({ "answers": true }));
+    let said = run(&dead_url().await, &["ping"], "").await;
+    assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.messages);
+}
+
+#[tokio::test]
 async fn get_writes_the_value_and_nothing_else_to_stdout() {
     let (ran, _stage) =
         ran(vec![answer(200, &[("cartwheel-context", "ctx")], "hello")], &["get", "b", "k"]).await;
