@@ -20,11 +20,18 @@ pub fn of(name: &str) -> Option<(Shape, Vec<(Duration, Deed)>)> {
     }
 }
 
-/// The power fails everywhere at once, and one disk is lost with it: what that one had acknowledged with another is on the other.
+/// The power fails everywhere at once, and one disk is lost with it: what that one had acknowledged with another is on the other, for
+/// the third could not be reached in the second before.
 fn cuts() -> (Shape, Vec<(Duration, Deed)>) {
-    let (cut, again) = (Duration::from_secs(40), Duration::from_secs(42));
-    let mut deeds: Vec<(Duration, Deed)> =
-        (1..=3).map(|host| (cut, Deed::Down(Host(host), Down::PowerCut))).collect();
+    let (alone, cut, again) = (Duration::from_secs(39), Duration::from_secs(40), Duration::from_secs(42));
+    let mut deeds = Vec::new();
+    for other in [Host(1), Host(2)] {
+        for (a, b) in [(Host(3), other), (other, Host(3))] {
+            deeds.push((alone, Deed::Cut(a, b)));
+            deeds.push((again, Deed::Mend(a, b)));
+        }
+    }
+    deeds.extend((1..=3).map(|host| (cut, Deed::Down(Host(host), Down::PowerCut))));
     deeds.push((cut, Deed::Wipe(Host(1))));
     deeds.extend((1..=3).map(|host| (again, Deed::Up(Host(host)))));
     deeds.push((again, Deed::ReplaceWiped(Host(1))));
