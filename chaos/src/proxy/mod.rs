@@ -72,6 +72,12 @@ pub struct Passed {
     pub lost: u64,
     /// Those that arrived twice.
     pub repeated: u64,
+    /// Those that were made to wait.
+    pub delayed: u64,
+    /// Directions of connections that were stalled, each time anew.
+    pub stalled: u64,
+    /// Connections that were reset by order.
+    pub reset: u64,
 }
 
 /// Doors in front of nodes. Dropping it closes all connections through them.
@@ -258,7 +264,10 @@ impl Door {
             };
             tokio::select! {
                 biased;
-                _ = resets.changed() => true,
+                _ = resets.changed() => {
+                    lock(&self.links.passed).reset += 1;
+                    true
+                }
                 ended = ends => ended.is_err(),
             }
         };

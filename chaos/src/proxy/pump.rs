@@ -66,6 +66,7 @@ impl UnderWay {
                 due = due.max(self.last);
             }
             self.last = self.last.max(due);
+            passed.delayed += u64::from(due > now);
             self.numbered += 1;
             self.bytes += piece.bytes.len();
             self.due.insert((due, self.numbered), piece.bytes.clone());
@@ -91,15 +92,17 @@ pub(super) async fn pump(
     mut buffer: BytesMut,
     (mut link, chance): (watch::Receiver<Conduct>, StdRng),
 ) -> io::Result<()> {
-    let (mut under_way, mut open) = (UnderWay::new(chance), true);
+    let (mut under_way, mut open, mut stalled) = (UnderWay::new(chance), true, false);
     loop {
         let conduct = link.borrow_and_update().clone();
         if conduct.stalled {
+            lock(&door.links.passed).stalled += u64::from(!std::mem::replace(&mut stalled, true));
             if link.changed().await.is_err() {
                 return Ok(());
             }
             continue;
         }
+        stalled = false;
         while under_way.has_room()
             && let Some(piece) = door.pieces.next(&mut buffer).map_err(io::Error::other)?
         {

@@ -86,6 +86,7 @@ async fn a_stalled_direction_is_silent_the_other_is_not_and_all_of_it_arrives_af
     let mut nothing = [0; 1];
     assert_eq!(pair.far.try_read(&mut nothing).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     pair.near.write_all(&frame(8)).await.unwrap();
+    assert_eq!(pair.proxy.passed().stalled, 1, "one direction, however often it was looked at");
     pair.proxy.heal();
     hears(&mut pair.far, 7).await;
     hears(&mut pair.far, 8).await;
@@ -101,6 +102,7 @@ async fn a_reset_is_one_for_both_ends_also_of_a_stalled_link() {
         let ended = timeout(SOON, stream.read_u8()).await.unwrap();
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
+    assert_eq!(pair.proxy.passed().reset, 1);
 }
 
 #[tokio::test]
@@ -149,6 +151,7 @@ async fn a_narrow_link_takes_its_time_and_every_frame_its_delay() {
     pair.near.write_all(&frame(1)).await.unwrap();
     hears(&mut pair.far, 1).await;
     assert!(began.elapsed() >= late, "{:?}", began.elapsed());
+    assert_eq!(pair.proxy.passed().delayed, 1, "the greeting was not late");
 }
 
 #[tokio::test]

@@ -251,6 +251,14 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Whether node `i` is stopped in its tracks, by word of the kernel: in its line of `/proc`, `T` behind the name in brackets.
+    pub fn stands_still(&self, i: usize) -> bool {
+        let line = self.pid(i).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        line.is_some_and(|line| {
+            line.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        })
+    }
+
     /// Lets a paused node run on (SIGCONT).
     pub fn resume(&self, i: usize) -> anyhow::Result<()> {
         self.signal(i, Signal::SIGCONT)

@@ -113,7 +113,8 @@ async fn a_paused_node_has_stopped_when_the_pause_returns() {
         cluster.pause(1).unwrap();
         let stat = fs::read_to_string(&stat).unwrap();
         let (_name, state) = stat.rsplit_once(") ").unwrap();
-        assert!(state.starts_with('T'), "round {round}: {stat}");
+        assert!(state.starts_with('T') && cluster.stands_still(1), "round {round}: {stat}");
+        assert!(!cluster.stands_still(0), "nobody has stopped it");
         cluster.resume(1).unwrap();
     }
 }

@@ -27,6 +27,8 @@ enum Word {
     ClockAhead = 3,
     Syncs = 4,
     SyncsFailed = 5,
+    SyncsLate = 7,
+    WrongTimes = 8,
 }
 
 /// The built library.
@@ -107,6 +109,16 @@ impl Shim {
     /// Syncs so far, and those of them that failed.
     pub fn syncs(&self) -> Result<(u64, u64)> {
         Ok((self.read(Word::Syncs)?, self.read(Word::SyncsFailed)?))
+    }
+
+    /// Syncs so far that took longer by order.
+    pub fn syncs_late(&self) -> Result<u64> {
+        self.read(Word::SyncsLate)
+    }
+
+    /// How often a calendar was read while it was off by order.
+    pub fn wrong_times(&self) -> Result<u64> {
+        self.read(Word::WrongTimes)
     }
 
     /// Takes from these files what was never synced, as a power cut does; the process must have ended. How many bytes went.
@@ -207,14 +219,19 @@ mod tests {
         let sync = "import os; f=open('log','ab',0); os.fdatasync(f.fileno())";
         assert!(!run(&shim, &library, sync, &data).0, "the sync fails");
         assert!(run(&shim, &library, sync, &data).0, "once");
-        assert_eq!(shim.syncs().unwrap().1, 1);
+        assert_eq!((shim.syncs().unwrap().1, shim.syncs_late().unwrap()), (1, 0));
+        shim.delay_syncs(Duration::from_millis(1)).unwrap();
+        assert!(run(&shim, &library, sync, &data).0);
+        assert_eq!(shim.syncs_late().unwrap(), 1);
 
         let now = "import time; print(time.time())";
         let told = |shim: &Shim| run(shim, &library, now, &data).1.parse::<f64>().unwrap();
         let right = told(&shim);
+        assert_eq!(shim.wrong_times().unwrap(), 0);
         shim.set_clock_ahead(-3_600_000).unwrap();
         let late = told(&shim);
         assert!((3_500.0..3_601.0).contains(&(right - late)), "{right} {late}");
+        assert!(shim.wrong_times().unwrap() > 0);
         shim.heal().unwrap();
         assert!(told(&shim) >= right);
     }

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOADED, SYNC_FAILS, SYNC_DELAY_US, CLOCK_AHEAD_NS, SYNCS, SYNCS_FAILED, NOTED, WORDS = 512 };
+enum { LOADED, SYNC_FAILS, SYNC_DELAY_US, CLOCK_AHEAD_NS, SYNCS, SYNCS_FAILED, NOTED, SYNCS_LATE, WRONG_TIMES, WORDS = 512 };
 
 static volatile uint64_t *page;
 static int notes = -1;
@@ -67,6 +67,7 @@ static int order(int fd, int (*real)(int)) {
     if (delay) {
         struct timespec pause = {(time_t)(delay / 1000000), (long)(delay % 1000000 * 1000)};
         nanosleep(&pause, NULL);
+        __atomic_add_fetch(&page[SYNCS_LATE], 1, __ATOMIC_RELAXED);
     }
     uint64_t fails = word(SYNC_FAILS);
     while (fails) {
@@ -101,6 +102,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
         int64_t nanos = (int64_t)now->tv_sec * 1000000000 + now->tv_nsec + ahead;
         now->tv_sec = nanos / 1000000000;
         now->tv_nsec = nanos % 1000000000;
+        __atomic_add_fetch(&page[WRONG_TIMES], 1, __ATOMIC_RELAXED);
     }
     return done;
 }
