@@ -2,6 +2,7 @@
 
 use super::after::{self, After};
 use super::forgotten::Forgotten;
+use super::goodput::Goodput;
 use super::live::Live;
 use super::memory::{self, Memory};
 use super::pulse::{Expected, Pulse};
@@ -38,7 +39,7 @@ const THINK: std::ops::Range<Duration> = Duration::from_millis(2)..Duration::fro
 const CALENDAR_SETTLES: Duration = Duration::from_secs(5);
 /// For so long keys are left alone by turns: longer than a deletion is remembered at least (`site/`), and what agreeing on it takes.
 const RESTS: Duration = Duration::from_secs(30);
-/// In so long, what was to happen to nodes has happened to some.
+/// In so long, what was to happen to nodes has happened to some, and every promise has been put to the test.
 const EFFECTS_WITHIN: Duration = Duration::from_secs(20);
 /// After so long in calm some deletion must have been forgotten.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(60);
@@ -63,7 +64,6 @@ pub(super) struct Outcome {
     /// When the load began and ended, by the clock of the history.
     pub(super) loaded: (Duration, Duration),
     pub(super) spans: Vec<Span>,
-    pub(super) equal: Result<Duration, String>,
     /// What was done to the nodes, counted.
     pub(super) effects: BTreeMap<&'static str, u64>,
     /// Operations that were refused, or of which nobody knows, by the code of why.
@@ -83,6 +83,7 @@ struct Seen {
     read: Result<Duration, String>,
     accidents: Vec<String>,
     effects: BTreeMap<&'static str, u64>,
+    goodput: Vec<Goodput>,
     forgotten: u64,
     most: Option<(String, u64)>,
 }
@@ -131,6 +132,7 @@ impl<'a> Course<'a> {
             ground: ground.clone(),
             bursts: 0,
             usual: None,
+            goodput: Vec::new(),
             spoiled: false,
             removed: BTreeMap::new(),
             change: None,
@@ -162,6 +164,7 @@ impl<'a> Course<'a> {
         let removed: BTreeSet<usize> = stage.removed.keys().copied().collect();
         accidents.append(&mut stage.accidents);
         let effects = std::mem::take(&mut stage.effects);
+        let goodput = std::mem::take(&mut stage.goodput);
         if self.load >= EFFECTS_WITHIN {
             let without = effects.iter().filter(|(_, how_much)| **how_much == 0);
             accidents.extend(without.map(|(what, _)| format!("{what}: none, so this run proves nothing")));
@@ -182,12 +185,15 @@ impl<'a> Course<'a> {
         }
         let loaded = (from, healed.max(until));
         let forgotten = forgotten.sum();
-        Ok(self
-            .judge(Seen { history, spans, loaded, equal, read, accidents, effects, forgotten, most }, &urls))
+        Ok(self.judge(
+            Seen { history, spans, loaded, equal, read, accidents, effects, goodput, forgotten, most },
+            &urls,
+        ))
     }
 
     fn judge(&self, seen: Seen, urls: &[String]) -> Outcome {
-        let Seen { history, spans, loaded, equal, read, mut accidents, effects, forgotten, most } = seen;
+        let Seen { history, spans, loaded, equal, read, mut accidents, effects, goodput, forgotten, most } =
+            seen;
         Live::say("checking");
         let entries = history.entries();
         let cuts = (!self.scenario.trouble.cuts()).then_some(0);
@@ -217,6 +223,8 @@ impl<'a> Course<'a> {
             pulse: &pulse,
             equal: &equal,
             read: &read,
+            goodput: &goodput,
+            is_long: self.load >= EFFECTS_WITHIN,
             forgotten,
             accidents: &accidents,
         });
@@ -229,7 +237,6 @@ impl<'a> Course<'a> {
             pulse,
             loaded,
             spans,
-            equal,
             effects,
             refusals: answers::refusals(&ops),
             most,

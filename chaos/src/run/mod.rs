@@ -18,6 +18,7 @@
 //! | `equal.rs` | whether all replicas are equal, without a read |
 //! | `answers.rs` | what clients were told that is no success |
 //! | `pulse.rs` | how the cluster did, second by second |
+//! | `goodput.rs` | how much was done while no node was owed an answer of |
 //! | `verdict.rs` | the promises against what happened |
 //! | `sums.rs` | what was done and what came to harm, counted and by name |
 //! | `memory.rs` | how much memory the nodes take |
@@ -30,6 +31,7 @@ mod answers;
 mod course;
 mod equal;
 mod forgotten;
+mod goodput;
 mod live;
 mod memory;
 mod pulse;
@@ -48,6 +50,7 @@ use futures_util::FutureExt;
 use report::Folder;
 use scenarios::{SCENARIOS, Scenario};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -172,7 +175,7 @@ fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Sc
             return Err(format!("{what} {}: there is no such file", file.display()));
         }
     }
-    if let Some(why) = useless(names, options) {
+    if let Some(why) = useless(names, options).or_else(|| no_previous(options)) {
         return Err(why);
     }
     let Some(names) = names else {
@@ -223,6 +226,24 @@ fn useless(names: Option<&[String]>, options: &RunArgs) -> Option<String> {
         ),
     ];
     said.into_iter().find(|(does_nothing, _)| *does_nothing).map(|(_, why)| why.to_owned())
+}
+
+/// What is no earlier build: it can't be run, or is this very one, and then nothing would be upgraded.
+fn no_previous(options: &RunArgs) -> Option<String> {
+    let previous = options.previous.as_ref()?;
+    let is_same =
+        || Ok::<_, std::io::Error>(std::fs::read(previous)? == std::fs::read(std::env::current_exe()?)?);
+    let is_executable = |about: std::fs::Metadata| about.permissions().mode() & 0o111 != 0;
+    let why = match std::fs::metadata(previous).map(is_executable) {
+        Ok(true) => match is_same() {
+            Ok(false) => return None,
+            Ok(true) => "it is the same binary as this one, to the byte".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        Ok(false) => "the file is not executable".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!("--previous {}: {why}", previous.display()))
 }
 
 async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Stop) -> Result<i32, Failure> {
@@ -279,7 +300,7 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
 fn summary(runs: usize, broken: usize, endless: usize) -> String {
     let broke = match broken {
         0 => "no promise broken".to_owned(),
-        _ => format!("{broken} of them broke a promise"),
+        _ => format!("{broken} of them broke a promise or proved nothing"),
     };
     let endless = match endless {
         0 => String::new(),

@@ -130,7 +130,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "overload",
-        about: "250 clients more that never rest: who is turned away is told so, and memory stays bounded",
+        about: "600 clients more that never rest: who is turned away is told so, and memory stays bounded",
         trouble: Trouble::Overload,
     },
     Scenario {
@@ -150,7 +150,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "membership-faults",
-        about: "nodes join and leave while others crash, stand still, are cut off, slow, or wrong about the time",
+        about: "nodes join and leave while others crash, lose power, stand still, are cut off, slow, or wrong about the time",
         trouble: Trouble::MembershipFaults,
     },
     Scenario {

@@ -56,6 +56,20 @@ impl Sums {
     }
 }
 
+impl Sums {
+    /// Each with its name.
+    pub(super) fn counts(&self) -> [(&'static str, u64); 5] {
+        let Sums { tried, acknowledged, lost, resurrected, wrong } = *self;
+        [
+            ("tried", tried),
+            ("acknowledged", acknowledged),
+            ("lost", lost),
+            ("resurrected", resurrected),
+            ("wrong", wrong),
+        ]
+    }
+}
+
 impl AddAssign for Sums {
     fn add_assign(&mut self, other: Sums) {
         let Sums { tried, acknowledged, lost, resurrected, wrong } = other;
@@ -69,11 +83,8 @@ impl AddAssign for Sums {
 
 impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sums { tried, acknowledged, lost, resurrected, wrong } = self;
-        write!(
-            f,
-            "{tried} tried, {acknowledged} acknowledged, {lost} lost, {resurrected} resurrected, {wrong} wrong"
-        )
+        let counts = self.counts().map(|(name, count)| format!("{count} {name}"));
+        f.write_str(&counts.join(", "))
     }
 }
 

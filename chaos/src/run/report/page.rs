@@ -17,10 +17,12 @@ pub(super) struct Summary {
     scenario: &'static str,
     seed: u64,
     acknowledged: u64,
-    broken: u64,
-    worst: f64,
+    /// As below the verdict.
+    figures: Vec<(&'static str, String)>,
     served: f64,
-    equal: String,
+    /// How often promises were broken, and rows that had nothing to judge by.
+    broken: u64,
+    untested: usize,
     holds: bool,
 }
 
@@ -32,13 +34,10 @@ impl Summary {
             scenario: outcome.scenario,
             seed: outcome.seed,
             acknowledged: outcome.counts.acknowledged,
-            broken: outcome.verdict.rows.iter().map(|row| row.broken).sum(),
-            worst: 100.0 * outcome.pulse.worst().map_or(1.0, |(_, part)| part),
+            figures: outcome.verdict.figures(),
             served: 100.0 * answered as f64 / fair.max(1) as f64,
-            equal: match &outcome.equal {
-                Ok(after) => format!("{:.1} s", after.as_secs_f64()),
-                Err(_) => "never".to_owned(),
-            },
+            broken: outcome.verdict.rows.iter().map(|row| row.broken).sum(),
+            untested: outcome.verdict.rows.iter().filter(|row| row.untested).count(),
             holds: outcome.verdict.holds(),
         }
     }
@@ -54,21 +53,23 @@ pub(super) fn whole(rows: &[Summary], runs: &[String], endless: &[(String, Strin
     let failed = rows.iter().filter(|row| !row.holds).count();
     let verdict = match failed {
         0 => "<span class=\"held\">no promise broken</span>".to_owned(),
-        some => format!("<span class=\"failed\">{some} of them broke a promise</span>"),
+        some => format!("<span class=\"failed\">{some} of them broke a promise or proved nothing</span>"),
     };
     let _ = write!(page, "<p>{} runs, {acknowledged} operations acknowledged: {verdict}.</p>", rows.len());
-    page.push_str(
-        "<table><tr><th>scenario<th>seed<th>acknowledged<th>answered by nodes that could<th>worst second\
-         <th>replicas equal after<th>broken",
-    );
+    page.push_str("<table><tr><th>scenario<th>seed");
+    for (name, _) in rows.first().map_or(&[][..], |row| &row.figures) {
+        let _ = write!(page, "<th>{name}");
+    }
+    page.push_str("<th>answered by nodes that could<th>broken<th>not put to the test");
     for row in rows {
         let class = if row.holds { "" } else { " class=\"broken\"" };
-        let Summary { name, scenario, seed, acknowledged, broken, worst, served, equal, .. } = row;
-        let _ = write!(
-            page,
-            "<tr{class}><td><a href=\"#{name}\">{scenario}</a><td class=\"n\">{seed}<td class=\"n\">{acknowledged}\
-             <td class=\"n\">{served:.2} %<td class=\"n\">{worst:.1} %<td class=\"n\">{equal}<td class=\"n\">{broken}"
-        );
+        let Summary { name, scenario, seed, figures, served, broken, untested, .. } = row;
+        let _ = write!(page, "<tr{class}><td><a href=\"#{name}\">{scenario}</a><td class=\"n\">{seed}");
+        for (_, figure) in figures {
+            let _ = write!(page, "<td class=\"n\">{}", escape(figure));
+        }
+        let _ =
+            write!(page, "<td class=\"n\">{served:.2} %<td class=\"n\">{broken}<td class=\"n\">{untested}");
     }
     page.push_str("</table>");
     for (name, why) in endless {
@@ -94,8 +95,8 @@ pub(super) fn run(outcome: &Outcome, history: Option<&str>) -> Result<String> {
     let _ = write!(text, "<p>{}</p>", escape(&effects));
     text.push_str("<table><tr><th>promise<th><th>put to the test<th>broken");
     for row in &outcome.verdict.rows {
-        let class = if row.broken == 0 { "" } else { " class=\"broken\"" };
-        let (tested, broken) = (escape(&row.tested), row.broken);
+        let class = if row.broken == 0 && !row.untested { "" } else { " class=\"broken\"" };
+        let (tested, broken) = (escape(&row.tested), row.found());
         let _ = write!(
             text,
             "<tr{class}><td>{}<td>{}<td>{tested}<td class=\"n\">{broken}",

@@ -95,6 +95,14 @@ impl Compose {
         run(&words, COMPOSE_STEP_MAX).await.map(drop)
     }
 
+    /// How many of these the engine holds still.
+    pub(super) async fn paused(&self, nodes: &[usize]) -> Result<u64> {
+        let mut words = vec!["docker", "inspect", "-f", "{{.State.Paused}}"];
+        words.extend(nodes.iter().map(|i| self.containers[*i].as_str()));
+        let told = run(&words, COMPOSE_STEP_MAX).await?;
+        Ok(told.lines().filter(|line| line.trim() == "true").count() as u64)
+    }
+
     /// Takes nodes off their network.
     pub(in crate::run) async fn cut_off(&self, nodes: &[usize]) -> Result<()> {
         for i in nodes {

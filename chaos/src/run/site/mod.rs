@@ -18,7 +18,7 @@ const SMALL_DISK: u64 = 192 << 20;
 /// What the clients of a run write to one node, with room for tables that are merged.
 const WRITTEN_A_SECOND: u64 = 2 << 20;
 
-/// A fifth of what the clients of `overload` ask at once, and more than all others ask.
+/// What a node takes at once in `overload`: of five nodes a fifth of what its clients ask at once, and more than all others ask.
 const FEW_AT_ONCE: u32 = 24;
 /// As short as is safe: what a run has deleted in its first half minute is to be forgotten by its end.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
@@ -119,17 +119,22 @@ impl Site {
         }
     }
 
-    /// SIGKILL, to all of them before the first is waited for.
-    pub(super) async fn kill(&mut self, nodes: &[usize]) -> Result<()> {
+    /// SIGKILL, to all of them before the first is waited for. How many ran until then, and don't any more.
+    pub(super) async fn kill(&mut self, nodes: &[usize]) -> Result<u64> {
         match self {
             Site::Local(cluster) => {
                 // Who has ended by itself is not to go as one that was killed.
                 if let Some((i, how)) = cluster.ended_now() {
                     bail!("{} ended by itself ({how})\n{}", name(i), cluster.log_tail(i));
                 }
-                cluster.kill_these(nodes).await
+                let ran =
+                    |cluster: &LocalCluster| nodes.iter().filter(|i| cluster.pid(**i).is_some()).count();
+                let before = ran(cluster);
+                cluster.kill_these(nodes).await?;
+                Ok((before - ran(cluster)) as u64)
             }
-            Site::Compose(compose) => compose.end("kill", nodes).await,
+            // The engine refuses to kill one that does not run.
+            Site::Compose(compose) => compose.end("kill", nodes).await.map(|()| nodes.len() as u64),
         }
     }
 
@@ -168,6 +173,14 @@ impl Site {
         match self {
             Site::Local(cluster) => nodes.iter().try_for_each(|i| cluster.pause(*i)),
             Site::Compose(compose) => compose.each("pause", nodes).await,
+        }
+    }
+
+    /// How many of these stand still: by word of the kernel, or of the engine.
+    pub(super) async fn standing_still(&self, nodes: &[usize]) -> Result<u64> {
+        match self {
+            Site::Local(cluster) => Ok(nodes.iter().filter(|i| cluster.stands_still(**i)).count() as u64),
+            Site::Compose(compose) => compose.paused(nodes).await,
         }
     }
 

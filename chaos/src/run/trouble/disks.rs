@@ -1,6 +1,7 @@
 //! Disks that lose what was not synced, that take long, and that fail. And calendars that are wrong, by the same shim.
 
-use super::{Stage, names};
+use super::{Stage, effects, names};
+use crate::target::Shim;
 use crate::target::process::name;
 use anyhow::{Context, Result, bail, ensure};
 use client::{Client, Quorum, ReadOptions, ReqwestTransport, WriteOptions};
@@ -34,15 +35,19 @@ pub(super) async fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
     let victims = if all { stage.nodes() } else { stage.minority() };
     let whose = if all { "all".to_owned() } else { names(&victims) };
     let open = stage.begin(format!("power cut for {whose}"), &victims);
-    stage.site.kill(&victims).await?;
+    stage.kill(&victims).await?;
     for victim in &victims {
+        // A newcomer that was killed as soon as it had been started has written nothing.
+        if !stage.site.local()?.data_dir(*victim).exists() {
+            continue;
+        }
         let gone = stage.site.local()?.cut_power(*victim)?;
-        stage.did(super::UNSYNCED, gone);
+        stage.did(effects::UNSYNCED, gone);
     }
     if !all {
         stage.last(500..5_000).await?;
     }
-    stage.site.start_again(&victims).await?;
+    stage.start_again(&victims).await?;
     stage.end(open);
     Ok(())
 }
@@ -52,6 +57,7 @@ pub(super) async fn slow_disk(stage: &mut Stage<'_>) -> Result<()> {
     let what = format!("each sync of {} takes {} ms more", names(&victims), SLOW.as_millis());
     // They serve, though late: nobody is excused.
     let open = stage.begin(what, &[]);
+    let before = counted(stage, &victims, Shim::syncs_late)?;
     for victim in &victims {
         shim(stage, *victim)?.delay_syncs(SLOW)?;
     }
@@ -59,6 +65,8 @@ pub(super) async fn slow_disk(stage: &mut Stage<'_>) -> Result<()> {
     for victim in &victims {
         shim(stage, *victim)?.delay_syncs(Duration::ZERO)?;
     }
+    let after = counted(stage, &victims, Shim::syncs_late)?;
+    stage.did(effects::SYNCS_LATE, after - before);
     stage.end(open);
     Ok(())
 }
@@ -70,6 +78,7 @@ pub(super) async fn sync_fails(stage: &mut Stage<'_>) -> Result<()> {
     let once = stage.chance.random();
     let what = if once { "a sync fails" } else { "all syncs fail" };
     let open = stage.begin(format!("{what} on {}", name(victim)), &[victim]);
+    let (_, before) = shim(stage, victim)?.syncs()?;
     shim(stage, victim)?.fail_syncs(if once { 1 } else { u64::MAX })?;
     let deadline = Instant::now() + FENCED_MAX;
     loop {
@@ -83,10 +92,11 @@ pub(super) async fn sync_fails(stage: &mut Stage<'_>) -> Result<()> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let (_, failed) = shim(stage, victim)?.syncs()?;
-    ensure!(failed > 0, "{} ended, and no sync had failed", name(victim));
+    ensure!(failed > before, "{} ended, and no sync had failed", name(victim));
+    stage.did(effects::SYNCS_FAILED, failed - before);
     shim(stage, victim)?.heal()?;
     stage.last(500..3_000).await?;
-    stage.site.start_again(&[victim]).await?;
+    stage.start_again(&[victim]).await?;
     stage.end(open);
     Ok(())
 }
@@ -104,6 +114,7 @@ pub(super) async fn clocks(stage: &mut Stage<'_>) -> Result<()> {
     let told: Vec<String> = jumps.iter().map(|ms| format!("{:+.1} s", *ms as f64 / 1e3)).collect();
     let what = format!("the calendar of {} is off by {}", names(&victims), told.join(", then "));
     let open = stage.begin(what, &[]);
+    let before = counted(stage, &victims, Shim::wrong_times)?;
     for ms in &jumps {
         for victim in &victims {
             shim(stage, *victim)?.set_clock_ahead(*ms)?;
@@ -113,12 +124,19 @@ pub(super) async fn clocks(stage: &mut Stage<'_>) -> Result<()> {
     for victim in &victims {
         shim(stage, *victim)?.heal()?;
     }
+    let after = counted(stage, &victims, Shim::wrong_times)?;
+    stage.did(effects::WRONG_TIMES, after - before);
     stage.end(open);
     Ok(())
 }
 
+/// What the shims of these nodes have counted so far, in all.
+fn counted(stage: &mut Stage<'_>, nodes: &[usize], what: impl Fn(&Shim) -> Result<u64>) -> Result<u64> {
+    nodes.iter().map(|node| what(shim(stage, *node)?)).sum()
+}
+
 /// The shim of a node, which must be in front of it: a fault that reaches nobody would prove nothing.
-fn shim<'a>(stage: &'a mut Stage<'_>, node: usize) -> Result<&'a crate::target::Shim> {
+fn shim<'a>(stage: &'a mut Stage<'_>, node: usize) -> Result<&'a Shim> {
     let local = stage.site.local()?;
     let shim = local.shim(node).context("no shim stands in front of the node")?;
     ensure!(shim.loaded_by()? > 0, "{} runs without the shim", name(node));
@@ -152,7 +170,7 @@ pub(super) async fn bit_flips(stage: &mut Stage<'_>) -> Result<()> {
         let mut bytes = std::fs::read(&path)?;
         // The first half is data: what stands behind it are indexes and properties, without which there is no table.
         let flips = stage.chance.random_range(1..=FLIPS_MAX);
-        stage.did(super::FLIPPED, u64::from(flips));
+        stage.did(effects::FLIPPED, u64::from(flips));
         for _ in 0..flips {
             let at = stage.chance.random_range(0..bytes.len() / 2);
             bytes[at] ^= 1 << stage.chance.random_range(0..8);
@@ -172,7 +190,7 @@ pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
     let (flips, torn) = (stage.chance.random(), stage.chance.random_range(1..=TORN_BYTES_MAX));
     let what = if flips { "a bit of its log flipped" } else { "the end of its log lost" };
     let open = stage.begin(format!("{} killed, {what}", name(victim)), &[victim]);
-    stage.site.kill(&[victim]).await?;
+    stage.kill(&[victim]).await?;
     if let Some(log) = stage.site.local()?.newest_log(victim)? {
         let mut bytes = std::fs::read(&log)?;
         let end = bytes.len();
@@ -180,10 +198,10 @@ pub(super) async fn torn_log(stage: &mut Stage<'_>) -> Result<()> {
         if flips && end > FLIPPED_OF_LOG {
             let at = stage.chance.random_range(end - FLIPPED_OF_LOG..end);
             bytes[at] ^= 1 << stage.chance.random_range(0..8);
-            stage.did(super::TORN, (end - at) as u64);
+            stage.did(effects::TORN, (end - at) as u64);
         } else {
             bytes.truncate(end.saturating_sub(torn));
-            stage.did(super::TORN, (end - bytes.len()) as u64);
+            stage.did(effects::TORN, (end - bytes.len()) as u64);
         }
         std::fs::write(&log, bytes)?;
     }
@@ -204,7 +222,7 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     asked_until(&client, "writes are taken", all_taken).await?;
     fill(&ballast)?;
     let refused = asked_until(&client, "writes are refused", |answers| answers.contains(&507)).await?;
-    stage.did(super::REFUSED, refused.iter().filter(|status| **status == 507).count() as u64);
+    stage.did(effects::REFUSED, refused.iter().filter(|status| **status == 507).count() as u64);
     // What it has it still gives: one replica is asked, itself where it is one.
     for key in 0..FULL_KEYS {
         let one = ReadOptions { r: Some(Quorum::Count(1)), ..ReadOptions::default() };
@@ -222,7 +240,7 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
         bail!("{} ended ({how}) when a disk was full", name(node));
     }
     ensure!(local.pid(victim) == process, "{} recovered by another process only", name(victim));
-    stage.did(super::RECOVERED, 1);
+    stage.did(effects::RECOVERED, 1);
     stage.end(open);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Nodes that are lost for good, come new, or go.
 
-use super::{Stage, Trouble, names};
+use super::{Stage, Trouble, effects, names};
 use crate::limits::NODES_MAX;
 use crate::run::equal;
 use crate::run::timeline::Open;
@@ -105,7 +105,7 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     })
     .await?;
     let open = stage.begin(format!("{} and its disk lost", names(&[victim])), &[victim]);
-    stage.site.kill(&[victim]).await?;
+    stage.kill(&[victim]).await?;
     let local = stage.site.local()?;
     local.wipe(victim, another)?;
     local.configure(victim, MANUAL)?;
@@ -122,6 +122,7 @@ pub(super) async fn wipe(stage: &mut Stage<'_>) -> Result<()> {
     change(&operator, &[client::Change::Replace { old: old.id, new: new.id }]).await?;
     settled(&operator, &format!("{} has taken its old place", name(victim))).await?;
     stage.site.local()?.wait_ready(victim).await?;
+    stage.did(effects::REPLACED, 1);
     stage.end(open);
     equal::wait_for_hints(&living(stage), CHANGE_MAX).await
 }
@@ -171,7 +172,19 @@ pub(super) async fn begin(stage: &mut Stage<'_>) -> Result<()> {
 
 /// An empty node, in the place of one that has left if there is one.
 async fn start(stage: &mut Stage<'_>) -> Result<usize> {
-    let Some((place, gone)) = stage.removed.pop_first() else { return stage.site.local()?.add().await };
+    let Some((place, gone)) = stage.removed.pop_first() else {
+        let new = stage.site.local()?.add().await?;
+        // What is to be done to its disk or calendar at once goes through its shim, which is there as soon as the process is.
+        until("the shim of a newcomer is loaded", async || {
+            let shim = stage.site.local()?.shim(new);
+            Ok(match shim {
+                Some(shim) => (shim.loaded_by()? > 0).then_some(()),
+                None => Some(()),
+            })
+        })
+        .await?;
+        return Ok(new);
+    };
     stage.timeline.end(gone);
     stage.site.local()?.start_again(place)?;
     Ok(place)
@@ -212,7 +225,11 @@ pub(super) async fn come_and_go(stage: &mut Stage<'_>, beside: Option<Trouble>) 
 /// The change is begun, just before something else is broken or while it is.
 async fn meanwhile(stage: &mut Stage<'_>, beside: Option<Trouble>) -> Result<()> {
     // Those that don't last have nothing that could begin while they do.
-    let before = stage.chance.random() || matches!(beside, None | Some(Trouble::CrashAll | Trouble::Restart));
+    let before = stage.chance.random()
+        || matches!(
+            beside,
+            None | Some(Trouble::CrashAll | Trouble::Restart | Trouble::HotKey | Trouble::LargeValues)
+        );
     if before {
         begin(stage).await?;
     }
@@ -235,7 +252,7 @@ async fn arrived(stage: &mut Stage<'_>) -> Result<Vec<usize>> {
         stage.site.local()?.wait_ready(*i).await?;
     }
     open.into_iter().for_each(|open| stage.end(open));
-    stage.did(super::JOINED, new.len() as u64);
+    stage.did(effects::JOINED, new.len() as u64);
     let known = stage.ground.all_urls();
     let urls = new.iter().map(|i| stage.site.url(*i)).filter(|url| !known.contains(url));
     stage.ground.joined.lock().unwrap_or_else(PoisonError::into_inner).extend(urls);
@@ -260,7 +277,7 @@ async fn parted(stage: &mut Stage<'_>) -> Result<()> {
     .await?;
     let Change { open, .. } = stage.change.take().unwrap_or_default();
     open.into_iter().for_each(|open| stage.end(open));
-    stage.did(super::LEFT, go.len() as u64);
+    stage.did(effects::LEFT, go.len() as u64);
     for i in go {
         let gone = stage.timeline.gone(i);
         stage.removed.insert(i, gone);

@@ -4,11 +4,13 @@
 //! several troubles only one is there at a time. Whom nobody can expect to answer meanwhile stands in the timeline.
 
 mod disks;
+mod effects;
 mod links;
 mod load;
 mod members;
 mod processes;
 
+use super::goodput::Goodput;
 use super::site::Site;
 use super::timeline::{Open, Timeline};
 use super::{RunArgs, equal};
@@ -83,8 +85,9 @@ const MIXED: [Trouble; 17] = [
 const LOSSES: [Trouble; 3] = [Trouble::TornLog, Trouble::BitFlips, Trouble::Wipe];
 const LOSS_OF: u32 = 4;
 
-/// Those that may be there while members come and go. None takes a disk away.
-const BESIDE: [Trouble; 12] = [
+/// Those that may be there while members come and go. None takes a disk away: a power cut takes what was not synced, and no promise is
+/// given for that.
+const BESIDE: [Trouble; 17] = [
     Trouble::Crash,
     Trouble::CrashAll,
     Trouble::Pause,
@@ -97,6 +100,11 @@ const BESIDE: [Trouble; 12] = [
     Trouble::Resets,
     Trouble::SlowDisk,
     Trouble::Clocks,
+    Trouble::Ring,
+    Trouble::PowerCut,
+    Trouble::SyncFails,
+    Trouble::HotKey,
+    Trouble::LargeValues,
 ];
 
 impl Trouble {
@@ -138,20 +146,6 @@ impl Trouble {
         }
     }
 
-    /// What it does to nodes, as far as that is counted and not left to luck: none of it in a whole run proves nothing. (A power cut may find
-    /// everything synced.)
-    fn effects(self) -> &'static [&'static str] {
-        match self {
-            Trouble::BadLinks => &[FRAMES_LOST, FRAMES_TWICE],
-            Trouble::BitFlips => &[FLIPPED],
-            Trouble::TornLog => &[TORN],
-            Trouble::Membership | Trouble::MembershipFaults => &[JOINED, LEFT],
-            Trouble::SlowClients => &[HUNG_UP],
-            Trouble::DiskFull => &[REFUSED, RECOVERED],
-            _ => &[],
-        }
-    }
-
     /// Whether something has to stand between nodes and their disks and calendars.
     pub(super) fn needs_shim(self) -> bool {
         use Trouble::{Clocks, MembershipFaults, Mixed, PowerCut, SlowDisk, SyncFails};
@@ -176,8 +170,10 @@ pub(super) struct Stage<'a> {
     pub(super) ground: Ground<ReqwestTransport>,
     /// How often there was more load than usual.
     pub(super) bursts: u32,
-    /// How many operations a second were done before the first of them.
+    /// How many operations a second were done before the first trouble that excuses all nodes.
     pub(super) usual: Option<f64>,
+    /// How many were done during each of those.
+    pub(super) goodput: Vec<Goodput>,
     /// Whether the bits of some disk have flipped.
     pub(super) spoiled: bool,
     /// Nodes that are no members any more, each until another one comes in its place.
@@ -190,23 +186,14 @@ pub(super) struct Stage<'a> {
     pub(super) accidents: Vec<String>,
 }
 
-const UNSYNCED: &str = "bytes of data that no sync had made safe";
-const FRAMES_LOST: &str = "frames lost";
-const FRAMES_TWICE: &str = "frames twice";
-const FLIPPED: &str = "bits flipped";
-const TORN: &str = "bytes of logs lost";
-const JOINED: &str = "nodes that joined";
-const LEFT: &str = "nodes that left";
-const HUNG_UP: &str = "slow connections hung up on";
-const REFUSED: &str = "writes refused by 507";
-const RECOVERED: &str = "recovered without a restart";
-
 /// For so long the disks of `disk-full` hold what is written, 800 MiB each.
 const DISK_FULL_SECONDS_MAX: u64 = 300;
 /// A rest of 3 s at most, and until every two owners have been seen equal under load: in a shorter run no disk loses anything.
 const LOSS_SECONDS_MIN: u64 = 20;
 /// For so long a loss waits for all copies to be whole; there are other troubles.
 const WHOLE_MAX: Duration = Duration::from_secs(30);
+/// In two seconds each client has asked at least once and given up.
+const GOODPUT_MIN: Duration = Duration::from_secs(2);
 const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(3000);
 
 /// Lets things go wrong until the load ends, and leaves the cluster whole.
@@ -352,6 +339,34 @@ impl Stage<'_> {
     fn did(&mut self, what: &'static str, how_much: u64) {
         if how_much > 0 {
             *self.effects.entry(what).or_default() += how_much;
+        }
+    }
+
+    /// Kills processes, and counts them.
+    async fn kill(&mut self, nodes: &[usize]) -> Result<()> {
+        let killed = self.site.kill(nodes).await?;
+        self.did(effects::KILLED, killed);
+        Ok(())
+    }
+
+    /// How many operations were done in a second since then.
+    fn rate(&self, since: Duration) -> f64 {
+        let done = self.ground.history.done_since(since);
+        done as f64 / self.timeline.now().saturating_sub(since).as_secs_f64().max(0.001)
+    }
+
+    /// How many were done in a second before the first trouble that excuses all nodes. To be asked before each.
+    fn usual(&mut self) -> f64 {
+        let now = self.rate(Duration::ZERO);
+        *self.usual.get_or_insert(now)
+    }
+
+    /// A trouble that excused all nodes has lasted since then, and one operation of so many is owed all the same. In a shorter time than
+    /// [`GOODPUT_MIN`] it is chance how many are done, and while members come and go, those have their part in it.
+    fn owes(&mut self, trouble: &'static str, before: f64, since: Duration, one_of: u32) {
+        if self.change.is_none() && self.timeline.now().saturating_sub(since) >= GOODPUT_MIN {
+            let meanwhile = self.rate(since);
+            self.goodput.push(Goodput { trouble, before, meanwhile, one_of });
         }
     }
 
