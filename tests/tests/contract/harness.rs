@@ -12,6 +12,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 const RUN_MAX: Duration = Duration::from_secs(200);
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// From the death of a node in a run of ten seconds.
+const DEAD_TOLD_MAX: Duration = Duration::from_secs(90);
 
 struct Ran {
     code: Option<i32>,
@@ -131,6 +133,89 @@ async fn what_is_not_there_is_said_in_one_line() -> Result<()> {
     let left = left(dir.path())?;
     ensure!(left.is_empty(), "left: {left:?}");
     Ok(())
+}
+
+/// What there is to come from must be able to run, and be another build: else `upgrade` would hold by doing nothing.
+#[tokio::test]
+async fn no_earlier_build_is_said_in_one_line() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("text"), "no binary")?;
+    let this = command()?.as_std().get_program().to_string_lossy().into_owned();
+    for (previous, expected) in
+        [("text", "the file is not executable"), (&*this, "the same binary as this one")]
+    {
+        let ran = chaos(&["run", "upgrade", "--previous", previous], dir.path()).await?;
+        ensure!(ran.code == Some(2), "{previous}: {:?} {}", ran.code, ran.err);
+        ensure!(ran.err.contains(expected) && ran.err.lines().count() == 1, "{previous}: {}", ran.err);
+        ensure!(ran.out.is_empty(), "{previous}: {}", ran.out);
+    }
+    Ok(())
+}
+
+/// An engine that does not answer, also on a machine that has one.
+#[tokio::test]
+async fn no_docker_is_said_in_one_line() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = command()?;
+    command.args(["chaos", "run", "crash", "--target", "compose"]).current_dir(dir.path());
+    command.env("TMPDIR", dir.path()).env("DOCKER_HOST", "unix:///nowhere").stdin(Stdio::null());
+    let ran = tokio::time::timeout(STOP_MAX, command.output()).await.context("it did not end")??;
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    ensure!(ran.status.code() == Some(2), "{:?} {err}", ran.status);
+    ensure!(err.contains("no Docker engine answers") && err.lines().count() == 1, "{err}");
+    ensure!(out.is_empty(), "{out}");
+    let left = left(dir.path())?;
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+/// A node that ends though nobody ended it: the run says so soon after its load, and does not wait for what a dead node never does.
+#[tokio::test]
+async fn a_dead_node_is_told_of_soon_after_the_load() -> Result<()> {
+    const LOAD_S: &str = "10";
+    let dir = tempfile::tempdir()?;
+    let mut command = command()?;
+    command.args(["chaos", "run", "hot-key", "--seconds", LOAD_S]).current_dir(dir.path());
+    command.env("TMPDIR", dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+    loop {
+        let line = tokio::time::timeout(RUN_MAX, lines.next_line()).await??.context("it has ended")?;
+        if line.contains("clients at one key") {
+            break;
+        }
+    }
+    kill(Pid::from_raw(process_of(dir.path(), "/n3/node.toml")?), Signal::SIGKILL)?;
+    let drain = async {
+        let mut told = String::new();
+        while let Some(line) = lines.next_line().await? {
+            told.push_str(&line);
+        }
+        Result::<String>::Ok(told)
+    };
+    let ended = async { tokio::join!(child.wait_with_output(), drain) };
+    // The load, the reads through four nodes, and the verdict. Through a dead one each key took half a minute.
+    let (ran, told) = tokio::time::timeout(DEAD_TOLD_MAX, ended).await.context("it still waits")?;
+    let (ran, told) = (ran?, told?);
+    let out = String::from_utf8_lossy(&ran.stdout);
+    ensure!(ran.status.code() == Some(1), "{:?}\n{out}\n{told}", ran.status);
+    ensure!(out.contains("broken: n3 ended (signal: 9"), "{out}");
+    ensure!(out.contains("not waited for: n3 ended by itself"), "{out}");
+    ensure!(out.contains("hot-key, seed 1: BROKEN"), "{out}");
+    Ok(())
+}
+
+/// The process below that directory that was started from this file.
+fn process_of(dir: &Path, file: &str) -> Result<i32> {
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let Ok(line) = std::fs::read_to_string(path.join("cmdline")) else { continue };
+        if line.contains(&*dir.to_string_lossy()) && line.contains(file) {
+            let pid = path.file_name().and_then(|name| name.to_str()).context("a process has a number")?;
+            return Ok(pid.parse()?);
+        }
+    }
+    anyhow::bail!("nobody runs from {file}")
 }
 
 /// A run of a minute that is told to end once it says that word; what was there by then is looked at first.
