@@ -5,7 +5,8 @@
 //! | owns the key, and nobody is about to | the record goes there |
 //! | owns it no more (it left, was replaced, or the key moved) | the record goes to **every** owner of the key |
 //! | owns it, and others take it over | there, and to those to come: they may have fetched from the target already |
-//! | can't be reached or takes nothing, and this node leaves | the hint goes to the next node that stands in |
+//! | can't be reached or takes nothing, and this node leaves | the hint goes to others, as many as have to have a write |
+//! | leaves as well and can't be reached, so nobody waits for it | to every owner |
 //! | can't be reached, and the key has moved from it to others | to every owner |
 //! | can't be reached | it waits, unless it is too old and nobody relies on it |
 //!
@@ -136,7 +137,8 @@ async fn deliver_to<W: World>(node: &Node<W>, target: NodeId) -> NodeId {
 
 fn way<W: World>(node: &Node<W>, target: NodeId) -> Way {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
-    let gone = snapshot.view.members.get(&target).is_none_or(|member| member.status == Status::Removed);
+    let removed = snapshot.view.members.get(&target).is_none_or(|member| member.status == Status::Removed);
+    let gone = removed || (snapshot.leaves(node.id()) && snapshot.view.is_given_up(target, &doubted));
     // Every other pass asks it again: it may be well by now, and the others not.
     let failures = node.lock_deliveries().get(&target).map_or(0, |delivery| delivery.failures);
     let fails = failures >= FAILURES_MAX && failures % 2 == 1;

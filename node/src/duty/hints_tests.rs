@@ -149,37 +149,40 @@ async fn what_is_for_others_goes_though_the_target_answers_nothing() {
     assert!(ids.iter().filter(|id| bench.owners(id).contains(&target.id)).all(|id| target.holds(id)));
 }
 
-/// A node that leaves asks others to keep what its target does not take, and the target in between: whoever comes round first.
+/// A node that leaves asks others to keep what its target does not take, and the target in between: whoever comes round first. One
+/// other is not enough, for it may have the only other copy of what two have acknowledged.
 #[tokio::test(start_paused = true)]
 async fn who_leaves_tries_the_target_and_others_by_turns() {
-    let (other, target) = (Peer::new(11), Peer::new(14));
-    let owners = [ME, other.id, target.id];
-    for takes in [&other, &target] {
-        let bench = Bench::start(1, &owners, &[&other, &target]).await;
-        let ids = ids(5);
+    for others_take in [true, false] {
+        let (others, target) = ([11, 12].map(Peer::new), Peer::new(14));
+        let [one, two] = &others;
+        let bench = Bench::start(16, &[ME, one.id, two.id, target.id], &[one, two, &target]).await;
+        // This node stands in for the target, and nobody takes anything over as it leaves.
+        let stands_in = |owners: &[NodeId]| owners.contains(&target.id) && !owners.contains(&ME);
+        let ids: Vec<ObjectId> =
+            ids(100).into_iter().filter(|id| stands_in(&bench.owners(id))).take(5).collect();
         for id in &ids {
             bench.put(id, 10, Some(target.id)).await;
         }
         let leaves = |view: &mut ring::members::View| view.set_status(ME, Status::Leaving).map(drop);
         bench.node.cluster.update(leaves).unwrap();
-        other.refuse(true);
+        one.refuse(!others_take);
+        two.refuse(true);
         target.refuse(true);
         for _ in 0..=2 * FAILURES_MAX {
             deliver_to(&bench.node, target.id).await;
         }
         assert_eq!(bench.hints_for(target.id), ids.len());
-        takes.refuse(false);
+        if others_take { two } else { &target }.refuse(false);
         for _ in 0..2 {
             deliver_to(&bench.node, target.id).await;
         }
-        assert_eq!(bench.hints_for(target.id), 0, "{:?} takes them", takes.id);
-        // What somebody else keeps now is not delivered.
+        assert_eq!(bench.hints_for(target.id), 0, "the others take them: {others_take}");
+        // What others keep now is not delivered.
         let delivered = bench.node.hints_delivered.load(Ordering::Relaxed);
-        assert_eq!(delivered, if takes.id == other.id { 0 } else { 5 });
-        assert_eq!(
-            (other.hints(), target.holds(&ids[0])),
-            if takes.id == other.id { (5, false) } else { (5, true) }
-        );
+        assert_eq!(delivered, if others_take { 0 } else { 5 });
+        let kept = if others_take { (5, false) } else { (0, true) };
+        assert_eq!((two.hints(), target.holds(&ids[0])), kept);
     }
 }
 

@@ -103,18 +103,23 @@ pub(super) async fn to_another<W: World>(node: &Node<W>, target: NodeId, records
     kept.buffer_unordered(HINTS_IN_FLIGHT).filter_map(std::future::ready).collect().await
 }
 
-/// Finds another node to keep a hint. The first that takes it is enough: it says so once the hint is durable.
+/// Lets others keep a hint, each of which says so once it is durable. One alone may be the very node that has the only other copy:
+/// then a write that was acknowledged by two would lie on one disk. Nobody knows how many this one was acknowledged by, so it goes to
+/// as many as there are replicas, or to all that can be reached, and those are at least `w`; else it waits for the target.
 async fn hand_on<W: World>(node: &Node<W>, target: NodeId, id: &ObjectId, record: &Bytes) -> bool {
     let (snapshot, doubted) = (node.cluster.snapshot(), node.cluster.doubted());
-    let plan = node.cluster.plan(&snapshot, id);
+    let (plan, settings) = (node.cluster.plan(&snapshot, id), snapshot.settings(id.bucket()));
+    let n = usize::from(settings.n);
     let others = plan.fallbacks.iter().chain(&plan.owners).chain(&plan.pending);
-    for other in others.filter(|other| **other != node.id() && **other != target && !doubted.contains(other))
-    {
-        let head = Ask::Store { id: id.clone(), hint_for: Some(target), sync: true };
-        let kept = node.ask(*other, Message { head, body: record.clone() }, HINT_TIMEOUT).await;
-        if matches!(kept, Ok(Message { head: Answer::Stored { durable: true }, .. })) {
-            return true;
+    let able = |other: &&NodeId| **other != node.id() && **other != target && !doubted.contains(*other);
+    let (mut asked, mut kept) = (BTreeSet::new(), 0);
+    for other in others.filter(able) {
+        if kept == n || !asked.insert(*other) {
+            continue;
         }
+        let head = Ask::Store { id: id.clone(), hint_for: Some(target), sync: true };
+        let answer = node.ask(*other, Message { head, body: record.clone() }, HINT_TIMEOUT).await;
+        kept += usize::from(matches!(answer, Ok(Message { head: Answer::Stored { durable: true }, .. })));
     }
-    false
+    kept >= settings.w.resolve(n) && kept == asked.len().min(n)
 }
