@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -321,6 +321,23 @@ impl Bench {
             }
         });
         self.node.pool.set_peer(id, address);
+    }
+
+    /// Whoever calls this peer is hung up on in the midst of what comes after the handshake, for so many connections to come.
+    pub(crate) async fn hangs_up(&self, id: NodeId, connections: usize) {
+        let address = said(id).peer;
+        let door = self.node.world.ports.lock().unwrap().remove(&address).unwrap();
+        let mut port = self.node.world.bind(address.parse().unwrap()).await.unwrap();
+        tokio::spawn(async move {
+            for _ in 0..connections {
+                let (mut stream, _) = port.accept().await.unwrap();
+                hello::accept(&mut stream, &local(id), hello::Nonce::default()).await.unwrap();
+                stream.read_u8().await.unwrap();
+            }
+            while let Ok((stream, _)) = port.accept().await {
+                door.send(stream).await.unwrap();
+            }
+        });
     }
 
     /// Another node of production's code, with a disk of its own and the same view, which answers this one.

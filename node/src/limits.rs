@@ -108,6 +108,11 @@ pub const FORWARD_GRACE: Duration = Duration::from_millis(500);
 /// third waits for the next request.
 pub const REPLANS_MAX: u32 = 3;
 
+/// Times that a record is sent again to a replica whose connection broke before its answer. It may be there already, and storing it
+/// twice is storing it once. A network that resets connections breaks the next one as well now and then; a third try is left to the
+/// hint.
+pub const RESENDS_MAX: u32 = 1;
+
 /// One read in so many asks every owner, so that copies outside the quorum are found stale too.
 pub const READ_ALL_ONE_IN: u32 = 16;
 

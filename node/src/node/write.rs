@@ -6,7 +6,7 @@ use super::Node;
 use super::work::Work;
 use crate::cluster::Snapshot;
 use crate::lane::{Job, Taken};
-use crate::limits::{FORWARD_GRACE, HAND_OVER_WITHIN, LOOK_WHO_IS_LATE_EVERY, REPLANS_MAX};
+use crate::limits::{FORWARD_GRACE, HAND_OVER_WITHIN, LOOK_WHO_IS_LATE_EVERY, REPLANS_MAX, RESENDS_MAX};
 use crate::peer::CallError;
 use crate::peer::frame::TableTag;
 use crate::world::World;
@@ -174,7 +174,8 @@ impl<W: World> Node<W> {
         Message::decode(&answer).map_err(|_| CallError::Lost)
     }
 
-    /// The same, and if this node turns out to act by older tables, it hears of the newer ones and asks again.
+    /// The same for what may be asked twice: if the connection breaks before the answer, over the next one; and if this node turns
+    /// out to act by older tables, when it has heard of the newer ones.
     async fn ask_anew(
         &self,
         to: NodeId,
@@ -182,15 +183,20 @@ impl<W: World> Node<W> {
         deadline: Duration,
     ) -> Result<Message<Answer>, CallError> {
         let until = self.now() + deadline;
-        let mut answer = self.ask(to, message.clone(), deadline).await?;
-        for _ in 0..REPLANS_MAX {
-            if answer.head != Answer::Refused(Refusal::StaleTables) || self.now() >= until {
-                break;
+        let (mut replans, mut resends) = (0, 0);
+        loop {
+            let answer = self.ask(to, message.clone(), until - self.now()).await;
+            match &answer {
+                Ok(Message { head: Answer::Refused(Refusal::StaleTables), .. })
+                    if replans < REPLANS_MAX && self.now() < until =>
+                {
+                    replans += 1;
+                    crate::duty::gossip::exchange(self, to).await;
+                }
+                Err(CallError::Lost) if resends < RESENDS_MAX && self.now() < until => resends += 1,
+                _ => return answer,
             }
-            crate::duty::gossip::exchange(self, to).await;
-            answer = self.ask(to, message.clone(), until - self.now()).await?;
         }
-        Ok(answer)
     }
 
     /// The name of the tables by which this node acts.

@@ -123,6 +123,25 @@ async fn late_owners_decide_only_what_nobody_else_may() {
     assert!(owner.kept().contains(second) && !bench.kept().contains(second));
 }
 
+/// A network that resets connections: the record goes out once more over the next one, and not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_sent_again_when_its_connection_breaks() {
+    let all = ids(2);
+    for (breaks, outcome, acked) in [(1, Outcome::Applied, 2), (2, Outcome::Indeterminate, 1)] {
+        let bench = Bench::start(1, &[ME, OTHER], &[]).await;
+        let other = bench.beside(OTHER).await;
+        bench.hangs_up(OTHER, breaks).await;
+        let began = bench.node.now();
+        let written = bench.node.write(write_of(&all[0], 2), "v".into()).await.unwrap().head;
+        assert_eq!((written.outcome, written.acked), (outcome, acked), "{breaks} broken connections");
+        assert!(bench.node.now() - began < SOON && !written.timed_out);
+        assert_eq!(other.kept().len(), acked - 1);
+        // The one that it gave up after is not the last one there is.
+        let next = bench.node.write(write_of(&all[1], 2), "v".into()).await.unwrap().head;
+        assert_eq!((next.outcome, next.acked), (Outcome::Applied, 2));
+    }
+}
+
 /// The only other owner stands still, and when a hint is due for it the own record can't be read: then nobody keeps one, and the
 /// partition is compared before its turn.
 #[tokio::test(start_paused = true)]
