@@ -1,7 +1,7 @@
 //! One run, from the first process to the verdict.
 
 use super::after::{self, After};
-use super::forgotten::Forgotten;
+use super::counters::{self, Counters};
 use super::goodput::Goodput;
 use super::live::Live;
 use super::memory::{self, Memory};
@@ -9,7 +9,7 @@ use super::pulse::{Expected, Pulse};
 use super::scenarios::Scenario;
 use super::site::{GRACE, Site};
 use super::timeline::{Span, Timeline};
-use super::trouble::{Stage, Trouble, rage};
+use super::trouble::{Stage, Trouble, effects, rage};
 use super::verdict::{Evidence, Verdict};
 use super::{Failure, RunArgs, answers, retail};
 use crate::check::{self, Counts, Measure};
@@ -151,7 +151,7 @@ impl<'a> Course<'a> {
             }
         };
         let (memory, whose) = (Memory::default(), stage.site.whose());
-        let (forgotten, http) = (Forgotten::default(), Http::new(1)?);
+        let (counters, http) = (Counters::default(), Http::new(1)?);
         let everywhere = ground.clone();
         let mut accidents = Vec::new();
         tokio::select! {
@@ -159,23 +159,26 @@ impl<'a> Course<'a> {
             ends = async { tokio::try_join!(rage(self.scenario.trouble, &mut stage), all, replay) } => accidents.extend(ends?.2),
             () = live.show() => {}
             () = memory.watch(whose) => {}
-            () = forgotten.watch(|| everywhere.all_urls(), &http) => {}
+            () = counters.watch(|| everywhere.all_urls(), &http) => {}
         }
         let removed: BTreeSet<usize> = stage.removed.keys().copied().collect();
         accidents.append(&mut stage.accidents);
-        let effects = std::mem::take(&mut stage.effects);
+        let mut effects = std::mem::take(&mut stage.effects);
         let goodput = std::mem::take(&mut stage.goodput);
-        if self.load >= EFFECTS_WITHIN {
-            let without = effects.iter().filter(|(_, how_much)| **how_much == 0);
-            accidents.extend(without.map(|(what, _)| format!("{what}: none, so this run proves nothing")));
-        }
         let healed = history.now();
 
         let mut chance = StdRng::seed_from_u64(chances.reading);
         let After { equal, read, urls, accidents: seen } =
             after::look(site, &removed, &ground, &mut chance).await?;
         accidents.extend(seen);
-        forgotten.look(&urls, &http).await;
+        counters.look(&urls, &http).await;
+        if let Some(healed) = effects.get_mut(effects::HEALED) {
+            *healed = counters.sum(counters::HEALED);
+        }
+        if self.load >= EFFECTS_WITHIN {
+            let without = effects.iter().filter(|(_, how_much)| **how_much == 0);
+            accidents.extend(without.map(|(what, _)| format!("{what}: none, so this run proves nothing")));
+        }
         let most = memory.most();
         accidents.extend(memory::complaint(most.as_ref()));
         let urls = site.urls();
@@ -184,7 +187,7 @@ impl<'a> Course<'a> {
             accidents.push("nothing was broken, so this run proves nothing".to_owned());
         }
         let loaded = (from, healed.max(until));
-        let forgotten = forgotten.sum();
+        let forgotten = counters.sum(counters::FORGOTTEN);
         Ok(self.judge(
             Seen { history, spans, loaded, equal, read, accidents, effects, goodput, forgotten, most },
             &urls,

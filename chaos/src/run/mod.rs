@@ -22,15 +22,15 @@
 //! | `verdict.rs` | the promises against what happened |
 //! | `sums.rs` | what was done and what came to harm, counted and by name |
 //! | `memory.rs` | how much memory the nodes take |
-//! | `forgotten.rs` | how many deletions they have forgotten |
+//! | `counters.rs` | what they count themselves: deletions that they have forgotten, copies that they have healed |
 //! | `live.rs` | what a person sees meanwhile |
 //! | `report/` | the same for later, as a page with plots |
 
 mod after;
 mod answers;
+mod counters;
 mod course;
 mod equal;
-mod forgotten;
 mod goodput;
 mod live;
 mod memory;
@@ -281,9 +281,13 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
                         1,
                     );
                 }
-                Ok(Ok(Err(wrong))) => return Err(wrong),
+                Ok(Ok(Err(wrong))) => {
+                    folder.give_up();
+                    return Err(wrong);
+                }
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
                 Err(asked) => {
+                    folder.give_up();
                     let how = if cleaned.is_ok() { "everything was taken down again" } else { "see above" };
                     return Ok(fail(&format!("interrupted; {how}"), asked.exit_code()));
                 }

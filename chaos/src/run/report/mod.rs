@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Folder {
     dir: PathBuf,
     page: PathBuf,
+    is_new: bool,
     outcomes: Vec<String>,
     rows: Vec<page::Summary>,
     /// Runs without an end, each with why.
@@ -23,6 +24,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if it is missing. What stands in it from an earlier time stays, but for the page, which nobody is to take for ours.
     pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+        let is_new = !dir.exists();
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let page = dir.join("report.html");
         match fs::remove_file(&page) {
@@ -32,7 +34,15 @@ impl Folder {
             _ => {}
         }
         let (outcomes, rows, endless) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { dir: dir.to_owned(), page, outcomes, rows, endless })
+        Ok(Self { dir: dir.to_owned(), page, is_new, outcomes, rows, endless })
+    }
+
+    /// Nothing came of it: a folder that was made for it goes again.
+    pub(super) fn give_up(self) {
+        if self.is_new {
+            // One in which something stands is not ours to remove.
+            let _not_empty = fs::remove_dir(&self.dir);
+        }
     }
 
     /// Adds a run. The page is whole after each, so one that is interrupted has those that came to their end.
@@ -115,5 +125,20 @@ mod tests {
             "{page}"
         );
         assert!(dir.path().join("crash-8.error.txt").exists() && !dir.path().join("crash-8.jsonl").exists());
+        folder.give_up();
+        assert!(dir.path().join("crash-8.error.txt").exists());
+    }
+
+    #[test]
+    fn what_nothing_came_of_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, is_there, stays) in [("new", false, false), ("old", true, true)] {
+            let out = dir.path().join(name);
+            if is_there {
+                fs::create_dir(&out).unwrap();
+            }
+            Folder::open(&out).unwrap().give_up();
+            assert_eq!(out.exists(), stays, "{name}");
+        }
     }
 }

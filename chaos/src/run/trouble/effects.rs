@@ -16,6 +16,8 @@ pub(super) const RESET: &str = "connections reset";
 pub(super) const SYNCS_LATE: &str = "syncs late";
 pub(super) const SYNCS_FAILED: &str = "syncs failed";
 pub(super) const WRONG_TIMES: &str = "times told by a wrong calendar";
+/// By the nodes' own count.
+pub(in crate::run) const HEALED: &str = "spoiled copies healed";
 pub(super) const FLIPPED: &str = "bits flipped";
 pub(super) const TORN: &str = "bytes of logs lost";
 pub(super) const REPLACED: &str = "lost disks replaced";
@@ -42,7 +44,7 @@ impl Trouble {
             Trouble::SlowDisk => &[SYNCS_LATE],
             Trouble::SyncFails => &[SYNCS_FAILED],
             Trouble::Clocks => &[WRONG_TIMES],
-            Trouble::BitFlips => &[FLIPPED],
+            Trouble::BitFlips => &[FLIPPED, HEALED],
             Trouble::TornLog => &[TORN],
             Trouble::DiskFull => &[REFUSED, RECOVERED],
             Trouble::HotKey | Trouble::LargeValues | Trouble::Overload => &[CROWD],

@@ -4,7 +4,7 @@
 //! several troubles only one is there at a time. Whom nobody can expect to answer meanwhile stands in the timeline.
 
 mod disks;
-mod effects;
+pub(super) mod effects;
 mod links;
 mod load;
 mod members;
