@@ -352,6 +352,8 @@ def measure(about, what, add_options):
     args = parser.parse_args()
     if not os.access(CARTWHEEL, os.X_OK):
         sys.exit(f"{CARTWHEEL} is missing: run `make build` first")
+    # Whoever ends it has its nodes ended all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     what[args.what](args)
 
 
