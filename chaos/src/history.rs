@@ -103,6 +103,9 @@ pub struct Setting {
     /// The bucket's limit of siblings, if the workload set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub siblings_max: Option<u32>,
+    /// How many replicas a write of the bucket requires; 0 if nobody has said.
+    #[serde(default)]
+    pub w: u32,
     /// Whether its reads and writes insist on a majority of the owners.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
@@ -401,9 +404,8 @@ mod tests {
             bucket: "b".into(),
             clients: 2,
             nodes: 3,
-            siblings_max: None,
-            strict: false,
             unsynced: true,
+            ..Setting::default()
         });
         let op = put(&history);
         let shown = Shown {

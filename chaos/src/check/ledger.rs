@@ -8,8 +8,9 @@
 //!
 //! A value is known by the operation that wrote it. What an operation's token covers is known from what that operation was
 //! shown, so two questions can be answered without reading tokens:
-//! - *may it be gone?* Some write that was not refused had seen it ([`Story::may_be_gone`]). What first covers a value is
-//!   always such a write, because a record's clock covers only what the record holds or what was superseded before.
+//! - *may a read not show it?* Some write that was not refused had seen it, and is shown itself, or has left nothing to show, or may be
+//!   gone in the same way ([`Story::may_be_gone`]). What first covers a value is always such a write, because a record's clock covers
+//!   only what the record holds or what was superseded before; and with what it takes away a copy gets what took it.
 //! - *must it be gone?* A write that is known to count had seen it, or had seen what had superseded it
 //!   ([`Story::is_dead`]). A record holds no value that one of its other values, or its clock, supersedes.
 //!
@@ -178,16 +179,36 @@ impl Story {
         self.reads().filter(|(read, _)| reading(read) != Some(Reading::Load))
     }
 
-    /// A write, not refused and begun before that place, that had seen the value or may have.
-    pub(super) fn may_be_gone(&self, value: OpId, before: usize) -> Option<&Op> {
-        let counts = |op: &&Op| {
-            !matches!(op.fate, Fate::Failed(_)) && op.begun.place < before && op.invoke.op != value
-        };
-        let told = self.killers.get(&value).into_iter().flatten().map(|id| &self.ops[id]).find(counts);
-        let begun = self.ops[&value].begun.place;
-        let may_have = |op: &&Op| self.hits(op.invoke.op, value) && !op.over_before(begun);
-        let blind = || self.blind.iter().map(|id| &self.ops[id]).filter(counts).find(may_have);
-        told.or_else(blind)
+    /// Whether who shows these values may not show that one: writes, not refused and begun before that place, had seen it or may have,
+    /// and whoever took the last of them with what it took away shows it, unless nothing of it is left to be shown.
+    pub(super) fn may_be_gone(&self, value: OpId, before: usize, shown: &Values) -> bool {
+        let (mut followed, mut todo) = (Values::from([value]), vec![value]);
+        while let Some(of) = todo.pop() {
+            let begun = self.ops[&of].begun.place;
+            let counts = |id: &&OpId| {
+                let op = &self.ops[*id];
+                **id != of && !matches!(op.fate, Fate::Failed(_)) && op.begun.place < before
+            };
+            let may_have = |id: &&OpId| self.hits(**id, of) && !self.ops[*id].over_before(begun);
+            if self.blind.iter().filter(counts).any(|id| may_have(&id)) {
+                return true;
+            }
+            for killer in self.killers.get(&of).into_iter().flatten().filter(counts) {
+                if shown.contains(killer) || !self.stays(*killer) {
+                    return true;
+                }
+                if followed.insert(*killer) {
+                    todo.push(*killer);
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether a write leaves a value that is there, and told apart from others, until somebody takes it away.
+    fn stays(&self, write: OpId) -> bool {
+        let op = &self.ops[&write];
+        adds(&op.invoke.call) && self.is_clear(write) && ttl_us(op).is_none()
     }
 
     /// Whether whoever holds the token of this operation, or the value that it wrote, can't hold that value any more.

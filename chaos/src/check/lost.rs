@@ -5,7 +5,7 @@
 //!   put A ok ·               put B having seen nothing                  · in the end A must be there
 //! ```
 //!
-//! A write of unknown outcome may have taken A away; a write that was refused may not. A value with a time to live may be
+//! A write of unknown outcome may have taken A away, and then it is there in A's place, or who took it; a write that was refused may not. A value with a time to live may be
 //! gone after its time. For sets the elements are looked for as well: they must have come through all the unions, whatever
 //! became of the values that carried them.
 
@@ -23,21 +23,17 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
     }
     unread(story, found);
     for (id, write) in story.values().filter(|(_, write)| story.is_kept(write)) {
-        let misses = |read: &&Op, shown: bool| !shown && is_owed(read, write, measure);
         let missed: Vec<&Op> = story
             .last_looks()
-            .map(|(read, sight)| (read, sight.values.contains(&id)))
-            .filter(|(read, shown)| misses(read, *shown))
+            .filter(|(read, sight)| !sight.values.contains(&id) && is_owed(read, write, measure))
+            .filter(|(_, sight)| !story.may_be_gone(id, usize::MAX, &sight.values))
             .map(|(read, _)| read)
             .collect();
         let Some(first) = missed.first() else { continue };
-        if story.may_be_gone(id, usize::MAX).is_some() {
-            continue;
-        }
         let count = missed.len();
         let text = format!(
             "{write}; it is missing in {count} reads of the end, the first being {first}; nobody who had seen it has \
-             written or deleted since"
+             written or deleted since, or what he wrote is missing as well"
         );
         let ops = std::iter::once(id).chain(missed.iter().map(|read| read.invoke.op)).collect();
         found.push(story.breach(Breach::Lost, ops, text));

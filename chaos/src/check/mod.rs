@@ -182,7 +182,7 @@ pub fn all_by(entries: &[Entry], measure: &Measure) -> Vec<Violation> {
         session::check(story, &mut found);
         strict::check(story, &ledger.settings, measure, &mut found);
         siblings::check(story, &ledger.settings, measure, &mut found);
-        honest::check(story, &mut found);
+        honest::check(story, &ledger.settings, &mut found);
         agree::check(story, &mut found);
         ttl::check(story, measure, &mut found);
         carts::check(story, &mut found);

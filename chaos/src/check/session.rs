@@ -19,12 +19,12 @@ pub(super) fn check(story: &Story, found: &mut Vec<Violation>) {
         let end = read.ended.map_or(usize::MAX, |ended| ended.place);
         for value in story.alive(asked).difference(&sight.values) {
             let write = &story.ops[value];
-            if ttl_us(write).is_some() || story.may_be_gone(*value, end).is_some() {
+            if ttl_us(write).is_some() || story.may_be_gone(*value, end, &sight.values) {
                 continue;
             }
             let text = format!(
                 "{read} did not show what {write} had written, though its token covers it and nobody who had seen it had \
-                 written or deleted before the answer"
+                 written or deleted before the answer, or what he wrote is not shown either"
             );
             found.push(story.breach(Breach::Stale, vec![*value, asked, read.invoke.op], text));
         }

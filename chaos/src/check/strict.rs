@@ -26,10 +26,10 @@ pub(super) fn check(story: &Story, settings: &[Setting], measure: &Measure, foun
         // Majorities meet in what they hold, and a crash may have taken from one what was written before it.
         let before = |op: &Op| op.answer().is_some() && op.over_before(begun) && story.is_whole_since(op);
         for (value, write) in story.values().filter(|(_, write)| before(write) && ttl_us(write).is_none()) {
-            if !sight.values.contains(&value) && story.may_be_gone(value, end).is_none() {
+            if !sight.values.contains(&value) && !story.may_be_gone(value, end, &sight.values) {
                 let text = format!(
                     "{read} did not show what {write} had written, though both insist on a majority of the owners and nobody who \
-                     had seen it had written or deleted before the answer"
+                     had seen it had written or deleted before the answer, or what he wrote is not shown either"
                 );
                 found.push(story.breach(Breach::Stale, vec![value, read.invoke.op], text));
             }

@@ -37,7 +37,7 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
             let Some(ended) = read.ended.filter(|ended| asked_for && ended.at_us < earliest) else {
                 continue;
             };
-            if !sight.values.contains(&id) && story.may_be_gone(id, ended.place).is_none() {
+            if !sight.values.contains(&id) && !story.may_be_gone(id, ended.place, &sight.values) {
                 let early_ms = (earliest - ended.at_us + slack) / 1000;
                 let text =
                     format!("{read} did not show what {write} had written, {early_ms} ms before its time");

@@ -149,6 +149,8 @@ impl Plan {
 }
 
 /// How soon a node that has not heard of a setting is asked again.
+/// The W of a bucket that nobody has set up: a majority of three.
+const USUAL_W: u32 = 2;
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often at most: for ten seconds.
 const ASKED_MAX: u32 = 200;
@@ -252,6 +254,7 @@ pub async fn run<T: HttpTransport + Clone>(
         clients: plan.clients,
         nodes: u32::try_from(ground.urls.len()).unwrap_or(u32::MAX),
         siblings_max: settings(plan).and_then(|settings| settings.max_siblings),
+        w: plan.quorums.map_or(USUAL_W, |[.., w]| w),
         strict: plan.strict,
         unsynced: plan.unsynced,
     });

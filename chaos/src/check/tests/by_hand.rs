@@ -111,9 +111,15 @@ fn only_a_write_that_had_seen_it_excuses_its_absence() {
 
 #[test]
 fn an_overwriter_of_unknown_outcome_excuses_and_a_refused_one_does_not() {
-    passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 9 final =");
     passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 9 final = a");
     passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 9 final = b");
+    // Who took it is there in its place, or who took him.
+    finds(Breach::Lost, "0 put a\n 1 get = a\n 1 put b having 1 ?\n 9 final =");
+    passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 1 put c having 2 ?\n 9 final = c");
+    finds(Breach::Lost, "0 put a\n 1 get = a\n 1 put b having 1 ?\n 1 put c having 2 ?\n 9 final =");
+    passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 1 delete having 2 ?\n 9 final =");
+    passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 2 delete\n 9 final =");
+    passes("0 put a\n 1 get = a\n 1 put b for 50 having 1 ?\n 9 final =");
     finds(Breach::Lost, "0 put a\n 1 get = a\n 1 put b having 1 !\n 9 final =");
 }
 
@@ -177,7 +183,9 @@ fn where_both_insist_on_a_majority_reads_show_what_was_acknowledged() {
     // Not before it is acknowledged, nor after somebody who had seen it may have written.
     passes("strict\n begin 0 put a\n 1 get =\n end\n 9 final = a");
     passes("strict\n 0 put a ?\n 1 get =\n 9 final = a");
-    passes("strict\n 0 put a\n 0 put b having 0 ?\n 1 get =\n 9 final = b");
+    passes("strict\n 0 put a\n 0 put b having 0 ?\n 1 get = b\n 9 final = b");
+    passes("strict\n 0 put a\n 0 put b having 0 ?\n 0 delete having 1 ?\n 1 get =\n 9 final = b");
+    finds(Breach::Stale, "strict\n 0 put a\n 0 put b having 0 ?\n 1 get =\n 9 final = b");
     finds(Breach::Stale, "strict\n 0 put a\n 0 put b having 0\n 1 get = a\n 9 final = b");
     passes("strict\n 0 put a\n begin 0 put b having 0\n 1 get = a\n end\n 9 final = b");
     finds(Breach::Stale, "strict\n 0 put a\n 0 delete having 0\n 1 get = a\n 9 final =");
@@ -232,6 +240,12 @@ fn a_receipt_adds_up() {
     passes("0 put a receipt 2 3 3\n 9 final = a");
     finds(Breach::Dishonest, "0 put a receipt 2 1 2\n 9 final = a");
     finds(Breach::Dishonest, "0 put a receipt 2 2 1\n 9 final = a");
+    // It names the quorum of its bucket, and not one of its own.
+    passes("quorum 2\n 0 put a receipt 2 2 2\n 9 final = a");
+    passes("quorum 2\n 0 put a receipt 3 3 3\n 9 final = a");
+    finds(Breach::Dishonest, "quorum 2\n 0 put a receipt 1 1 1\n 9 final = a");
+    finds(Breach::Dishonest, "quorum 2\n 0 put a receipt none\n 9 final = a");
+    passes("0 put a receipt none\n 9 final = a");
 }
 
 #[test]
@@ -248,7 +262,8 @@ fn a_read_with_a_context_shows_no_less() {
 fn a_read_with_a_context_may_show_what_came_later() {
     // Somebody who had seen it overwrites while the read is under way, or has an unknown outcome.
     passes("0 put a\n begin 0 get 0 = b\n 1 get = a\n 1 put b having 2\n end\n 9 final = b");
-    passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 0 get 0 =\n 9 final = a");
+    passes("0 put a\n 1 get = a\n 1 put b having 1 ?\n 0 get 0 = b\n 9 final = b");
+    finds(Breach::Stale, "0 put a\n 1 get = a\n 1 put b having 1 ?\n 0 get 0 =\n 9 final = b");
     // But not after the answer.
     finds(Breach::Stale, "0 put a\n 0 get 0 =\n 1 get = a\n 1 put b having 2\n 9 final = b");
 }

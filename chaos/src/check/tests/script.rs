@@ -50,9 +50,12 @@ impl Stage {
                 clients: 2,
                 nodes: 1,
                 siblings_max: siblings_max.parse().ok(),
-                strict: false,
-                unsynced: false,
+                ..Setting::default()
             }),
+            ["quorum", w] => {
+                let w = w.parse().unwrap();
+                self.history.setting(Setting { bucket: "b".into(), w, ..Setting::default() });
+            }
             ["strict"] => {
                 self.history.setting(Setting { bucket: "b".into(), strict: true, ..Setting::default() });
             }
@@ -120,6 +123,9 @@ impl Stage {
         match rest.first().map(String::as_str) {
             Some("?") => self.history.info(op, why),
             Some("!") => self.history.fail(op, why),
+            Some("receipt") if rest[1] == "none" => {
+                self.history.ok(op, Answer { request_id: Some("r".into()), ..Answer::default() });
+            }
             Some("receipt") => {
                 let [w, acked, durable] = [1, 2, 3].map(|at| rest[at].parse().unwrap());
                 let receipt = Some(Receipt { w, acked, durable, fallbacks: 0, hints: 0 });
