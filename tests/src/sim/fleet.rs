@@ -158,6 +158,8 @@ impl Fleet {
 
     /// Ends the node on a machine as rudely as can be.
     pub fn take_down(&mut self, sim: &mut Sim<'_>, host: Host, how: Down) {
+        self.notice_the_gone(sim);
+        self.gone.remove(&host);
         if how == Down::PowerCut {
             // Nobody hears a word of it: what the runtime says as it ends stays behind the cut.
             let others: Vec<Host> =
@@ -191,6 +193,7 @@ impl Fleet {
                 self.wires.mend(host, other);
             }
         }
+        self.gone.remove(&host);
         sim.bounce(host.ip());
         self.started.push((host, sim.elapsed()));
         self.trace.event(&format!("{host}  starts"));
@@ -287,23 +290,30 @@ impl Fleet {
     /// Starts again what has left by itself: a node leaves when its disk fails, and somebody restarts it. Nothing else is a reason to
     /// leave.
     pub fn restart_the_gone(&mut self, sim: &mut Sim<'_>) {
+        self.notice_the_gone(sim);
+        let is_due = |since: &Duration| *since + RESTART_AFTER <= sim.elapsed();
+        let due: Vec<Host> =
+            self.gone.iter().filter(|(_, since)| is_due(since)).map(|(host, _)| *host).collect();
+        for host in due {
+            self.restarts += 1;
+            // A sync that failed may have left what was not synced nowhere but in memory, and the system forgets that.
+            match self.machine(host).disk().tosses() {
+                true => self.lose_unsynced(host, sim.elapsed()),
+                false => self.machine(host).disk().kill(),
+            }
+            self.bring_up(sim, host);
+        }
+    }
+
+    /// Who has left by itself, and whether there was a reason.
+    fn notice_the_gone(&mut self, sim: &mut Sim<'_>) {
         for host in self.up() {
-            if sim.is_host_running(host.ip()) {
+            if sim.is_host_running(host.ip()) || self.gone.contains_key(&host) {
                 continue;
             }
-            if *self.gone.entry(host).or_insert_with(|| sim.elapsed()) + RESTART_AFTER <= sim.elapsed() {
-                self.gone.remove(&host);
-                self.restarts += 1;
-                if self.worn.get(&host).is_none_or(|until| *until < sim.elapsed()) {
-                    self.watch
-                        .broken(format!("{host} has left by itself, and nothing was wrong with its disk"));
-                }
-                // A sync that failed may have left what was not synced nowhere but in memory, and the system forgets that.
-                match self.machine(host).disk().tosses() {
-                    true => self.lose_unsynced(host, sim.elapsed()),
-                    false => self.machine(host).disk().kill(),
-                }
-                self.bring_up(sim, host);
+            self.gone.insert(host, sim.elapsed());
+            if self.worn.get(&host).is_none_or(|until| *until < sim.elapsed()) {
+                self.watch.broken(format!("{host} has left by itself, and nothing was wrong with its disk"));
             }
         }
     }

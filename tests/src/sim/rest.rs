@@ -10,6 +10,7 @@
 use super::transport::SimTransport;
 use client::Client;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long nobody asks for anything. A node meets one other a second, and the largest cluster of the simulation has nine.
@@ -24,11 +25,13 @@ const AT_REST: [&str; 5] =
 const READ_REPAIRS: usize = 2;
 
 /// What a node had counted at some moment.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tally {
     node: String,
     others: u64,
     exchanges: u64,
+    /// When it has met each of the others last.
+    met: BTreeMap<String, String>,
     reaped: u64,
     done: Vec<u64>,
     /// What it does not say of itself.
@@ -75,7 +78,11 @@ impl Tally {
         };
         let done = AT_REST.iter().map(|path| number(path)).collect();
         let (exchanges, reaped) = (number("/exchanges"), number("/reap/reaped"));
-        Tally { node: node.to_owned(), others, exchanges, reaped, done, unsaid }
+        let text = |peer: &Value, name: &str| peer.get(name).and_then(Value::as_str).map(str::to_owned);
+        let peers = told.pointer("/peers").and_then(Value::as_array).into_iter().flatten();
+        let met =
+            peers.filter_map(|peer| Some((text(peer, "node")?, text(peer, "last_exchange")?))).collect();
+        Tally { node: node.to_owned(), others, exchanges, met, reaped, done, unsaid }
     }
 
     /// What nobody says can't be judged.
@@ -103,11 +110,12 @@ impl Tally {
 
     /// Whether it has met the others too seldom since then for its silence to mean anything.
     fn met_too_few_since(&self, before: &Tally) -> Option<String> {
-        let (met, least) = (self.exchanges.saturating_sub(before.exchanges), MEETINGS * self.others);
-        let node = &self.node;
-        (met < least).then(|| {
+        let (times, least) = (self.exchanges.saturating_sub(before.exchanges), MEETINGS * self.others);
+        let whom = self.met.iter().filter(|(peer, at)| before.met.get(*peer) != Some(at)).count() as u64;
+        let (node, others) = (&self.node, self.others);
+        (times < least || whom < others).then(|| {
             format!(
-                "all is well, and {node} has compared its trees {met} times in {} s, not {least}",
+                "all is well, and {node} has compared its trees {times} times in {} s, not {least}, and with {whom} of {others}",
                 REST.as_secs()
             )
         })
@@ -121,8 +129,12 @@ mod tests {
 
     fn told(exchanges: u64, repairs: u64, read_repairs: u64, reaped: u64) -> Vec<Tally> {
         let (scrub, reap) = (json!({ "leaves_mended": 1, "healed": 0 }), json!({ "reaped": reaped }));
+        let peers: Vec<Value> = ["n2", "n3", "n4", "n5"]
+            .iter()
+            .map(|peer| json!({ "node": peer, "last_exchange": format!("then + {exchanges}") }))
+            .collect();
         let told = json!({
-            "exchanges": exchanges, "differences": 0, "repairs": repairs, "read_repairs": read_repairs, "scrub": scrub, "reap": reap
+            "peers": peers, "exchanges": exchanges, "differences": 0, "repairs": repairs, "read_repairs": read_repairs, "scrub": scrub, "reap": reap
         });
         vec![Tally::of("n1", &told, 4)]
     }
@@ -143,6 +155,9 @@ mod tests {
         assert!(!objects(&rested, &told(19, 3, 2, 1)), "a read that met a deletion that is forgotten");
         assert!(!objects(&rested, &told(19, 4, 2, 1)), "and what came of it");
         assert!(objects(&rested, &told(19, 4, 1, 1)), "a repair without such a read");
+        let mut alone = rested.clone();
+        alone[0].met = told(10, 3, 1, 0)[0].met.clone();
+        assert!(objects(&alone, &told(19, 3, 1, 0)), "the same ones again and again");
         let silent = vec![Tally::of("n1", &json!({ "exchanges": 19 }), 4)];
         assert!(objects(&rested, &silent), "who says nothing of himself");
     }

@@ -10,10 +10,14 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+/// A seed takes a second or two. One whose process has not ended after so long, and the time that it simulates, hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 /// What both command lines take.
 #[derive(clap::Args, Debug)]
@@ -201,12 +205,32 @@ impl Seeds {
         child.args(["--seconds", &self.load.as_secs().to_string()]);
         child.args(self.keep_lines.then_some("--trace"));
         child.args(self.scene.map(|scene| ["--scene", scene]).into_iter().flatten());
-        let output = child.stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            return Err(format!("the process of this seed ended with {}", output.status));
-        }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("the process of this seed said {error}"))
+        let said = output_within(&mut child, HANGS_AFTER + self.load)?;
+        serde_json::from_slice(&said).map_err(|error| format!("the process of this seed said {error}"))
+    }
+}
+
+/// What a process says, if it ends well and in time. One that goes round in circles sees no simulated time go by, and no bound of the
+/// simulation ends it.
+fn output_within(command: &mut Command, at_most: Duration) -> Result<Vec<u8>, String> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let mut child = child.map_err(|error| error.to_string())?;
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let (say, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let read = stdout.read_to_end(&mut said).map(|_| said);
+        let _too_late = say.send(read);
+    });
+    let said = heard.recv_timeout(at_most);
+    if said.is_err() {
+        child.kill().map_err(|error| error.to_string())?;
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    match said {
+        Err(_) => Err(format!("the process of this seed had not ended after {} s", at_most.as_secs())),
+        Ok(_) if !status.success() => Err(format!("the process of this seed ended with {status}")),
+        Ok(said) => said.map_err(|error| error.to_string()),
     }
 }
 
@@ -254,5 +278,20 @@ impl Total {
             self.violations,
             first.unwrap_or_default(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_hangs_is_ended_and_told_of() {
+        let began = Instant::now();
+        let hangs = output_within(Command::new("sleep").arg("600"), Duration::from_millis(50));
+        assert!(hangs.is_err_and(|why| why.contains("had not ended")) && began.elapsed().as_secs() < 60);
+        let fails = output_within(&mut Command::new("false"), HANGS_AFTER);
+        assert!(fails.is_err_and(|why| why.contains("exit status: 1")));
+        assert_eq!(output_within(Command::new("echo").arg("well"), HANGS_AFTER), Ok(b"well\n".to_vec()));
     }
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
 //! | the clock of a copy only grows, except on a disk that may be behind | a copy that has forgotten takes what it is told for new |
+//! | an owner lets no record go that holds values, unless it may be behind | a copy that is counted on is gone until somebody compares it |
 //! | a hint that counts is synced, but where the bucket leaves that to the system | an acknowledgement relies on it, and a power cut takes it away |
 //! | the leaf is the record's | trees that say "equal" where replicas differ, or repair for ever |
 //! | no sibling twice, each within its clock | (the decoder of records refuses these) |
@@ -111,8 +112,9 @@ impl Watch {
                 continue;
             };
             let old = store.get(Family::Records, key).unwrap_or_default();
-            if let Change::Put(_, key, new) = change {
-                self.look(host, store, key, old.as_ref(), new);
+            match change {
+                Change::Put(_, key, new) => self.look(host, store, key, old.as_ref(), new),
+                Change::Delete(_, key) => self.look_at_loss(host, store, key, old.as_ref(), batch),
             }
             seen.push((Bytes::copy_from_slice(key), old));
         }
@@ -177,6 +179,25 @@ impl Watch {
                 "{host}: the clock of {id:?} shrinks from {:?} to {:?}",
                 old.clock, record.clock
             ));
+        }
+    }
+
+    fn look_at_loss<S: Store>(&self, host: Host, store: &S, key: &[u8], old: Option<&Bytes>, batch: &Batch) {
+        let (Ok((partition, id)), Some(Ok(old))) =
+            (keys::decode_record_key(&Bytes::copy_from_slice(key)), old.map(decode))
+        else {
+            return;
+        };
+        let comes_back = batch.changes.iter().any(
+            |change| matches!(change, Change::Put(Family::Records, again, _) if again.as_slice() == key),
+        );
+        let stays = |content: &Content| {
+            matches!(content, Content::Object(_) | Content::CartAdd { .. } | Content::CartAttributes { .. })
+                && content.expires_at().is_none()
+        };
+        let holds = old.siblings.iter().any(|sibling| stays(&sibling.content));
+        if holds && !comes_back && concerns(store, partition, &id) && !is_behind(store) {
+            self.broken(format!("{host}: an owner lets {id:?} go, which holds values"));
         }
     }
 
@@ -264,6 +285,8 @@ mod tests {
     use ring::causal::Actor;
     use ring::ids::{ClusterId, Zone};
     use ring::members::{Description, Status};
+    use ring::record::{Object, Sibling};
+    use ring::time::Wall;
 
     fn members(ids: &[u128]) -> View {
         let mut view = View::new(ClusterId(1), 8);
@@ -316,6 +339,34 @@ mod tests {
         };
         assert_eq!([write(1), write(2), write(2)], [0; 3]);
         assert_eq!(write(1), 1, "it shrinks: {:?}", watch.violations());
+    }
+
+    #[test]
+    fn what_holds_values_is_not_let_go() {
+        let (watch, disk) = (Watch::default(), node::store::mem::MemDisk::new());
+        let store = disk.open().expect("it is new");
+        let id = ObjectId::new(&b"b"[..], "k").expect("a short key");
+        let key = keys::record_key(Partition(0), &id);
+        let lets_go = |contents: &[Content]| {
+            let dot = |count| Dot { actor: Actor { node: NodeId(1), epoch: 1 }, count };
+            let mut record = Record::default();
+            for (count, content) in (1..).zip(contents) {
+                record.clock.insert(dot(count));
+                record.siblings.push(Sibling { dot: dot(count), content: content.clone() });
+            }
+            let (mut put, mut delete) = (Batch::default(), Batch::default());
+            put.put(Family::Records, key.clone(), encode(&record));
+            store.write(put, true).expect("the disk is well");
+            delete.delete(Family::Records, key.clone());
+            watch.before(Host(1), &store, &delete, true);
+            std::mem::take(&mut watch.lock().violations).len()
+        };
+        let value = Content::Object(Object::default());
+        let ends = Content::Object(Object { expires_at: Some(Wall(1)), ..Object::default() });
+        let deleted = Content::Tombstone { deleted: Wall(1) };
+        assert_eq!(lets_go(std::slice::from_ref(&value)), 1);
+        assert_eq!(lets_go(&[deleted.clone(), value]), 1);
+        assert_eq!([deleted, ends].map(|content| lets_go(std::slice::from_ref(&content))), [0; 2]);
     }
 
     #[test]
