@@ -224,6 +224,33 @@ fn every_select_says_in_which_order_it_looks() {
     none("select! without `biased;` looks in random order, and no seed repeats it", &found);
 }
 
+/// What would make two runs of a seed differ: real time, chance of no seed, and maps without an order. One file runs seeds, and looks at
+/// the real clock to say how long that took.
+#[test]
+fn the_simulated_world_knows_no_real_time_and_no_chance_of_its_own() {
+    const UNFIT: [&str; 7] = [
+        "std::time::Instant",
+        "time::{Duration, Instant}",
+        "SystemTime",
+        "HashMap",
+        "HashSet",
+        "rand::rng()",
+        "make_rng",
+    ];
+    let inside = |path: &str| path.starts_with("tests/src/sim/") && !path.ends_with("/seeds.rs");
+    let simulated: Vec<(String, String)> = sources().into_iter().filter(|(path, _)| inside(path)).collect();
+    assert!(simulated.len() > 10, "the simulation is elsewhere");
+    let names = |text: &str, unfit: &str| text.contains(unfit) && !text.contains(&format!("tokio::{unfit}"));
+    let found: Vec<String> = simulated
+        .iter()
+        .flat_map(|(path, text)| {
+            let unfit = UNFIT.iter().filter(|unfit| names(text, unfit));
+            unfit.map(move |unfit| format!("{path} names {unfit}"))
+        })
+        .collect();
+    none("the simulated world takes time and chance from its seed", &found);
+}
+
 #[test]
 fn the_top_holds_nothing_unexpected() {
     let top: BTreeSet<String> =

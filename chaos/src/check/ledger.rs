@@ -20,6 +20,7 @@
 use super::Measure;
 use crate::history::{Answer, Call, Entry, Fate, Op, OpId, Reading, Setting, What};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Values, by the operations that wrote them.
 pub(super) type Values = BTreeSet<OpId>;
@@ -44,8 +45,9 @@ pub(super) struct Story {
     killers: BTreeMap<OpId, Vec<OpId>>,
     /// Whether writes are acknowledged before they are synced.
     pub(super) unsynced: bool,
-    /// When, besides, a crash has last taken some of them from a disk, in microseconds.
-    undone_us: Option<u64>,
+    /// When, besides, a crash has taken some of them from a disk: what had been written there since the first moment, at the second,
+    /// in microseconds.
+    undone_us: Vec<(u64, u64)>,
     /// Removals without a token: they take what a quorum showed then, which nobody knows.
     blind: Vec<OpId>,
     /// The items of a cart whose sums say which adds they are of.
@@ -74,8 +76,9 @@ impl Ledger {
         let settings: Vec<Setting> = settings.collect();
         let stories = keys.into_iter().map(|(name, ops)| {
             let unsynced = settings.iter().any(|setting| setting.unsynced && setting.bucket == name.0);
-            let taken = measure.undone.get(&name).filter(|_| unsynced);
-            let undone_us = taken.map(|at| u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+            let taken = measure.undone.get(&name).filter(|_| unsynced).into_iter().flatten();
+            let us = |at: Duration| u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+            let undone_us = taken.map(|(since, at)| (us(*since), us(*at))).collect();
             Story { unsynced, undone_us, ..Story::new(name.0, name.1, ops) }
         });
         Ok(Self { stories: stories.collect(), settings })
@@ -94,7 +97,7 @@ impl Story {
             kills: BTreeMap::new(),
             killers: BTreeMap::new(),
             unsynced: false,
-            undone_us: None,
+            undone_us: Vec::new(),
             blind: Vec::new(),
             ops,
         };
@@ -163,9 +166,13 @@ impl Story {
         self.sights.iter().map(|(id, sight)| (&self.ops[id], sight))
     }
 
-    /// Whether no crash has taken anything of the key from any disk since this began.
+    /// Whether no crash can have taken anything of it from any disk: it began after the last that took something of the key, or what it
+    /// had written by its end was synced before that was written which a crash took.
     pub(super) fn is_whole_since(&self, op: &Op) -> bool {
-        self.undone_us.is_none_or(|taken| op.begun.at_us > taken)
+        let may_have = |(since, at): &(u64, u64)| {
+            op.begun.at_us <= *at && op.ended.is_none_or(|ended| ended.at_us >= *since)
+        };
+        !self.undone_us.iter().any(may_have)
     }
 
     /// Whether a write was acknowledged, and no crash may have taken it back.

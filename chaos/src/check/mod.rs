@@ -121,10 +121,11 @@ pub struct Measure {
     /// When an old disk that was put back may have been taken for a whole one, from and to: who remembers what it has forgotten was
     /// away. A majority of the owners with this one among them may then show less than another one has acknowledged.
     pub forgetful: Vec<(Duration, Duration)>,
-    /// Buckets and keys of which a crash has taken writes from some disk, and when the last one did, by the clock of the history. Where
-    /// a bucket is acknowledged before it is synced, that explains what is lost of what was written until then; everywhere else it
+    /// Buckets and keys of which crashes have taken writes from some disk: since when that had not been synced, and when it crashed, by the
+    /// clock of the history. Where a bucket is acknowledged before it is synced, that explains what is lost of what was begun before the
+    /// crash and had not ended before the other moment; everywhere else it
     /// explains nothing.
-    pub undone: BTreeMap<(String, String), Duration>,
+    pub undone: BTreeMap<(String, String), Vec<(Duration, Duration)>>,
 }
 
 impl Default for Measure {

@@ -140,6 +140,13 @@ impl MemDisk {
         self.state().rows[family as usize].get(key).cloned()
     }
 
+    /// The same, as a power cut at this moment might leave it.
+    pub fn synced_row(&self, family: Family, key: &[u8]) -> Option<Bytes> {
+        let state = self.state();
+        let first = state.undo.iter().flatten().find(|undo| undo.family == family && undo.key == key);
+        first.map_or_else(|| state.rows[family as usize].get(key).cloned(), |undo| undo.before.clone())
+    }
+
     /// Spoils a row: reading it is [`StoreError::Corrupt`] until it is written again or deleted.
     pub fn corrupt(&self, family: Family, key: &[u8]) {
         self.state_mut().corrupt.insert((family, key.to_vec()));

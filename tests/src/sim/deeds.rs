@@ -73,6 +73,7 @@ impl Run<'_> {
             }
             Deed::Leave(host) => {
                 if let Some(id) = self.id_on(host) {
+                    self.excuses.leaves();
                     self.order(Order::Leave(id));
                 }
             }
@@ -80,6 +81,7 @@ impl Run<'_> {
                 // A machine that is just being wiped has had a node, whose place is to be taken all the same.
                 let old = self.id_on(host).or_else(|| self.wiped.get(&host).copied());
                 self.trace.event(&format!("{host} hands its place to {new}"));
+                self.excuses.leaves();
                 self.to_replace.extend(old.map(|old| (new, old)));
             }
         }

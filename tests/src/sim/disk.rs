@@ -48,6 +48,8 @@ pub struct Undone {
     pub batches: usize,
     /// Whose records.
     pub records: BTreeSet<ObjectId>,
+    /// When the first batch was written that might have been taken.
+    pub since: Duration,
 }
 
 /// A disk. Clones are the same one.
@@ -65,12 +67,21 @@ struct Bad {
     chance: StdRng,
     /// How long the last write took.
     lag: Duration,
+    /// When the first batch was written that is not synced.
+    unsynced_since: Option<Duration>,
+}
+
+impl Bad {
+    fn new(seed: u64) -> Bad {
+        let chance = StdRng::seed_from_u64(seed);
+        Bad { wear: Wear::default(), chance, lag: Duration::ZERO, unsynced_since: None }
+    }
 }
 
 impl Disk {
     /// An empty one, of a machine.
     pub fn new(host: Host, seed: u64, watch: Watch) -> Disk {
-        let bad = Bad { wear: Wear::default(), chance: StdRng::seed_from_u64(seed), lag: Duration::ZERO };
+        let bad = Bad::new(seed);
         Disk { rows: MemDisk::new(), host, bad: Arc::new(Mutex::new(bad)), watch }
     }
 
@@ -81,7 +92,7 @@ impl Disk {
 
     /// Another disk with what is on this one at this moment.
     pub fn image(&self, seed: u64) -> Disk {
-        let bad = Bad { wear: Wear::default(), chance: StdRng::seed_from_u64(seed), lag: Duration::ZERO };
+        let bad = Bad::new(seed);
         Disk { rows: self.rows.image(), bad: Arc::new(Mutex::new(bad)), ..self.clone() }
     }
 
@@ -98,7 +109,8 @@ impl Disk {
         let gone = self.rows.crash_keeping(kept);
         let rows = gone.iter().flatten().filter(|(family, _)| *family == Family::Records);
         let records = rows.filter_map(|(_, key)| keys::decode_record_key(&Bytes::copy_from_slice(key)).ok());
-        Undone { batches: gone.len(), records: records.map(|(_, id)| id).collect() }
+        let since = self.lock().unsynced_since.take().unwrap_or_default();
+        Undone { batches: gone.len(), records: records.map(|(_, id)| id).collect(), since }
     }
 
     /// One of two, by chance.
@@ -110,6 +122,7 @@ impl Disk {
     /// finds in its log to table files, and syncs them.
     pub fn kill(&self) {
         self.rows.crash_keeping(usize::MAX);
+        self.lock().unsynced_since = None;
     }
 
     /// Spoils a few records, at random; or of those only of which hints are kept here. How many.
@@ -136,6 +149,12 @@ impl Disk {
             return Err(StoreError::Io("injected at a read".into()));
         }
         Ok(())
+    }
+
+    fn was_written(&self, synced: bool) {
+        let mut bad = self.lock();
+        let now = || turmoil::sim_elapsed().unwrap_or_default();
+        bad.unsynced_since = if synced { None } else { bad.unsynced_since.or_else(|| Some(now())) };
     }
 
     fn lock(&self) -> MutexGuard<'_, Bad> {
@@ -170,7 +189,10 @@ impl Store for SimStore {
         let seen = self.disk.watch.before(self.disk.host, &self.inner, &batch, sync);
         let done = self.inner.write(batch, sync);
         match &done {
-            Ok(()) => self.disk.watch.after(self.disk.host, &self.inner, seen),
+            Ok(()) => {
+                self.disk.was_written(sync);
+                self.disk.watch.after(self.disk.host, &self.inner, seen);
+            }
             // The fence stays up until the disk is opened again; the fault itself was one.
             Err(StoreError::Io(_)) => self.disk.rows.set_fault(None),
             Err(_) => {}
@@ -220,7 +242,7 @@ impl Store for SimStore {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.inner.flush()
+        self.inner.flush().inspect(|()| self.disk.was_written(true))
     }
 
     fn lag(&self) -> Duration {

@@ -21,6 +21,8 @@ pub(super) struct Excuses {
     wrong: BTreeSet<Host>,
     /// Since when so few have been up that most of them may have been wrong, and are believed.
     few_since: Option<Duration>,
+    /// How many members were let go.
+    left: usize,
     /// Old disks that were put back, until they are found out.
     old: BTreeMap<Host, Duration>,
     forgetful: Times,
@@ -41,6 +43,11 @@ impl Excuses {
         self.wrong.insert(host);
     }
 
+    /// A member is let go, or another one takes its place.
+    pub(super) fn leaves(&mut self) {
+        self.left += 1;
+    }
+
     /// An old disk is put back, and who remembers what it has forgotten may be away (docs/membership.md).
     pub(super) fn is_old(&mut self, host: Host, now: Duration) {
         self.old.insert(host, now);
@@ -48,7 +55,9 @@ impl Excuses {
 
     /// Looks around, at every step.
     pub(super) fn look(&mut self, fleet: &Fleet, now: Duration) {
-        if self.few_since.is_none() && 2 * fleet.not_running() >= fleet.hosts_at_first() {
+        // Newcomers are members as well, though not from the first moment on.
+        let members = fleet.hosts_at_first().max(fleet.hosts().len().saturating_sub(self.left));
+        if self.few_since.is_none() && 2 * fleet.not_running() >= members {
             self.few_since = Some(now);
         }
         let is_found_out =

@@ -75,10 +75,12 @@ pub struct Fleet {
     pub rotted: usize,
     /// Families that were spoiled, on all disks.
     pub spoilt: usize,
+    /// Disks that were lost or exchanged, in the whole run.
+    pub disks_lost: usize,
     /// How many batches went with some power, for they were not synced.
     pub undone_batches: usize,
-    /// Whose records were in them, and when the last one went.
-    pub undone: BTreeMap<ObjectId, Duration>,
+    /// Whose records were in them: since when the disk had not been synced, and when it lost them.
+    pub undone: BTreeMap<ObjectId, Vec<(Duration, Duration)>>,
     /// How often a node that had left by itself was started again.
     pub restarts: u32,
     /// When machines were started.
@@ -103,6 +105,7 @@ impl Fleet {
             gone: BTreeMap::new(),
             rotted: 0,
             spoilt: 0,
+            disks_lost: 0,
             undone_batches: 0,
             undone: BTreeMap::new(),
             restarts: 0,
@@ -146,6 +149,11 @@ impl Fleet {
         usize::from(self.shape.nodes)
     }
 
+    /// Into how many partitions keys are divided.
+    pub fn partitions(&self) -> u16 {
+        self.shape.partitions
+    }
+
     /// How many are down, on purpose or by themselves.
     pub fn not_running(&self) -> usize {
         self.down.len() + self.gone.len()
@@ -177,12 +185,14 @@ impl Fleet {
     }
 
     fn lose_unsynced(&mut self, host: Host, now: Duration) {
-        let Undone { batches, records } = self.machine(host).disk().crash();
+        let Undone { batches, records, since } = self.machine(host).disk().crash();
         if batches > 0 {
             self.trace.event(&format!("{host}  {batches} batches were not synced and are gone"));
         }
         self.undone_batches += batches;
-        self.undone.extend(records.into_iter().map(|id| (id, now)));
+        for id in records {
+            self.undone.entry(id).or_default().push((since, now));
+        }
     }
 
     /// Starts a node again on a machine.
@@ -206,6 +216,7 @@ impl Fleet {
         *machine.disk.lock().unwrap_or_else(PoisonError::into_inner) =
             Disk::new(host, seed, self.watch.clone());
         machine.waits.store(true, Ordering::Relaxed);
+        self.disks_lost += 1;
         self.trace.event(&format!("{host}  gets an empty disk"));
     }
 
@@ -221,6 +232,7 @@ impl Fleet {
     pub fn put_back(&mut self, host: Host) {
         if let Some(image) = self.images.remove(&host) {
             *self.machine(host).disk.lock().unwrap_or_else(PoisonError::into_inner) = image;
+            self.disks_lost += 1;
             self.trace.event(&format!("{host}  has its disk of before again"));
         }
     }

@@ -23,6 +23,7 @@ pub mod log;
 mod operator;
 mod people;
 pub mod plagues;
+mod receipts;
 mod report;
 mod rest;
 pub mod scenes;
@@ -46,6 +47,7 @@ use plagues::{Deed, Plague, Schedule};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use receipts::Receipts;
 use ring::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -167,6 +169,7 @@ struct Run<'a> {
     excuses: Excuses,
     /// What clients have seen in the end.
     told: Rc<Told>,
+    receipts: Receipts,
 }
 
 impl<'a> Run<'a> {
@@ -199,9 +202,14 @@ impl<'a> Run<'a> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (done, carried_out) = channel::channel(0);
         let (idle, is_idle) = channel::channel(false);
-        let hears = trace.clone();
-        let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default()))
-            .told_to(Arc::new(move |what| hears.event(&format!("client  {what}"))));
+        let (hears, receipts, watch) = (trace.clone(), Receipts::default(), fleet.watch.clone());
+        let notes = receipts.clone();
+        let history = History::new(Arc::new(|| turmoil::sim_elapsed().unwrap_or_default())).told_to(
+            Arc::new(move |what| {
+                hears.event(&format!("client  {what}"));
+                notes.hear(what, &watch);
+            }),
+        );
         let wrong = schedule.wrong_from_the_start.iter().map(|(host, _)| *host);
         let came = wrong.clone().map(|host| (Plague::Calendar, host)).collect();
         let mut excuses = Excuses::default();
@@ -249,6 +257,7 @@ impl<'a> Run<'a> {
             loaded: usize::MAX,
             came,
             told,
+            receipts,
             excuses,
             gone,
         }
@@ -376,6 +385,7 @@ impl<'a> Run<'a> {
         self.excuses.look(&self.fleet, self.sim.elapsed());
         let done = self.sim.step();
         self.trace.set_now(self.sim.elapsed());
+        self.receipts.look(&self.fleet);
         match done {
             Ok(over) => {
                 if over {
@@ -394,8 +404,12 @@ impl<'a> Run<'a> {
         let cuts = Some(self.schedule.separations + self.fleet.restarts);
         let (blurred, forgetful) = (self.excuses.blurred(&self.fleet), self.excuses.forgetful());
         let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let undone =
-            self.fleet.undone.iter().map(|(id, at)| ((name(id.bucket()), name(id.key())), *at)).collect();
+        let undone = self
+            .fleet
+            .undone
+            .iter()
+            .map(|(id, when)| ((name(id.bucket()), name(id.key())), when.clone()))
+            .collect();
         let measure = check::Measure { cuts, blurred, undone, forgetful, ..check::Measure::default() };
         let judged = if read_back { check::all_by(&entries, &measure) } else { Vec::new() };
         let judged = judged.into_iter().map(|violation| violation.to_string());
@@ -432,6 +446,7 @@ impl<'a> Run<'a> {
             spoilt: self.fleet.spoilt,
             forgotten: self.told.forgotten.get(),
             reads_unjudged: self.told.reads_unjudged.get(),
+            receipts: self.receipts.held(),
             undone: self.fleet.undone_batches,
             counts,
             fewest,

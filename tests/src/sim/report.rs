@@ -36,6 +36,8 @@ pub struct Report {
     pub forgotten: u64,
     /// Whether reads had to repair what was just being forgotten, so that repairs among them are not judged.
     pub reads_unjudged: bool,
+    /// Acknowledged puts whose receipts were held against the disks.
+    pub receipts: u64,
     /// Batches that were not synced when the power failed, and were lost with it.
     pub undone: usize,
     /// What clients did.
@@ -57,7 +59,7 @@ impl fmt::Display for Report {
             self.healed_after.map_or("never".into(), |after| format!("{:.1} s", after.as_secs_f64()));
         write!(
             f,
-            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least; healed after {healed}; {} batches lost unsynced, {} deletions forgotten, {} records and {} families spoiled{}; trace {:016x} of {} lines",
+            "seed {}: {:?}, {:?}; {:.0} s; {} of {} operations acknowledged, {} of one workload at least, {} receipts held against the disks; healed after {healed}; {} batches lost unsynced, {} deletions forgotten, {} records and {} families spoiled{}; trace {:016x} of {} lines",
             self.seed,
             self.plagues,
             self.shape,
@@ -65,6 +67,7 @@ impl fmt::Display for Report {
             self.counts.acknowledged,
             self.counts.tried,
             self.fewest,
+            self.receipts,
             self.undone,
             self.forgotten,
             self.rotted,

@@ -21,6 +21,7 @@ use ring::causal::Dot;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Regime, View};
 use ring::place::{Table, TableName, position};
+use ring::record::object::etag;
 use ring::record::{Content, Record};
 use ring::tree;
 use ring::wire::record::{decode, digest, encode};
@@ -40,6 +41,12 @@ pub struct Watch {
 struct State {
     /// What each dot of each key stands for, as far as a disk has ever seen it.
     dots: BTreeMap<(ObjectId, Dot), u64>,
+    /// What each name of a version stands for.
+    named: BTreeMap<(ObjectId, String), Dot>,
+    /// The last batch in which some disk let a record go.
+    let_go: BTreeMap<ObjectId, u64>,
+    /// How often some node has kept other members.
+    views: u64,
     /// What the tables are of each regime that a disk has ever seen.
     tables: BTreeMap<TableName, Vec<u64>>,
     /// Which layout each settled one was, by its number.
@@ -106,6 +113,7 @@ impl Watch {
             if let Change::Put(Family::Meta, key, view) = change
                 && key == keys::VIEW
             {
+                self.lock().views += 1;
                 self.look_at_tables(host, view);
             }
             let (Change::Put(Family::Records, key, _) | Change::Delete(Family::Records, key)) = change else {
@@ -151,6 +159,21 @@ impl Watch {
         self.lock().batches
     }
 
+    /// How often some node has kept other members so far.
+    pub fn views(&self) -> u64 {
+        self.lock().views
+    }
+
+    /// What a client is told that a version is called, as the dot of what some disk has.
+    pub fn dot_of(&self, id: &ObjectId, named: &str) -> Option<Dot> {
+        self.lock().named.get(&(id.clone(), named.to_owned())).copied()
+    }
+
+    /// How many batches had been written when some disk last let a record of the key go; 0 if none has.
+    pub fn let_go(&self, id: &ObjectId) -> u64 {
+        self.lock().let_go.get(id).copied().unwrap_or_default()
+    }
+
     /// How many records became something else so far. Dropping an expired value is no change, nor is forgetting a deletion.
     pub fn changes(&self) -> u64 {
         self.lock().changes
@@ -188,6 +211,11 @@ impl Watch {
         else {
             return;
         };
+        {
+            let mut state = self.lock();
+            let number = state.batches;
+            state.let_go.insert(id.clone(), number);
+        }
         let comes_back = batch.changes.iter().any(
             |change| matches!(change, Change::Put(Family::Records, again, _) if again.as_slice() == key),
         );
@@ -250,9 +278,13 @@ impl Watch {
                 }
                 let alone = Record { siblings: vec![sibling.clone()], ..Record::default() };
                 let means = xxhash_rust::xxh3::xxh3_64(&encode(&alone));
-                let known = *state.dots.entry((id.clone(), sibling.dot)).or_insert(means);
-                if known != means {
-                    twice = Some(sibling.dot);
+                match state.dots.get(&(id.clone(), sibling.dot)) {
+                    Some(known) if *known == means => {}
+                    Some(_) => twice = Some(sibling.dot),
+                    None => {
+                        state.dots.insert((id.clone(), sibling.dot), means);
+                        state.named.insert((id.clone(), etag([sibling.dot])), sibling.dot);
+                    }
                 }
             }
         }

@@ -30,7 +30,13 @@ const LATER: u64 = 60_000;
 
 /// The breaches of a history in which a crash has taken writes of the key from a disk, at that time.
 fn after_a_crash(script: &str, at_ms: u64) -> Vec<Breach> {
-    let undone = [(("b".to_owned(), "k".to_owned()), Duration::from_millis(at_ms))].into();
+    after_a_crash_of(script, 0, at_ms)
+}
+
+/// The same, of those that had been written there since.
+fn after_a_crash_of(script: &str, since_ms: u64, at_ms: u64) -> Vec<Breach> {
+    let taken = (Duration::from_millis(since_ms), Duration::from_millis(at_ms));
+    let undone = [(("b".to_owned(), "k".to_owned()), vec![taken])].into();
     let found = all_by(&play(script), &Measure { cuts: Some(0), undone, ..Measure::default() });
     found.into_iter().map(|found| found.breach).collect()
 }
@@ -47,6 +53,8 @@ fn a_crash_excuses_what_it_took_where_nothing_was_synced_and_there_only() {
         assert!(after_a_crash(script, LATER).contains(&breach), "a bucket that is synced first: {script}");
         let anew = format!("unsynced\n wait 1000\n {script}");
         assert!(after_a_crash(&anew, 500).contains(&breach), "what was written after the crash: {anew}");
+        let before = after_a_crash_of(&unsynced, LATER - 500, LATER);
+        assert!(before.contains(&breach), "what had been synced before the crash: {unsynced}");
     }
 }
 
