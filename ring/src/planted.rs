@@ -43,7 +43,7 @@ bugs! {
     ReapIgnoresHints "reap-ignores-hints" "A deletion is forgotten although a hint of its key waits somewhere, with the copy that it names.",
     ReapAtOnce "reap-at-once" "A deletion is forgotten as soon as its owners agree, without a second look.",
     ReapOwnersOnly "reap-owners-only" "Only owners are asked before a deletion is forgotten.",
-    OldTables "old-tables" "A store by somebody who acts by older tables is taken.",
+    OldTables "old-tables" "A store by somebody who acts by older tables is taken, and a change waits for nobody to act by it.",
     ReadsTarget "reads-target" "Reads are answered by those who are still taking over.",
     LeafApart "leaf-apart" "A record's leaf is not written in the record's batch.",
     MergeEqualCounts "merge-equal-counts" "Of two siblings with the same count a merge keeps one.",
