@@ -9,7 +9,7 @@
 //! acknowledged put is looked at, and also what no loss would show soon: a copy with somebody who owns the key no more counts for nothing,
 //! and goes.
 //!
-//! What moves between the write and the answer is let be: disks that are lost or put back, records that some owner has let go since, and
+//! What moves between the write and the answer is let be: disks that are lost, put back or rot, records that some owner has let go since, and
 //! who owns what where any node has kept other members since.
 
 use super::fleet::Fleet;
@@ -108,7 +108,9 @@ impl Receipts {
                     && (!settled || self.counts(**host, rows, &of.id))
             };
             let there = hosts.iter().filter(has).count();
-            if there + fleet.disks_lost < durable as usize {
+            // The disk whose records rot is one, and a copy that can't be read gives way to what comes next.
+            let lost = fleet.disks_lost + usize::from(fleet.rotted + fleet.spoilt > 0);
+            if there + lost < durable as usize {
                 watch.broken(format!(
                     "{:?} was acknowledged as {etag}, durable on {durable} disks, and {there} owners and stand-ins have it synced",
                     of.id
