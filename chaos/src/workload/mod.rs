@@ -148,9 +148,9 @@ impl Plan {
     }
 }
 
-/// How soon a node that has not heard of a setting is asked again.
 /// The W of a bucket that nobody has set up: a majority of three.
 const USUAL_W: u32 = 2;
+/// How soon a node that has not heard of a setting is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How often at most: for ten seconds.
 const ASKED_MAX: u32 = 200;
