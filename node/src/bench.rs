@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -340,6 +340,29 @@ impl Bench {
         });
     }
 
+    /// What this peer is asked, it hears, and then its connection breaks before the first answer, for so many connections to come.
+    pub(crate) async fn loses_answers(&self, id: NodeId, connections: usize) {
+        let address = said(id).peer;
+        let door = self.node.world.ports.lock().unwrap().remove(&address).unwrap();
+        let mut port = self.node.world.bind(address.parse().unwrap()).await.unwrap();
+        tokio::spawn(async move {
+            for _ in 0..connections {
+                let (stream, _) = port.accept().await.unwrap();
+                let (here, there) = tokio::io::duplex(PIPE_BYTES);
+                door.send(there).await.unwrap();
+                let (mut asks, mut asked) = tokio::io::split(stream);
+                let (mut answers, mut answered) = tokio::io::split(here);
+                tokio::select! {
+                    _ = tokio::io::copy(&mut asks, &mut answered) => {}
+                    () = pass_hello(&mut answers, &mut asked) => {}
+                }
+            }
+            while let Ok((stream, _)) = port.accept().await {
+                door.send(stream).await.unwrap();
+            }
+        });
+    }
+
     /// Another node of production's code, with a disk of its own and the same view, which answers this one.
     pub(crate) async fn beside(&self, id: NodeId) -> Bench {
         let world = self.node.world.another();
@@ -348,16 +371,21 @@ impl Bench {
         bench.node.past.asked(true);
         let peers = Peers::new(mpsc::channel(1).0);
         peers.serve(bench.node.clone());
-        let address = said(id).peer;
-        let port = world.bind(address.parse().unwrap()).await.unwrap();
-        tokio::spawn(serve(world.clone(), port, local(id), peers, self.stop.subscribe()));
-        self.node.pool.set_peer(id, address);
+        self.answers_by(id, peers).await;
         let (peers, address) = (Peers::new(mpsc::channel(1).0), said(self.node.id()).peer);
         peers.serve(self.node.clone());
         let port = world.bind(address.parse().unwrap()).await.unwrap();
         tokio::spawn(serve(world, port, local(self.node.id()), peers, self.stop.subscribe()));
         bench.node.pool.set_peer(self.node.id(), address);
         bench
+    }
+
+    /// Whoever calls this peer from now on is answered by this handler.
+    pub(crate) async fn answers_by(&self, id: NodeId, handler: impl Handler) {
+        let (world, address) = (self.node.world.another(), said(id).peer);
+        let port = world.bind(address.parse().unwrap()).await.unwrap();
+        tokio::spawn(serve(world, port, local(id), handler, self.stop.subscribe()));
+        self.node.pool.set_peer(id, address);
     }
 
     /// The process dies, and another one starts on its disk, as it is left to it. Nobody was asked yet what he remembers.
@@ -446,6 +474,19 @@ impl Bench {
         let partition = partition(position(id), snapshot.view.partitions);
         snapshot.table.owners(partition, 3).to_vec()
     }
+}
+
+/// Passes on the two steps of a handshake that come from who is called, and waits for what comes after them.
+async fn pass_hello(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+    for _ in 0..2 {
+        let mut head = [0; 6];
+        from.read_exact(&mut head).await.unwrap();
+        let mut step = vec![0; usize::from(u16::from_le_bytes([head[4], head[5]]))];
+        from.read_exact(&mut step).await.unwrap();
+        to.write_all(&head).await.unwrap();
+        to.write_all(&step).await.unwrap();
+    }
+    from.read_u8().await.unwrap();
 }
 
 /// So many keys, in the order in which the disk has them if there is one partition.

@@ -58,6 +58,7 @@ bugs! {
     RecordUnsynced "record-unsynced" "An owner says that a record is synced which is not.",
     NoSiblingLimit "no-sibling-limit" "A key takes as many siblings as come.",
     RepairsEqual "repairs-equal" "A read repairs owners that have what it shows.",
+    ForwardTwice "forward-twice" "A write that is handed over is carried out as often as it arrives.",
     OwnCalendar "own-calendar" "Values expire by each node's own calendar.",
 }
 

@@ -57,7 +57,7 @@ pub struct Conduct {
     pub overtaking: bool,
     /// How many frames of a hundred never arrive.
     pub lost_percent: u8,
-    /// How many of a hundred arrive twice, of those that may ([`is_forwarded_write`]).
+    /// How many of a hundred arrive twice, of those that may ([`is_nameless_write`]).
     pub repeated_percent: u8,
     /// How much goes through in a second, on each connection.
     pub bytes_per_second: Option<u32>,
@@ -97,9 +97,10 @@ struct Links {
     room: Semaphore,
 }
 
-/// Whether this frame hands a client's write over to another node. Carried out twice it is two writes: TCP delivers it once or not at
-/// all, and a client who sends it twice means it. Everything else that peers say may arrive twice, and must be able to.
-pub fn is_forwarded_write(frame: &[u8]) -> bool {
+/// Whether this frame hands a client's write over to another node without a name. Carried out twice it is two writes: TCP delivers it once
+/// or not at all, and a client who sends it twice means it. Nearly all have a name. Everything else that peers say may arrive twice, and
+/// must be able to.
+pub fn is_nameless_write(frame: &[u8]) -> bool {
     /// Where a frame says what it is for, and where its body's head begins: with the number of what is asked.
     const KIND_AT: usize = 9;
     const ASK_AT: usize = 58;

@@ -9,7 +9,7 @@
 //! A stalled link is what a network without packets makes of TCP: silence, and all of it arrives afterwards.
 
 use super::pieces::Piece;
-use super::{Conduct, Door, Passed, is_forwarded_write, lock};
+use super::{Conduct, Door, Passed, is_nameless_write, lock};
 use crate::limits::{PROXY_BYTES_MAX, PROXY_PIECES_MAX};
 use bytes::{Bytes, BytesMut};
 use rand::RngExt;
@@ -52,7 +52,7 @@ impl UnderWay {
             passed.lost += 1;
             return;
         }
-        let may_repeat = piece.loose && !is_forwarded_write(&piece.bytes);
+        let may_repeat = piece.loose && !is_nameless_write(&piece.bytes);
         let copies = 1 + u8::from(may_repeat && chance(conduct.repeated_percent, &mut self.chance));
         passed.repeated += u64::from(copies - 1);
         for _ in 0..copies {

@@ -284,6 +284,7 @@ pub(crate) fn start<W: World>(
     let (lane, lane_done) = Lane::start(core, world.threads());
     let node = Node::new(Inner {
         world: world.clone(),
+        boot_id: entered.description.boot_id,
         past: Past::new(entered.description, lives, asked, behind),
         join: config.join,
         cluster,
@@ -295,6 +296,8 @@ pub(crate) fn start<W: World>(
         store: store.clone(),
         heard: arc_swap::ArcSwap::default(),
         in_flight: 0.into(),
+        forwards: 0.into(),
+        forwarded: Mutex::default(),
         draining: false.into(),
         hints_written: 0.into(),
         hints_delivered: 0.into(),

@@ -4,6 +4,7 @@
 
 pub(crate) mod exchange;
 pub mod explain;
+pub mod forward;
 pub mod gain;
 pub mod hints;
 pub mod keys;
@@ -71,6 +72,12 @@ pub struct Inner<W: World> {
     pub heard: ArcSwap<BTreeSet<NodeId>>,
     /// Requests that clients are waiting for.
     pub in_flight: AtomicUsize,
+    /// Tells this start of the node from every other one.
+    pub boot_id: u64,
+    /// How many writes were handed over to others under a name.
+    pub forwards: AtomicU64,
+    /// Those that were handed to this node.
+    pub forwarded: Mutex<forward::Forwarded>,
     /// Whether the node is stopping.
     pub draining: AtomicBool,
     /// Writes that left a hint, since the start.

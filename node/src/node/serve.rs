@@ -85,6 +85,7 @@ pub(super) fn touches_copies(ask: &Ask) -> bool {
         Ask::Store { .. }
         | Ask::Read { .. }
         | Ask::Write(_)
+        | Ask::Forward(_)
         | Ask::Pull { .. }
         | Ask::Keys { .. }
         | Ask::Tree { .. }
@@ -127,19 +128,12 @@ impl<W: World> Node<W> {
         until: Time,
         message: Message<Ask>,
     ) -> Message<Answer> {
+        let refuses = self.refuses(from, table, until, touches_copies(&message.head));
+        if let Ask::Forward(forward) = message.head {
+            return self.answer_forward(from, forward, message.body, refuses).await;
+        }
         let refused = |refusal| Message::of(Answer::Refused(refusal));
-        if touches_copies(&message.head)
-            && let Some(why) = crate::duty::past::silence(self, from).await
-        {
-            return refused(Refusal::Unavailable(why.into()));
-        }
-        if touches_copies(&message.head) {
-            self.catch_up(from, table).await;
-        }
-        if self.now() >= until {
-            return refused(Refusal::Unavailable("nobody waits for this any more".into()));
-        }
-        if let Some(refusal) = self.refuses_removed(from, table, &message.head) {
+        if let Some(refusal) = refuses.await.or_else(|| self.refuses_removed(from, table, &message.head)) {
             return refused(refusal);
         }
         match message.head {
@@ -157,6 +151,7 @@ impl<W: World> Node<W> {
                 Err(refusal) => refused(refusal),
             },
             Ask::Write(ask) => self.answer_write(ask, message.body).await,
+            Ask::Forward(_) => unreachable!("it was answered before"),
             Ask::Explain { id } => match self.explain_here(&id) {
                 Ok(explanation) => Message::of(Answer::Explained(explanation)),
                 Err(refusal) => refused(refusal),
@@ -204,6 +199,17 @@ impl<W: World> Node<W> {
             // The failure detector takes its messages before they come here.
             Ask::Swim => refused(Refusal::Malformed("a one-way message".into())),
         }
+    }
+
+    /// Why nothing is to be done about a question, if so: this node's disk may be behind, or it is too late.
+    async fn refuses(&self, from: NodeId, table: TableTag, until: Time, touches: bool) -> Option<Refusal> {
+        if touches && let Some(why) = crate::duty::past::silence(self, from).await {
+            return Some(Refusal::Unavailable(why.into()));
+        }
+        if touches {
+            self.catch_up(from, table).await;
+        }
+        (self.now() >= until).then(|| Refusal::Unavailable("nobody waits for this any more".into()))
     }
 
     fn may_be_sifted_with(&self) -> Result<(), Refusal> {
@@ -295,26 +301,6 @@ impl<W: World> Node<W> {
         let durable = self.merge_here(id, record, hint_for, sync).await?;
         self.pace.wrote(self.now() - since);
         if self.is_behind(table) { Err(Refusal::StaleTables) } else { Ok(durable) }
-    }
-
-    async fn answer_write(&self, ask: ring::wire::peer::WriteAsk, body: Bytes) -> Message<Answer> {
-        if self.is_draining() {
-            return Message::of(Answer::Refused(Refusal::Draining));
-        }
-        if let Some(objection) = self.objection() {
-            return Message::of(Answer::Refused(Refusal::Unavailable(objection.into())));
-        }
-        if self.is_joining() {
-            return Message::of(Answer::Refused(Refusal::Unavailable("this node is being filled".into())));
-        }
-        match self.coordinate(ask, body).await {
-            Ok(written) => Message { head: Answer::Written(written.head), body: written.body },
-            Err(super::write::WriteFail::Refused(refusal)) => Message::of(Answer::Refused(refusal)),
-            Err(super::write::WriteFail::TimedOut) => {
-                Message::of(Answer::Refused(Refusal::Disk("it did not answer in time".into())))
-            }
-            Err(_) => Message::of(Answer::Refused(Refusal::Disk("the write's task ended".into()))),
-        }
     }
 
     fn answer_gossip(&self, from: NodeId, digest: u64, body: &Bytes) -> Message<Answer> {

@@ -3,10 +3,11 @@
 //! The driver is a task of its own: it outlives the client's connection, so that late failures still leave hints.
 
 use super::Node;
+use super::forward::passes;
 use super::work::Work;
 use crate::cluster::Snapshot;
 use crate::lane::{Job, Taken};
-use crate::limits::{FORWARD_GRACE, HAND_OVER_WITHIN, LOOK_WHO_IS_LATE_EVERY, REPLANS_MAX, RESENDS_MAX};
+use crate::limits::{HAND_OVER_WITHIN, LOOK_WHO_IS_LATE_EVERY, REPLANS_MAX, RESENDS_MAX};
 use crate::peer::CallError;
 use crate::peer::frame::TableTag;
 use crate::world::World;
@@ -133,29 +134,6 @@ impl<W: World> Node<W> {
         }
     }
 
-    /// Asks a node to coordinate; `None` if it surely did nothing and another may be asked.
-    async fn forward(
-        &self,
-        owner: NodeId,
-        ask: &WriteAsk,
-        body: &Bytes,
-        full: &mut Option<Refusal>,
-    ) -> Option<Written> {
-        let message = Message { head: Ask::Write(ask.clone()), body: body.clone() };
-        let deadline = Duration::from_millis(u64::from(ask.timeout_ms)) + FORWARD_GRACE;
-        match self.ask(owner, message, deadline).await {
-            Ok(Message { head: Answer::Written(written), body }) => Some(Ok(Message { head: written, body })),
-            Ok(Message { head: Answer::Refused(refusal), .. }) => {
-                passes(refusal, full).map(|why| Err(WriteFail::Refused(why)))
-            }
-            Ok(_) => Some(Err(WriteFail::Lost)),
-            Err(CallError::Unreachable | CallError::Refused(_) | CallError::Overloaded) => None,
-            Err(CallError::Lost | CallError::TimedOut | CallError::TooLarge(_) | CallError::NotServed) => {
-                Some(Err(WriteFail::Lost))
-            }
-        }
-    }
-
     /// Asks a node something. Who has met nobody since his start meets the other one first: what he has to say may be old.
     pub(crate) async fn ask(
         &self,
@@ -207,7 +185,20 @@ impl<W: World> Node<W> {
 
     /// Coordinates a write here.
     pub(crate) async fn coordinate(&self, ask: WriteAsk, body: Bytes) -> Written {
-        let seen = ask.seen.as_ref().map(context_from).transpose().map_err(WriteFail::Refused)?;
+        let (answer, wait) = oneshot::channel();
+        self.begin_write(ask, body, answer);
+        wait.await.unwrap_or(Err(WriteFail::Lost))
+    }
+
+    /// The same for somebody who waits elsewhere.
+    pub(super) fn begin_write(&self, ask: WriteAsk, body: Bytes, answer: oneshot::Sender<Written>) {
+        let seen = match ask.seen.as_ref().map(context_from).transpose() {
+            Ok(seen) => seen,
+            Err(refusal) => {
+                let _ = answer.send(Err(WriteFail::Refused(refusal)));
+                return;
+            }
+        };
         let snapshot = self.cluster.snapshot();
         let plan = self.own_plan(&snapshot, &ask.id);
         let settings = snapshot.settings(ask.id.bucket());
@@ -221,7 +212,6 @@ impl<W: World> Node<W> {
             siblings_max: settings.max_siblings as usize,
             context_runs_max: CONTEXT_RUNS_MAX,
         };
-        let (answer, wait) = oneshot::channel();
         let drive = Drive {
             node: self.clone(),
             id: ask.id,
@@ -236,7 +226,6 @@ impl<W: World> Node<W> {
             _work: self.begin_work(),
         };
         tokio::spawn(drive.run(plan, write));
-        wait.await.unwrap_or(Err(WriteFail::Lost))
     }
 
     /// Whom a write concerns that this node coordinates.
@@ -248,17 +237,6 @@ impl<W: World> Node<W> {
         }
         plan
     }
-}
-
-/// A coordinator did nothing, and says why. `None` if another might take the write; a lack of room is remembered, of the disk above all.
-fn passes(refusal: Refusal, full: &mut Option<Refusal>) -> Option<Refusal> {
-    match refusal {
-        Refusal::DiskFull => *full = Some(refusal),
-        Refusal::HintsFull => *full = full.take().or(Some(refusal)),
-        Refusal::Draining | Refusal::Unavailable(_) => {}
-        other => return Some(other),
-    }
-    None
 }
 
 /// Awaits some work however long it takes, and says when it takes too long. A client need not wait for a disk that hangs;

@@ -46,6 +46,8 @@ struct Link {
     address: String,
     outbox: mpsc::Sender<Queued>,
     connected: Arc<AtomicBool>,
+    /// Which start of the peer the last connection led to; 0: there was none.
+    boot: Arc<AtomicU64>,
     next_id: AtomicU64,
     slots: Semaphore,
     room: Arc<Semaphore>,
@@ -68,9 +70,9 @@ impl<W: World> Pool<W> {
         }
         let hearing = Hearing::of(node, self.silent.clone());
         let (link, outbox) = Link::new(address.clone(), hearing);
-        let (dialer, connected) = (self.dialer.clone(), Arc::clone(&link.connected));
-        let hearing = Arc::clone(&link.hearing);
-        tokio::spawn(LinkTask { dialer, node, address, outbox, connected, hearing }.run());
+        let (dialer, hearing) = (self.dialer.clone(), Arc::clone(&link.hearing));
+        let (connected, boot) = (Arc::clone(&link.connected), Arc::clone(&link.boot));
+        tokio::spawn(LinkTask { dialer, node, address, outbox, connected, boot, hearing }.run());
         if let Some(before) = links.insert(node, Arc::new(link)) {
             before.hearing.retire();
         }
@@ -88,6 +90,12 @@ impl<W: World> Pool<W> {
     /// Whether there is a connection to this peer right now. It may break before the next line.
     pub fn connected(&self, node: NodeId) -> bool {
         self.link(node).is_some_and(|link| link.connected.load(Ordering::Relaxed))
+    }
+
+    /// Which start of this peer the last connection led to, if there was one.
+    pub fn boot_of(&self, node: NodeId) -> Option<u64> {
+        let boot = self.link(node)?.boot.load(Ordering::Relaxed);
+        (boot != 0).then_some(boot)
     }
 
     /// Those whom this node has asked something, and from whom nothing has come for [`MUTE_AFTER`](crate::limits::MUTE_AFTER):
@@ -187,6 +195,7 @@ impl Link {
             address,
             outbox,
             connected: Arc::default(),
+            boot: Arc::default(),
             next_id: AtomicU64::new(1),
             slots: Semaphore::new(IN_FLIGHT_MAX),
             room: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),
@@ -271,6 +280,7 @@ struct LinkTask<W> {
     address: String,
     outbox: mpsc::Receiver<Queued>,
     connected: Arc<AtomicBool>,
+    boot: Arc<AtomicU64>,
     hearing: Arc<Hearing>,
 }
 
@@ -323,6 +333,7 @@ impl<W: World> LinkTask<W> {
         cluster: watch::Receiver<Option<ClusterId>>,
     ) {
         tracing::info!(peer = %self.node, address = %self.address, boot = peer.boot_id, "connected to a peer");
+        self.boot.store(peer.boot_id, Ordering::Relaxed);
         self.connected.store(true, Ordering::Relaxed);
         let end =
             conn::drive(&self.dialer.world, stream, Some(first), &mut self.outbox, cluster, &self.hearing)

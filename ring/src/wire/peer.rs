@@ -161,6 +161,8 @@ pub enum Ask {
         /// The key.
         id: ObjectId,
     },
+    /// The same as [`Ask::Write`], under a name: however often it comes, it is carried out once.
+    Forward(Forward),
 }
 
 /// A question about Merkle trees.
@@ -340,6 +342,23 @@ pub struct WriteAsk {
     pub timeout_ms: u32,
     /// Whether the merged record is wanted in the answer.
     pub return_record: bool,
+}
+
+/// A write that is handed over under a name: the sender's id, its life and the number. An earlier version answers
+/// [`Refusal::Malformed`] and does nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Forward {
+    /// The boot id of the sender.
+    pub life: u64,
+    /// Which one it is of those that the sender has handed over since.
+    pub number: u64,
+    /// The boot id of the receiver, as far as the sender knows.
+    pub boot: u64,
+    /// The sender has asked already, and its connection broke before the answer. Whoever has another boot id by now can't know what
+    /// became of that, and refuses.
+    pub again: bool,
+    /// What is to be written. The answer never has the record.
+    pub write: WriteAsk,
 }
 
 /// Levels that a request names; `None` is the bucket's.

@@ -300,8 +300,8 @@ impl Frames {
     }
 }
 
-/// A forwarded write that is carried out twice is two writes: TCP delivers it once or not at all, and a client who sends
-/// it twice means it. Everything else that peers say is idempotent, and must be.
+/// A write that is handed over without a name and carried out twice is two writes: TCP delivers it once or not at all, and a client who
+/// sends it twice means it. Nearly all have one. Everything else that peers say is idempotent, and must be.
 fn may_repeat(bytes: &Bytes) -> bool {
     use ring::wire::peer::{Ask, Message};
     let mut buffer = BytesMut::from(&bytes[..]);

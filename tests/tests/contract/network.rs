@@ -6,7 +6,7 @@ use crate::support::{each, eventually, put_blind};
 use anyhow::{Context, Result, ensure};
 use chaos::check::{self, Measure};
 use chaos::history::History;
-use chaos::proxy::{Conduct, Delay, Party, Proxy, is_forwarded_write};
+use chaos::proxy::{Conduct, Delay, Party, Proxy, is_nameless_write};
 use chaos::workload::{self, Ground, Kind, Plan, ReadBack};
 use client::ReqwestTransport;
 use futures_util::future::try_join_all;
@@ -14,7 +14,7 @@ use node::peer::frame::{Header, Kind as FrameKind, encode_head};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use ring::ids::ObjectId;
-use ring::wire::peer::{Action, Ask, Message, QuorumAsk, WriteAsk};
+use ring::wire::peer::{Action, Ask, Forward, Message, QuorumAsk, WriteAsk};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ async fn connections_that_are_reset_again_and_again_cost_nobody_a_write_for_good
 
 /// The proxy knows of the protocol only where a frame says so, and that is pinned here.
 #[test]
-fn the_proxy_tells_a_forwarded_write_from_all_that_may_be_repeated() -> Result<()> {
+fn the_proxy_tells_a_nameless_write_from_all_that_may_be_repeated() -> Result<()> {
     let id = ObjectId::new("b", "k")?;
     let write = WriteAsk {
         id: id.clone(),
@@ -163,18 +163,19 @@ fn the_proxy_tells_a_forwarded_write_from_all_that_may_be_repeated() -> Result<(
         let body = Message::of(ask).encode();
         [&encode_head(&Header::bare(kind, 7), &body)[..], &body].concat()
     };
-    ensure!(is_forwarded_write(&frame(FrameKind::Request, Ask::Write(write.clone()))));
-    ensure!(!is_forwarded_write(&frame(FrameKind::Response, Ask::Write(write))), "an answer");
+    ensure!(is_nameless_write(&frame(FrameKind::Request, Ask::Write(write.clone()))));
+    ensure!(!is_nameless_write(&frame(FrameKind::Response, Ask::Write(write.clone()))), "an answer");
     for ask in [
+        Ask::Forward(Forward { life: 1, number: 2, boot: 3, again: false, write }),
         Ask::Store { id: id.clone(), hint_for: None, sync: true },
         Ask::Read { id: id.clone(), record: true },
         Ask::Explain { id },
         Ask::Gossip { digest: 2 },
         Ask::Swim,
     ] {
-        ensure!(!is_forwarded_write(&frame(FrameKind::Request, ask.clone())), "{ask:?}");
+        ensure!(!is_nameless_write(&frame(FrameKind::Request, ask.clone())), "{ask:?}");
     }
-    ensure!(!is_forwarded_write(&[2; 58]), "it ends before it says");
+    ensure!(!is_nameless_write(&[2; 58]), "it ends before it says");
     Ok(())
 }
 
