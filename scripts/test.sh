@@ -51,17 +51,24 @@ stage_tests() { with_binary && "${NEXTEST[@]}" --workspace; }
 stage_unit() { stage_build && "${NEXTEST[@]}" --workspace -E 'not package(cartwheel-tests)'; }
 stage_process() { with_binary && "${NEXTEST[@]}" --workspace -E 'package(cartwheel-tests)'; }
 
-# In release, and for its own sake without RocksDB: the simulated disk is in memory.
-build_sim() { cargo build --release -p cartwheel-tests --bin sim --locked --quiet "$@"; }
+# In release, and for its own sake without RocksDB: the simulated disk is in memory. Where both are run they are built at once, with the
+# switches of the planted bugs in the simulation too, of which none is turned there: a seed then runs as without them, and one build of
+# all the crates is saved, which takes minutes.
+simulations=()
+build_simulation() {
+    local what=("$@")
+    [ "${#simulations[@]}" -eq 0 ] || what=("${simulations[@]}")
+    cargo build --release -p cartwheel-tests "${what[@]}" --locked --quiet
+}
 
 stage_sim() {
-    build_sim
+    build_simulation --bin sim
     local one=()
     [ -z "${SEED:-}" ] || one=(--seed "$SEED" --trace)
     "$target/release/sim" "${one[@]}" --seeds "${SEEDS:-300}" --seed-start "${SEED_START:-1}" --seconds "${SIM_SECONDS:-60}"
 }
 
-build_planted() { cargo build --release -p cartwheel-tests --bin planted --features planted --locked --quiet; }
+build_planted() { build_simulation --bin planted --features planted; }
 
 stage_planted() { build_planted && "$target/release/planted" --seeds "${SEEDS:-2000}"; }
 
@@ -145,6 +152,7 @@ stage_chaos() {
 
 if [ "$#" -eq 0 ]; then
     scripts/setup.sh test
+    simulations=(--bin sim --bin planted --features planted)
     set -- fmt deny clippy tests doctests doc sim checkers readme compose chaos
 elif [ "$*" != fmt ]; then
     scripts/setup.sh test
