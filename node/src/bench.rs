@@ -353,6 +353,7 @@ impl Bench {
                 let (mut asks, mut asked) = tokio::io::split(stream);
                 let (mut answers, mut answered) = tokio::io::split(here);
                 tokio::select! {
+                    biased;
                     _ = tokio::io::copy(&mut asks, &mut answered) => {}
                     () = pass_hello(&mut answers, &mut asked) => {}
                 }

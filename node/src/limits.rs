@@ -114,9 +114,12 @@ pub const REPLANS_MAX: u32 = 3;
 pub const RESENDS_MAX: u32 = 1;
 
 /// Writes that one process has handed to this node, and of which the answers are remembered in case that it asks again: four times as many
-/// as may be under way at once ([`IN_FLIGHT_MAX`]), so that one whose connection broke is still known when it comes again behind all
-/// that were handed over meanwhile. An answer without its record has some 300 bytes, which is 1.2 MiB for each process.
+/// as may be under way at once ([`IN_FLIGHT_MAX`]), so that one whose connection broke is mostly still known when it comes again behind
+/// all that were handed over meanwhile. An answer has no record and typically 400 bytes, which is 1.6 MiB for each process.
 pub const FORWARDED_KEPT_MAX: usize = 4 * IN_FLIGHT_MAX;
+
+/// Processes whose writes are remembered: as many as a large cluster has nodes.
+pub const FORWARDERS_MAX: usize = 256;
 
 /// For how long they are remembered after the last of them: as long as whoever waits for one may ask again, and that be under way.
 pub const FORWARDERS_FORGOTTEN_AFTER: Duration =

@@ -7,7 +7,7 @@
 //!     │                                   ✗ reset  │
 //!     │ the same, again: true                      │ known: waits for the same answer
 //!     ├───────────────────────────────────────────►│ not known, and can't have been: coordinates
-//!     │◄───────────────────────────────── Written  │ not known, but may have been forgotten: refuses
+//!     │◄───────────────────────────────── Written  │ not known, but may have been forgotten: says so
 //! ```
 //!
 //! A write that is carried out twice is two writes, siblings of each other. So one that was handed over when the connection broke could
@@ -19,7 +19,7 @@
 
 use super::Node;
 use super::write::{WriteFail, Written};
-use crate::limits::{FORWARD_GRACE, FORWARDED_KEPT_MAX, FORWARDERS_FORGOTTEN_AFTER};
+use crate::limits::{FORWARD_GRACE, FORWARDED_KEPT_MAX, FORWARDERS_FORGOTTEN_AFTER, FORWARDERS_MAX};
 use crate::peer::CallError;
 use crate::world::World;
 use bytes::Bytes;
@@ -42,6 +42,8 @@ type Awaited = Shared<oneshot::Receiver<Written>>;
 #[derive(Default)]
 pub struct Forwarded {
     windows: BTreeMap<(NodeId, u64), Window>,
+    /// Whether any window was dropped: then a process that has none may have had one.
+    has_dropped: bool,
 }
 
 /// Those of one process.
@@ -55,33 +57,39 @@ struct Window {
 
 /// What is to be done with a write that was handed over.
 enum Admitted {
-    /// It was carried out, or is being.
+    /// It was carried out, or is being, or was refused.
     Known(Awaited),
     /// It is to be carried out, and the answer given here.
     New(oneshot::Sender<Written>, Awaited),
 }
 
 impl Forwarded {
+    fn known(&self, from: NodeId, forward: &Forward) -> Option<Awaited> {
+        let window = self.windows.get(&(from, forward.life))?;
+        window.answers.get(&forward.number).filter(|_| !planted::is(Bug::ForwardTwice)).cloned()
+    }
+
     /// Finds a write, or takes it up.
     fn admit(&mut self, from: NodeId, forward: &Forward, now: Time) -> Result<Admitted, Refusal> {
-        let number = forward.number;
-        let window = self.windows.get_mut(&(from, forward.life));
-        if let Some(known) = window.as_ref().and_then(|window| window.answers.get(&number))
-            && !planted::is(Bug::ForwardTwice)
-        {
-            return Ok(Admitted::Known(known.clone()));
+        if let Some(known) = self.known(from, forward) {
+            return Ok(Admitted::Known(known));
         }
-        if window.as_ref().is_some_and(|window| number < window.forgotten) {
+        let window = self.windows.get_mut(&(from, forward.life));
+        let may_have_been = match &window {
+            Some(window) => forward.number < window.forgotten,
+            None => forward.again && self.has_dropped,
+        };
+        if may_have_been {
             return Err(not_known());
         }
         let window = match window {
             Some(window) => window,
-            None => self.begin_window(from, forward, now),
+            None => self.begin_window(from, forward.life, now),
         };
         let (answer, wait) = oneshot::channel();
         let wait = wait.shared();
         window.heard = now;
-        window.answers.insert(number, wait.clone());
+        window.answers.insert(forward.number, wait.clone());
         while window.answers.len() > FORWARDED_KEPT_MAX {
             let (oldest, _) = window.answers.pop_first().expect("it holds more than some");
             window.forgotten = oldest + 1;
@@ -89,11 +97,27 @@ impl Forwarded {
         Ok(Admitted::New(answer, wait))
     }
 
-    /// One more process hands its writes over; nothing of those from which nothing has come for long can come again.
-    fn begin_window(&mut self, from: NodeId, forward: &Forward, now: Time) -> &mut Window {
+    /// One more process hands its writes over. Those from which nothing has come for long are dropped, and if there are too many, the one
+    /// from which nothing has come for longest. They may still come back: a machine that slept does not know for how long.
+    fn begin_window(&mut self, from: NodeId, life: u64, now: Time) -> &mut Window {
+        let before = self.windows.len();
         self.windows.retain(|_, window| now - window.heard < FORWARDERS_FORGOTTEN_AFTER);
+        if self.windows.len() >= FORWARDERS_MAX
+            && let Some(unheard) =
+                self.windows.iter().min_by_key(|(_, window)| window.heard).map(|(name, _)| *name)
+        {
+            self.windows.remove(&unheard);
+        }
+        self.has_dropped |= self.windows.len() < before;
         let window = || Window { heard: now, forgotten: 0, answers: BTreeMap::new() };
-        self.windows.entry((from, forward.life)).or_insert_with(window)
+        self.windows.entry((from, life)).or_insert_with(window)
+    }
+
+    /// What is refused stays refused: who hears that nothing was done asks another one.
+    pub(crate) fn refuse(&mut self, from: NodeId, forward: &Forward, refusal: Refusal, now: Time) {
+        if let Ok(Admitted::New(answer, _)) = self.admit(from, forward, now) {
+            let _ = answer.send(Err(WriteFail::Refused(refusal)));
+        }
     }
 }
 
@@ -121,37 +145,52 @@ impl<W: World> Node<W> {
             }
             Err(CallError::Lost) if self.now() < until => {
                 forward.again = true;
-                // Where nothing is done now, it may have been done before.
-                let again = taken(call(Ask::Forward(forward)).await, full);
-                Some(again.unwrap_or(Err(WriteFail::Lost)))
+                let left = (until - self.now()).saturating_sub(FORWARD_GRACE);
+                forward.write.timeout_ms =
+                    u32::try_from(left.as_millis()).map_or(ask.timeout_ms, |left| left.max(1));
+                Some(match call(Ask::Forward(forward)).await {
+                    // One of an earlier version has started in its place.
+                    Ok(Message { head: Answer::Refused(Refusal::Malformed(_)), .. }) => Err(WriteFail::Lost),
+                    // Where nothing is done now, it may have been done before.
+                    again => taken(again, full).unwrap_or(Err(WriteFail::Lost)),
+                })
             }
             answer => taken(answer, full),
         }
     }
 
-    /// Coordinates what another node hands over, once for each name. What is refused stays refused: who hears that nothing was done asks
-    /// another one.
+    /// Coordinates what another node hands over, once for each name. Between taking a name up and deciding about it nothing is awaited: a
+    /// connection that ends there would leave a name without an answer.
     pub(super) async fn answer_forward(
         &self,
         from: NodeId,
-        forward: Forward,
+        mut forward: Forward,
         body: Bytes,
         refused: impl Future<Output = Option<Refusal>>,
     ) -> Message<Answer> {
         if forward.again && forward.boot != self.boot_id {
             return Message::of(Answer::Refused(not_known()));
         }
-        let admitted = self.lock_forwarded().admit(from, &forward, self.now());
-        let wait = match admitted {
-            Ok(Admitted::Known(wait)) => wait,
-            Ok(Admitted::New(answer, wait)) => {
-                match refused.await.or_else(|| self.objects_to_writes()) {
-                    Some(refusal) => drop(answer.send(Err(WriteFail::Refused(refusal)))),
-                    None => self.begin_write(forward.write, body, answer),
+        let known = self.lock_forwarded().known(from, &forward);
+        let wait = match known {
+            Some(wait) => wait,
+            None => {
+                let refused = refused.await.or_else(|| self.objects_to_writes());
+                let admitted = self.lock_forwarded().admit(from, &forward, self.now());
+                match (admitted, refused) {
+                    (Ok(Admitted::Known(wait)), _) => wait,
+                    (Ok(Admitted::New(answer, wait)), Some(refusal)) => {
+                        let _ = answer.send(Err(WriteFail::Refused(refusal)));
+                        wait
+                    }
+                    (Ok(Admitted::New(answer, wait)), None) => {
+                        forward.write.return_record = false;
+                        self.begin_write(forward.write, body, answer);
+                        wait
+                    }
+                    (Err(not_known), _) => return Message::of(Answer::Refused(not_known)),
                 }
-                wait
             }
-            Err(refusal) => return Message::of(Answer::Refused(refusal)),
         };
         said(wait.await.unwrap_or(Err(WriteFail::Lost)))
     }
@@ -174,13 +213,14 @@ impl<W: World> Node<W> {
         self.is_joining().then(|| Refusal::Unavailable("this node is being filled".into()))
     }
 
-    fn lock_forwarded(&self) -> MutexGuard<'_, Forwarded> {
+    pub(crate) fn lock_forwarded(&self) -> MutexGuard<'_, Forwarded> {
         self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// No other refusal says that something may have been done.
 fn not_known() -> Refusal {
-    Refusal::Unavailable("whether this write was carried out is not known here".into())
+    Refusal::Disk("whether this write was carried out is not known".into())
 }
 
 /// What a coordinator says to who handed the write over.

@@ -1,7 +1,7 @@
 //! A write that is handed over is carried out once, however often it comes, and whatever breaks on its way.
 
 use super::*;
-use crate::bench::{Bench, ME, Pipes, ids};
+use crate::bench::{Bench, ME, Pipes, ids, said as said_of};
 use crate::peer::frame::Header;
 use crate::peer::{Handler, PeerIdentity};
 use crate::serve::Peers;
@@ -45,11 +45,28 @@ fn siblings(bench: &Bench, id: &ObjectId) -> usize {
     bench.node.local(id).unwrap().map_or(0, |held| decode(&held).unwrap().siblings.len())
 }
 
-/// The node under test, which owns nothing, and the owner of everything. They have met.
+/// The node under test, which owns nothing, and the owner of everything. They have met. It is the node's second start, so that its boot id
+/// is another one than that of the owner.
 async fn pair() -> (Bench, Bench) {
     let bench = Bench::start(1, &[OWNER], &[]).await;
     let owner = bench.beside(OWNER).await;
-    (bench, owner)
+    (started_anew(bench, &[OWNER]), owner)
+}
+
+fn started_anew(bench: Bench, peers: &[NodeId]) -> Bench {
+    let bench = bench.again(|_| ());
+    bench.node.past.asked(true);
+    for peer in peers {
+        bench.node.pool.set_peer(*peer, said_of(*peer).peer);
+    }
+    assert_ne!(bench.node.boot_id, BOOT);
+    bench
+}
+
+fn peers_of(owner: &Bench) -> Peers<Pipes> {
+    let peers = Peers::new(mpsc::channel(1).0);
+    peers.serve(owner.node.clone());
+    peers
 }
 
 /// It knows to which start of the owner its connection leads, and breaks with that connection.
@@ -80,7 +97,80 @@ async fn a_write_is_handed_over_again_when_its_connection_breaks() {
         }
         assert_eq!(siblings(&owner, id), copies, "{resets} resets, heard: {is_heard}");
         assert!(bench.node.now() - began < SOON, "nothing waits for a deadline");
+        // The next one is another one.
+        bench.node.write(write_of(id, 1), "v".into()).await.unwrap();
+        assert_eq!(siblings(&owner, id), copies + 1);
     }
+}
+
+/// The owner was started anew between the two, and can't know what became of it. Nobody else is asked: that could make two of it.
+#[tokio::test(start_paused = true)]
+async fn a_later_start_of_the_owner_does_not_carry_it_out_again() {
+    let id = &ids(1)[0];
+    for is_earlier in [false, true] {
+        let bench = Bench::start(1, &[OWNER, OTHER], &[]).await;
+        let (owner, other) = (bench.beside(OWNER).await, bench.beside(OTHER).await);
+        let (bench, owner) = (started_anew(bench, &[OWNER, OTHER]), started_anew(owner, &[OTHER]));
+        owner.node.cluster.set_late([OTHER].into());
+        bench.node.cluster.set_late([OTHER].into());
+        match is_earlier {
+            false => bench.answers_by(OWNER, peers_of(&owner)).await,
+            true => bench.answers_by(OWNER, Downgraded(peers_of(&owner))).await,
+        }
+        bench.loses_answers(OWNER, 2).await;
+        meet(&bench).await;
+        let strict = QuorumAsk { w: Some(Level::One), sloppy: Some(false), ..QuorumAsk::default() };
+        let written = bench.node.write(WriteAsk { quorum: strict, ..write_of(id, 1) }, "v".into()).await;
+        match is_earlier {
+            false => assert_eq!(written.unwrap_err(), WriteFail::Refused(not_known())),
+            true => assert_eq!(written.unwrap_err(), WriteFail::Lost),
+        }
+        assert_eq!(siblings(&owner, id), 1);
+        assert!(siblings(&other, id) <= 1, "it has what the owner has replicated, and nothing of its own");
+    }
+}
+
+/// It takes writes under names until somebody asks again: then one of an earlier version has been started in its place.
+#[derive(Clone)]
+struct Downgraded(Peers<Pipes>);
+
+impl Handler for Downgraded {
+    async fn handle(&self, from: &PeerIdentity, header: Header, body: Bytes) -> Option<Bytes> {
+        match Message::<Ask>::decode(&body).unwrap().head {
+            Ask::Forward(Forward { again: true, .. }) => {
+                Earlier(self.0.clone()).handle(from, header, body).await
+            }
+            _ => self.0.handle(from, header, body).await,
+        }
+    }
+}
+
+/// A connection ends while the owner looks whether it may take the write at all. Nothing is decided then, and whoever comes next decides.
+#[tokio::test(start_paused = true)]
+async fn a_name_is_not_taken_by_who_did_not_stay() {
+    let (_bench, owner) = pair().await;
+    let id = &ids(1)[0];
+    let for_ever = owner.node.answer_forward(ME, forward_of(id, 1), "v".into(), std::future::pending());
+    assert!(tokio::time::timeout(SOON, for_ever).await.is_err());
+    let answer = hand_over(&owner, Forward { again: true, ..forward_of(id, 1) }).await;
+    assert!(matches!(answer.head, Answer::Written(_)), "{:?}", answer.head);
+    assert_eq!(siblings(&owner, id), 1);
+}
+
+/// The port is served before there is a node. What was refused then is refused for good.
+#[tokio::test(start_paused = true)]
+async fn what_came_too_early_is_not_carried_out_later() {
+    let (bench, owner) = pair().await;
+    let peers = Peers::new(mpsc::channel(1).0);
+    bench.answers_by(OWNER, peers.clone()).await;
+    let id = &ids(1)[0];
+    let ask = Message { head: Ask::Forward(forward_of(id, 1)), body: "v".into() };
+    let refused = bench.node.ask(OWNER, ask.clone(), SOON).await.unwrap();
+    assert!(matches!(refused.head, Answer::Refused(Refusal::Unavailable(_))), "{:?}", refused.head);
+    peers.serve(owner.node.clone());
+    assert_eq!((bench.node.ask(OWNER, ask, SOON).await.unwrap(), siblings(&owner, id)), (refused, 0));
+    bench.node.write(write_of(id, 1), "v".into()).await.unwrap();
+    assert_eq!(siblings(&owner, id), 1);
 }
 
 /// The network delivers it twice, on two connections at once. The first of them is gone before there is an answer.
@@ -169,9 +259,7 @@ impl Handler for Earlier {
 #[tokio::test(start_paused = true)]
 async fn an_owner_of_an_earlier_version_is_asked_without_a_name() {
     let (bench, owner) = pair().await;
-    let peers = Peers::new(mpsc::channel(1).0);
-    peers.serve(owner.node.clone());
-    bench.answers_by(OWNER, Earlier(peers)).await;
+    bench.answers_by(OWNER, Earlier(peers_of(&owner))).await;
     meet(&bench).await;
     let written = bench.node.write(write_of(&ids(1)[0], 1), "v".into()).await.unwrap();
     assert_eq!((written.head.outcome, owner.kept().len()), (Outcome::Applied, 1));
@@ -193,12 +281,29 @@ fn the_window_moves_on() {
     }
     assert_eq!((admit(0, true, now), admit(0, false, now)), (Err(not_known()), Err(not_known())));
     assert_eq!((admit(1, true, now), admit(most, false, now)), (Ok(false), Ok(false)));
-    // Windows of processes that are gone are dropped when a new one comes, and not before their messages are.
-    let came = |forwarded: &mut Forwarded, life, now| {
-        let _admitted = forwarded.admit(ME, &Forward { life, ..forward_of(id, 1) }, now);
-        forwarded.windows.len()
+}
+
+/// Processes that have handed nothing over for long are dropped when another one comes, and the longest silent of too many. What they
+/// repeat after that is not carried out, for they may have slept.
+#[test]
+fn windows_are_dropped_and_what_was_in_them_is_not_known() {
+    let id = &ids(1)[0];
+    let mut forwarded = Forwarded::default();
+    let mut came = |life, again, now| {
+        let forward = Forward { life, again, ..forward_of(id, 1) };
+        let admitted = forwarded.admit(ME, &forward, now);
+        (admitted.map(|admitted| matches!(admitted, Admitted::New(..))), forwarded.windows.len())
     };
-    let still = now + (FORWARDERS_FORGOTTEN_AFTER - Duration::from_millis(1));
-    assert_eq!(came(&mut forwarded, 8, still), 2);
-    assert_eq!(came(&mut forwarded, 9, now + FORWARDERS_FORGOTTEN_AFTER), 2);
+    let now = Time(1);
+    let later = now + FORWARDERS_FORGOTTEN_AFTER;
+    assert_eq!((came(1, false, now), came(2, true, now)), ((Ok(true), 1), (Ok(true), 2)));
+    assert_eq!(came(3, false, Time(later.0 - 1)), (Ok(true), 3), "they may still ask");
+    assert_eq!(came(4, false, later), (Ok(true), 2));
+    assert_eq!(came(1, true, later), (Err(not_known()), 2));
+    assert_eq!(came(4, true, later), (Ok(false), 2));
+    for life in 5..5 + FORWARDERS_MAX as u64 {
+        assert_eq!(came(life, false, Time(later.0 + life)).0, Ok(true));
+    }
+    assert_eq!(came(4, true, later), (Err(not_known()), FORWARDERS_MAX));
+    assert_eq!(came(5, true, later), (Ok(false), FORWARDERS_MAX));
 }
