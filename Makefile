@@ -67,7 +67,7 @@ compose: ## Build the image, and run the cluster of docker-compose.yml in earnes
 image: ## The image `cartwheel`, from this machine's own Debian packages
 	@scripts/image.sh
 
-chaos: ## Break real clusters: fifteen scenarios on processes and two on containers, CHAOS_SECONDS=30 each, CHAOS_SEED=1
+chaos: ## Break real clusters: thirteen scenarios on processes and two on containers, CHAOS_SECONDS=30 each, CHAOS_SEED=1
 	@scripts/test.sh chaos
 
 readme: ## Run every command of the README

@@ -121,7 +121,7 @@ keep_if_broken() {
     fi
 }
 
-# Fifteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
+# Thirteen scenarios against processes, and two against the containers, with the image of the stage before. The calm one is as long as it
 # takes until deletions are forgotten and their keys made again; shop events are through within a second, again and again.
 stage_chaos() {
     local out calls=0
@@ -134,7 +134,7 @@ stage_chaos() {
         calls=$((calls + 1))
         "$target/release/cartwheel" chaos run "$@" --seed "${CHAOS_SEED:-1}" --out "$out/$calls-$1"
     }
-    break_it crash power-cut pause partition one-way restart bad-links sync-fails clocks wipe membership membership-faults \
+    break_it crash power-cut pause partition restart bad-links sync-fails clocks wipe membership-faults \
         --seconds "${CHAOS_SECONDS:-30}"
     break_it retail --seconds "${CHAOS_RETAIL_SECONDS:-15}"
     break_it calm --seconds "${CHAOS_CALM_SECONDS:-75}"

@@ -9,7 +9,7 @@
 //! gone after its time. For sets the elements are looked for as well: they must have come through all the unions, whatever
 //! became of the values that carried them.
 
-use super::ledger::{reading, ttl_us};
+use super::ledger::{Values, reading, ttl_us};
 use super::{Breach, Measure, Story, Violation};
 use crate::history::{Call, Op, Reading};
 use crate::workload::elements;
@@ -22,13 +22,13 @@ pub(super) fn check(story: &Story, measure: &Measure, found: &mut Vec<Violation>
         return;
     }
     unread(story, found);
+    let looks: Vec<_> =
+        story.last_looks().map(|(read, sight)| (read, &sight.values, story.gone(&sight.values))).collect();
     for (id, write) in story.values().filter(|(_, write)| story.is_kept(write)) {
-        let missed: Vec<&Op> = story
-            .last_looks()
-            .filter(|(read, sight)| !sight.values.contains(&id) && is_owed(read, write, measure))
-            .filter(|(_, sight)| !story.may_be_gone(id, usize::MAX, &sight.values))
-            .map(|(read, _)| read)
-            .collect();
+        let is_missed = |(read, shown, gone): &&(&Op, &Values, Values)| {
+            !shown.contains(&id) && !gone.contains(&id) && is_owed(read, write, measure)
+        };
+        let missed: Vec<&Op> = looks.iter().filter(is_missed).map(|(read, ..)| *read).collect();
         let Some(first) = missed.first() else { continue };
         let count = missed.len();
         let text = format!(

@@ -22,6 +22,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -327,8 +328,8 @@ impl SimStream {
 
     /// Reads what has arrived into `ready`. Ready with `false` at the end.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut space = [0; READ_BYTES];
-        let mut buffer = ReadBuf::new(&mut space);
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer))?;
         let bytes = buffer.filled();
         match &mut self.frames {

@@ -421,3 +421,15 @@ fn counts_say_what_became_of_everything() {
     assert_eq!((counts.writes, counts.reads, counts.siblings_max), (1, 2, 2));
     assert_eq!(count(&entries, Some("other")), Counts::default());
 }
+
+/// One writer who goes on from what he wrote before, thirty thousand times. Each value is followed through all that came after it, and
+/// that must not take longer than the run did.
+#[test]
+fn a_long_history_is_judged_as_fast_as_a_short_one() {
+    let writes = 30_000;
+    let next = |at| format!("1 put v{at} having {}\n", at - 1);
+    let script: String = std::iter::once("1 put v0\n".to_owned()).chain((1..writes).map(next)).collect();
+    passes(&format!("{script}{}", format!("9 final = v{}\n", writes - 1).repeat(5)));
+    let found = by(&format!("{script}9 final = v{}\n", writes - 2));
+    assert_eq!(found.first().map(|found| found.breach), Some(Breach::Lost));
+}

@@ -117,6 +117,32 @@ async fn every_planted_fault_is_found_from_every_seed() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
+/// What may be gone is the same for all values at once as for each of them, where nothing is wrong and where something is.
+#[tokio::test(start_paused = true)]
+async fn all_values_at_once_are_judged_like_each_of_them() {
+    let (mut gone, mut there) = (0, 0);
+    for (kind, fault) in [
+        (Kind::SetAdd, None),
+        (Kind::Carts, None),
+        (Kind::Register, Some(Fault::ReadOne)),
+        (Kind::Recreate, Some(Fault::ReadOne)),
+        (Kind::Keys, None),
+    ] {
+        let ledger = Ledger::new(&run(kind, 1, fault).await, &Measure::default()).unwrap();
+        for story in &ledger.stories {
+            for (_, sight) in story.last_looks() {
+                let all = story.gone(&sight.values);
+                for (id, _) in story.values() {
+                    let one = story.may_be_gone(id, usize::MAX, &sight.values);
+                    assert_eq!(all.contains(&id), one, "{kind}: {} of {}", id, story.key);
+                    *(if one { &mut gone } else { &mut there }) += 1;
+                }
+            }
+        }
+    }
+    assert!(gone > 100 && there > 100, "{gone} gone, {there} there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_does_the_same_in_the_same_order() {
     for kind in Kind::ALL {
