@@ -229,6 +229,12 @@ impl Story {
         gone
     }
 
+    /// Whether such a write has taken this value away and left another one.
+    pub(super) fn is_taken_by(&self, value: OpId, such: impl Fn(&Op) -> bool) -> bool {
+        let mut killers = self.killers.get(&value).into_iter().flatten();
+        killers.any(|id| *id != value && self.stays(*id) && such(&self.ops[id]))
+    }
+
     /// Whether a write leaves a value that is there, and told apart from others, until somebody takes it away.
     fn stays(&self, write: OpId) -> bool {
         let op = &self.ops[&write];

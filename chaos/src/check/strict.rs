@@ -26,7 +26,11 @@ pub(super) fn check(story: &Story, settings: &[Setting], measure: &Measure, foun
         // Majorities meet in what they hold, and a crash may have taken from one what was written before it.
         let before = |op: &Op| op.answer().is_some() && op.over_before(begun) && story.is_whole_since(op);
         for (value, write) in story.values().filter(|(_, write)| before(write) && ttl_us(write).is_none()) {
-            if !sight.values.contains(&value) && !story.may_be_gone(value, end, &sight.values) {
+            // Where whoever took it away is to be shown as well, he is looked for in its place, and the two are there or gone together.
+            if !sight.values.contains(&value)
+                && !story.is_taken_by(value, before)
+                && !story.may_be_gone(value, end, &sight.values)
+            {
                 let text = format!(
                     "{read} did not show what {write} had written, though both insist on a majority of the owners and nobody who \
                      had seen it had written or deleted before the answer, or what he wrote is not shown either"

@@ -433,3 +433,16 @@ fn a_long_history_is_judged_as_fast_as_a_short_one() {
     let found = by(&format!("{script}9 final = v{}\n", writes - 2));
     assert_eq!(found.first().map(|found| found.breach), Some(Breach::Lost));
 }
+
+/// The same where each read must show what was acknowledged before it.
+#[test]
+fn a_long_history_of_majorities_is_judged_as_fast() {
+    let writes = 2_000_usize;
+    let next = |at: usize| format!("1 put v{at} having {}\n2 get = v{at}\n", (2 * at).saturating_sub(3));
+    let script: String =
+        std::iter::once("strict\n1 put v0\n".to_owned()).chain((1..writes).map(next)).collect();
+    let last = format!("9 final = v{}\n", writes - 1);
+    passes(&format!("{script}{last}"));
+    let found = by(&format!("{script}2 get = v{}\n{last}", writes - 2));
+    assert!(!found.is_empty() && found.iter().all(|found| found.breach == Breach::Stale));
+}
