@@ -56,12 +56,12 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
 fi
 
-# Tools of the build are not users of it: its target folder and its RocksDB are none of their business. No optimisation,
+# Tools of the build are not users of it: its target folder and its RocksDB are none of their business. Little optimisation,
 # because they are compiled more often than they spend a second running.
 tool() {
     command -v "$1" >/dev/null 2>&1 && return 0
     echo "setup: building $1 $2 (once)" >&2
-    env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=false \
+    env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=false \
         CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo install --quiet --locked --root "$CARTWHEEL_CACHE/tools" "$1@$2" </dev/null >&2
 }
