@@ -24,7 +24,7 @@ stage_clippy() {
     # The node without C++, as simulations build it. Its library only: the binary stands on the real disk.
     cargo clippy -p cartwheel-node --lib --no-default-features --locked --quiet -- -D warnings
     # What only a build with bugs in it has.
-    cargo clippy -p cartwheel-tests --bin planted --features planted --locked --quiet -- -D warnings
+    cargo clippy -p cartwheel-tests --bin sim --features planted --locked --quiet -- -D warnings
     cargo clippy -p cartwheel-ring --test models --features planted --locked --quiet -- -D warnings
 }
 
@@ -51,26 +51,19 @@ stage_tests() { with_binary && "${NEXTEST[@]}" --workspace; }
 stage_unit() { stage_build && "${NEXTEST[@]}" --workspace -E 'not package(cartwheel-tests)'; }
 stage_process() { with_binary && "${NEXTEST[@]}" --workspace -E 'package(cartwheel-tests)'; }
 
-# In release, and for its own sake without RocksDB: the simulated disk is in memory. Where both are run they are built at once, with the
-# switches of the planted bugs in the simulation too, of which none is turned there: a seed then runs as without them, and one build of
-# all the crates is saved, which takes minutes.
-simulations=()
-build_simulation() {
-    local what=("$@")
-    [ "${#simulations[@]}" -eq 0 ] || what=("${simulations[@]}")
-    cargo build --release -p cartwheel-tests "${what[@]}" --locked --quiet
-}
+# In release, and for its own sake without RocksDB: the simulated disk is in memory. Where seeds are run with and without safety rules
+# that are switched off they are built once, with the switches in, of which none is turned for the plain ones: a seed runs the same.
+simulation=()
+build_simulation() { cargo build --release -p cartwheel-tests --bin sim "${simulation[@]}" "$@" --locked --quiet; }
 
 stage_sim() {
-    build_simulation --bin sim
+    build_simulation
     local one=()
     [ -z "${SEED:-}" ] || one=(--seed "$SEED" --trace)
     "$target/release/sim" "${one[@]}" --seeds "${SEEDS:-300}" --seed-start "${SEED_START:-1}" --seconds "${SIM_SECONDS:-60}"
 }
 
-build_planted() { build_simulation --bin planted --features planted; }
-
-stage_planted() { build_planted && "$target/release/planted" --seeds "${SEEDS:-2000}"; }
+stage_planted() { build_simulation --features planted && "$target/release/sim" --bugs --seeds "${SEEDS:-2000}"; }
 
 # A check that nobody has seen fail may be blind: each of these is noticed within some seeds, and the seven cover the checkers
 # of lost values and of lifetimes, and the watch on dots, on hints and on leaves. All of them, to the last, are for `make planted`.
@@ -79,8 +72,8 @@ stage_checkers() {
     for bug in one-epoch ack-before-sync leaf-apart merge-equal-counts last-write-wins own-calendar whole-clock; do
         bugs+=(--bug "$bug")
     done
-    build_planted
-    "$target/release/planted" "${bugs[@]}" --seeds 100
+    build_simulation --features planted
+    "$target/release/sim" "${bugs[@]}" --seeds 100
 }
 
 # A release build goes one event deeper. A process for each test, since a rule is switched off for a whole one.
@@ -152,7 +145,7 @@ stage_chaos() {
 
 if [ "$#" -eq 0 ]; then
     scripts/setup.sh test
-    simulations=(--bin sim --bin planted --features planted)
+    simulation=(--features planted)
     set -- fmt deny clippy tests doctests doc sim checkers readme compose chaos
 elif [ "$*" != fmt ]; then
     scripts/setup.sh test

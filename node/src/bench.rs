@@ -20,14 +20,14 @@ use crate::world::{Listener, World};
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use ring::bucket::{BlindWrites, BucketSettings};
+use ring::bucket::{BlindWrites, BucketSettings, Level};
 use ring::ids::{ClusterId, NodeId, ObjectId, Zone};
 use ring::members::{Description, Status, View, ViewError};
 use ring::place::{partition, position};
 use ring::record::write::{CONTEXT_RUNS_MAX, Write};
 use ring::time::{Time, Wall};
 use ring::tree::Leaf;
-use ring::wire::peer::{Action, Answer, Ask, Message};
+use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, WriteAsk};
 use ring::wire::record::{Digest, decode, digest};
 use std::collections::BTreeMap;
 use std::io;
@@ -325,9 +325,7 @@ impl Bench {
 
     /// Whoever calls this peer is hung up on in the midst of what comes after the handshake, for so many connections to come.
     pub(crate) async fn hangs_up(&self, id: NodeId, connections: usize) {
-        let address = said(id).peer;
-        let door = self.node.world.ports.lock().unwrap().remove(&address).unwrap();
-        let mut port = self.node.world.bind(address.parse().unwrap()).await.unwrap();
+        let (door, mut port) = self.takes_port(id).await;
         tokio::spawn(async move {
             for _ in 0..connections {
                 let (mut stream, _) = port.accept().await.unwrap();
@@ -340,11 +338,16 @@ impl Bench {
         });
     }
 
-    /// What this peer is asked, it hears, and then its connection breaks before the first answer, for so many connections to come.
-    pub(crate) async fn loses_answers(&self, id: NodeId, connections: usize) {
+    /// Stands before this peer: the way to it, and what comes for it.
+    async fn takes_port(&self, id: NodeId) -> (mpsc::Sender<DuplexStream>, Port) {
         let address = said(id).peer;
         let door = self.node.world.ports.lock().unwrap().remove(&address).unwrap();
-        let mut port = self.node.world.bind(address.parse().unwrap()).await.unwrap();
+        (door, self.node.world.bind(address.parse().unwrap()).await.unwrap())
+    }
+
+    /// What this peer is asked, it hears, and then its connection breaks before the first answer, for so many connections to come.
+    pub(crate) async fn loses_answers(&self, id: NodeId, connections: usize) {
+        let (door, mut port) = self.takes_port(id).await;
         tokio::spawn(async move {
             for _ in 0..connections {
                 let (stream, _) = port.accept().await.unwrap();
@@ -488,6 +491,18 @@ async fn pass_hello(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWri
         to.write_all(&step).await.unwrap();
     }
     from.read_u8().await.unwrap();
+}
+
+/// A client's write that `w` disks must have.
+pub(crate) fn write_of(id: &ObjectId, w: u8) -> WriteAsk {
+    WriteAsk {
+        id: id.clone(),
+        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
+        seen: None,
+        quorum: QuorumAsk { w: Some(Level::Count(w)), ..QuorumAsk::default() },
+        timeout_ms: 5_000,
+        return_record: false,
+    }
 }
 
 /// So many keys, in the order in which the disk has them if there is one partition.

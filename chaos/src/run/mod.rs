@@ -9,7 +9,8 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `scenarios.rs` | the list: what goes wrong, and where that is possible |
-//! | `course.rs` | one run from the first process to the verdict |
+//! | `course.rs` | one run, from the first process to what is known of it |
+//! | `judge.rs` | what is known of it, judged |
 //! | `site/` | the cluster that is broken, and the hands that break it |
 //! | `trouble/` | what goes wrong, over and over |
 //! | `timeline.rs` | what was broken when, and whom nobody can expect to answer meanwhile |
@@ -32,6 +33,7 @@ mod counters;
 mod course;
 mod equal;
 mod goodput;
+mod judge;
 mod live;
 mod memory;
 mod pulse;

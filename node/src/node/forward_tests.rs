@@ -1,7 +1,7 @@
 //! A write that is handed over is carried out once, however often it comes, and whatever breaks on its way.
 
 use super::*;
-use crate::bench::{Bench, ME, Pipes, ids, said as said_of};
+use crate::bench::{Bench, ME, Pipes, ids, said as said_of, write_of};
 use crate::peer::frame::Header;
 use crate::peer::{Handler, PeerIdentity};
 use crate::serve::Peers;
@@ -9,7 +9,7 @@ use ring::bucket::Level;
 use ring::coord::Outcome;
 use ring::ids::ObjectId;
 use ring::wire::bytes::DecodeError;
-use ring::wire::peer::{Action, QuorumAsk};
+use ring::wire::peer::QuorumAsk;
 use ring::wire::record::decode;
 use tokio::sync::mpsc;
 
@@ -18,17 +18,6 @@ const OTHER: NodeId = NodeId(12);
 const SOON: Duration = Duration::from_millis(10);
 /// What every process of the bench says that it is.
 const BOOT: u64 = 1;
-
-fn write_of(id: &ObjectId, w: u8) -> WriteAsk {
-    WriteAsk {
-        id: id.clone(),
-        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
-        seen: None,
-        quorum: QuorumAsk { w: Some(Level::Count(w)), ..QuorumAsk::default() },
-        timeout_ms: 5_000,
-        return_record: false,
-    }
-}
 
 fn forward_of(id: &ObjectId, number: u64) -> Forward {
     Forward { life: 7, number, boot: BOOT, again: false, write: write_of(id, 1) }

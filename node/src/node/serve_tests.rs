@@ -1,6 +1,6 @@
 //! What a node answers somebody who acts by other tables.
 
-use crate::bench::{Bench, ME, Peer, ids, said};
+use crate::bench::{Bench, ME, Peer, ids, said, write_of};
 use crate::duty::past::keep_asked;
 use crate::lane::Job;
 use crate::limits::{CATCH_UP_MAX, GAPS_MAX, GOSSIP_TIMEOUT, LATE_AFTER};
@@ -18,22 +18,11 @@ use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Description, Status, View};
 use ring::place::Layout;
 use ring::tree::Leaf;
-use ring::wire::peer::{Action, Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
+use ring::wire::peer::{Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
 use std::sync::atomic::Ordering;
 
 const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
-
-fn write_of(id: &ObjectId) -> WriteAsk {
-    WriteAsk {
-        id: id.clone(),
-        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
-        seen: None,
-        quorum: QuorumAsk::default(),
-        timeout_ms: 5_000,
-        return_record: false,
-    }
-}
 
 /// Two nodes were removed while they could not be reached. The one learns of it from the other, in the midst of a client's write that
 /// both are to store. It must not be acknowledged: what the two of them hold is nobody's copy.
@@ -51,7 +40,7 @@ async fn a_write_that_is_overtaken_by_its_nodes_removal_is_not_acknowledged() {
         view.settled.layout = Layout::empty(1).evolve(&view.claimants());
         view.settled.stamp += 1;
     });
-    let written = bench.node.coordinate(write_of(&ids(1)[0]), "v".into()).await;
+    let written = bench.node.coordinate(write_of(&ids(1)[0], 2), "v".into()).await;
     assert_eq!(written.unwrap_err(), WriteFail::Lost, "it may show up, if somebody else has it");
     assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
     assert!(owner.kept().is_empty() && !other.holds(&ids(1)[0]));
@@ -80,7 +69,7 @@ async fn a_removed_node_brings_nothing_back() {
         view.settled.layout = Layout::empty(1).evolve(&view.claimants());
         view.settled.stamp += 1;
     });
-    let written = bench.node.coordinate(write_of(id), "v".into()).await;
+    let written = bench.node.coordinate(write_of(id, 2), "v".into()).await;
     assert_eq!(written.unwrap_err(), WriteFail::Lost);
     assert!(bench.node.cluster.snapshot().is_removed(ME), "it has heard of it");
     assert!(owner.kept().is_empty(), "not even when it asks again by the new tables");
@@ -156,11 +145,11 @@ async fn who_stands_in_without_room_lets_another_do_so() {
     let bench = Bench::start(1, &[OWNER], &[]).await;
     let owner = bench.beside(OWNER).await;
     bench.node.crowded.store(true, Ordering::Relaxed);
-    let written = bench.node.write(write_of(&ids(1)[0]), "v".into()).await;
+    let written = bench.node.write(write_of(&ids(1)[0], 2), "v".into()).await;
     assert!(written.is_ok(), "{written:?}");
     assert_eq!((bench.kept().len(), owner.kept().len()), (0, 1));
     owner.node.crowded.store(true, Ordering::Relaxed);
-    let written = bench.node.write(write_of(&ids(2)[1]), "v".into()).await;
+    let written = bench.node.write(write_of(&ids(2)[1], 2), "v".into()).await;
     assert_eq!(written.unwrap_err(), WriteFail::Refused(Refusal::DiskFull));
 }
 
@@ -182,7 +171,7 @@ async fn who_is_spoiled_all_over_lets_another_owner_decide() {
     assert!(bench.node.gaps.are_full());
     bench.disk().corrupt(Family::Records, &keys::record_key(Partition(0), spoiled));
     let one = QuorumAsk { w: Some(Level::One), ..QuorumAsk::default() };
-    let ask = |id| WriteAsk { quorum: one, ..write_of(id) };
+    let ask = |id| WriteAsk { quorum: one, ..write_of(id, 2) };
     let written = bench.node.write(ask(spoiled), "v".into()).await.unwrap();
     assert_eq!(written.head.outcome, Outcome::Applied);
     assert!(owner.kept().contains(spoiled));

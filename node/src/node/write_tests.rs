@@ -1,7 +1,7 @@
 //! Clients' writes beside nodes that stand still, and a disk that hangs.
 
 use super::*;
-use crate::bench::{Bench, ME, Peer, ids};
+use crate::bench::{Bench, ME, Peer, ids, write_of};
 use crate::duty::swim;
 use crate::limits::LATE_AFTER;
 use crate::store::{Family, keys};
@@ -14,17 +14,6 @@ const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
 const THIRD: NodeId = NodeId(13);
 const SOON: Duration = Duration::from_millis(10);
-
-fn write_of(id: &ObjectId, w: u8) -> WriteAsk {
-    WriteAsk {
-        id: id.clone(),
-        action: Action::Put { content_type: "text/plain".into(), meta: vec![], ttl_ms: None },
-        seen: None,
-        quorum: QuorumAsk { w: Some(Level::Count(w)), ..QuorumAsk::default() },
-        timeout_ms: 5_000,
-        return_record: false,
-    }
-}
 
 /// Keys of which these are owners, and nobody else.
 fn owned_by<'a>(

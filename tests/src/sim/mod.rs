@@ -23,6 +23,8 @@ pub mod log;
 mod operator;
 mod people;
 pub mod plagues;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod receipts;
 mod report;
 mod rest;

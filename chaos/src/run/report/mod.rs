@@ -3,7 +3,7 @@
 mod page;
 mod plots;
 
-use super::course::Outcome;
+use super::judge::Outcome;
 use crate::history::History;
 use anyhow::Context;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
 //! The page as HTML. Everything that stands in it comes from the run, so everything is escaped.
 
 use super::plots;
-use crate::run::course::Outcome;
+use crate::run::judge::Outcome;
 use anyhow::Result;
 use std::fmt::Write;
 

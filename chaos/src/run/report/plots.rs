@@ -1,6 +1,6 @@
 //! Plots over time, as SVG: what was answered, how long it took, how many were served; behind them what was broken meanwhile.
 
-use crate::run::course::Outcome;
+use crate::run::judge::Outcome;
 use crate::run::timeline::Span;
 use anyhow::Result;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
