@@ -320,18 +320,20 @@ impl<T: HttpTransport + Clone> Desk<T> {
             Err(error) => error,
         };
         let why = why(&error);
+        let is_refusal = error.problem().is_some_and(|problem| problem.status < 500);
         match error.outcome() {
             // A refusal of the request is no trouble of the node; anything else is a reason to ask another.
-            Outcome::NotApplied if error.problem().is_some_and(|problem| problem.status < 500) => {}
+            Outcome::NotApplied if is_refusal => {}
             _ => self.move_on(),
         }
         match error.outcome() {
             // Done, by an answer that could not be read: as good as an acknowledgement without a context.
-            Outcome::Applied => {
+            Outcome::Applied if !is_refusal => {
                 self.history.ok(op, Answer::default());
                 Done::Ok(None)
             }
-            Outcome::NotApplied => {
+            // By the status of a refusal nothing has changed (P6), whatever else it says.
+            Outcome::NotApplied | Outcome::Applied => {
                 let code = why.code.clone();
                 self.history.fail(op, why);
                 Done::Failed(code)

@@ -1,6 +1,7 @@
 //! Whether all replicas are identical, looked at on their disks: no read is asked for, so none can have repaired anything.
 
 use super::fleet::Fleet;
+use super::people::url;
 use super::wires::Host;
 use bytes::Bytes;
 use node::lane::leaf_row;
@@ -12,6 +13,7 @@ use ring::members::{Regime, Status, View, next};
 use ring::place::position;
 use ring::tree;
 use ring::wire::record::{Digest, digest};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not yet as it must become, in a few words; none once all is well.
@@ -92,6 +94,35 @@ pub fn waits(fleet: &Fleet) -> String {
         kept.into_iter().map(move |(target, count)| format!("{host} keeps {count} hints for {target}"))
     });
     format!("{step:?}; {}", members.chain(hints).collect::<Vec<_>>().join("; "))
+}
+
+/// Who acts by other tables than those that follow from the members on its disk, now that these are the same everywhere. They are worked
+/// out anew here; a node keeps those of before as long as it believes that nothing has moved.
+pub(super) fn other_tables(fleet: &Fleet, told: &BTreeMap<String, Value>) -> Vec<String> {
+    let judge = |host: Host| {
+        let ring = told.get(&url(host))?;
+        let view = fleet.machine(host).disk().rows.row(Family::Meta, keys::VIEW)?;
+        let follows = View::decode(&view).map(|view| ring_of(&view));
+        let is_so = follows.as_ref().is_ok_and(|(name, owners)| {
+            let listed = ring["partitions"].as_array().is_some_and(|rows| {
+                rows.len() == owners.len()
+                    && rows.iter().zip(owners).all(|(row, owners)| row["owners"] == json!(owners))
+            });
+            ring["digest"] == json!(name) && listed
+        });
+        (!is_so).then(|| format!("{host} acts by other tables than those of its members: {ring}"))
+    };
+    fleet.hosts().into_iter().filter_map(judge).collect()
+}
+
+/// The name of a view's tables, and the owners of each partition where nothing is said of how many.
+fn ring_of(view: &View) -> (String, Vec<Vec<String>>) {
+    let (regime, n) =
+        (Regime::of(view), view.defaults.as_ref().map_or(BucketSettings::default().n, |defaults| defaults.n));
+    let owners = |number| {
+        regime.settled.owners(Partition(number), usize::from(n)).iter().map(NodeId::to_string).collect()
+    };
+    (format!("{:016x}", regime.name().digest), (0..view.partitions).map(owners).collect())
 }
 
 /// The machine of each member, and what is on its disk.

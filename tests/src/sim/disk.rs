@@ -87,6 +87,7 @@ impl Disk {
 
     /// Opens it for a node.
     pub fn open(&self) -> Result<SimStore, OpenError> {
+        self.watch.ends(self.host);
         Ok(SimStore { inner: self.rows.open()?, disk: self.clone() })
     }
 

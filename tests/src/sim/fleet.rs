@@ -75,8 +75,6 @@ pub struct Fleet {
     pub rotted: usize,
     /// Families that were spoiled, on all disks.
     pub spoilt: usize,
-    /// Disks that were lost or exchanged, in the whole run.
-    pub disks_lost: usize,
     /// How many batches went with some power, for they were not synced.
     pub undone_batches: usize,
     /// Whose records were in them: since when the disk had not been synced, and when it lost them.
@@ -105,7 +103,6 @@ impl Fleet {
             gone: BTreeMap::new(),
             rotted: 0,
             spoilt: 0,
-            disks_lost: 0,
             undone_batches: 0,
             undone: BTreeMap::new(),
             restarts: 0,
@@ -216,7 +213,7 @@ impl Fleet {
         *machine.disk.lock().unwrap_or_else(PoisonError::into_inner) =
             Disk::new(host, seed, self.watch.clone());
         machine.waits.store(true, Ordering::Relaxed);
-        self.disks_lost += 1;
+        self.watch.harmed();
         self.trace.event(&format!("{host}  gets an empty disk"));
     }
 
@@ -232,7 +229,7 @@ impl Fleet {
     pub fn put_back(&mut self, host: Host) {
         if let Some(image) = self.images.remove(&host) {
             *self.machine(host).disk.lock().unwrap_or_else(PoisonError::into_inner) = image;
-            self.disks_lost += 1;
+            self.watch.harmed();
             self.trace.event(&format!("{host}  has its disk of before again"));
         }
     }
@@ -256,6 +253,7 @@ impl Fleet {
         }
         let records = self.machine(host).disk().rot(hinted);
         self.rotted += records;
+        self.watch.harmed();
         self.trace.event(&format!("{host}  {records} records can't be read any more"));
     }
 
@@ -268,6 +266,7 @@ impl Fleet {
         }
         rows.spoil(family);
         self.spoilt += 1;
+        self.watch.harmed();
         self.trace.event(&format!("{host}  {family:?} can't be read any more"));
     }
 

@@ -421,6 +421,7 @@ impl<'a> Run<'a> {
         let load = &entries[..self.loaded.min(entries.len())];
         let (fewest, idle) = report::fewest(load, self.options.load);
         let unexpected = log::unexpected(&self.came).into_iter().map(|line| format!("an error: {line}"));
+        let rings = converged::other_tables(&self.fleet, &self.told.rings.borrow());
         let panic = Some(log::last_panic()).filter(|said| !said.is_empty());
         let panic = panic.map(|said| format!("a panic that was survived: {said}"));
         // Not only what was said on the wires: what clients were told and what is on the disks must repeat as well.
@@ -440,6 +441,7 @@ impl<'a> Run<'a> {
                 .chain(judged)
                 .chain(unexpected)
                 .chain(idle)
+                .chain(rings)
                 .chain(panic)
                 .collect(),
             simulated,

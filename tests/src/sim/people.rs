@@ -13,7 +13,9 @@ use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
-use std::cell::Cell;
+use serde_json::Value;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub(super) struct Told {
     pub(super) forgotten: Cell<u64>,
     /// Whether a read has met a deletion that was being forgotten.
     pub(super) reads_unjudged: Cell<bool>,
+    /// By which tables each node says that it acts, by its address for clients.
+    pub(super) rings: RefCell<BTreeMap<String, Value>>,
 }
 
 /// What they have.
@@ -136,7 +140,10 @@ impl People {
         let node = Client::with_transport(vec![url.to_owned()], self.transport.clone())?;
         let key = url.replace(['/', ':'], "-");
         node.put("afterwards", &key, url.to_owned(), &WriteOptions::default()).await?;
-        node.get("afterwards", &key, &ReadOptions::default()).await.map(drop)
+        node.get("afterwards", &key, &ReadOptions::default()).await?;
+        let ring = node.ring().await?;
+        self.told.rings.borrow_mut().insert(url.to_owned(), ring);
+        Ok(())
     }
 
     fn plans(&mut self) -> Vec<Plan> {

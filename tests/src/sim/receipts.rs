@@ -49,6 +49,7 @@ struct Begun {
     id: ObjectId,
     batches: u64,
     views: u64,
+    harms: usize,
 }
 
 /// A put that was acknowledged.
@@ -71,8 +72,8 @@ impl Receipts {
             What::Invoke(invoke) if matches!(invoke.call, Call::Put { .. }) => {
                 let id = ObjectId::new(invoke.bucket.clone(), invoke.key.clone());
                 let id = id.expect("a workload's names are valid ones");
-                let (batches, views) = (watch.batches(), watch.views());
-                self.lock().begun.insert(invoke.op, Begun { id, batches, views });
+                let (batches, views, harms) = (watch.batches(), watch.views(), watch.harms());
+                self.lock().begun.insert(invoke.op, Begun { id, batches, views, harms });
             }
             What::Ok { op, answer } => {
                 let mut heard = self.lock();
@@ -108,8 +109,7 @@ impl Receipts {
                     && (!settled || self.counts(**host, rows, &of.id))
             };
             let there = hosts.iter().filter(has).count();
-            // The disk whose records rot is one, and a copy that can't be read gives way to what comes next.
-            let lost = fleet.disks_lost + usize::from(fleet.rotted + fleet.spoilt > 0);
+            let lost = watch.harms() - of.harms;
             if there + lost < durable as usize {
                 watch.broken(format!(
                     "{:?} was acknowledged as {etag}, durable on {durable} disks, and {there} owners and stand-ins have it synced",

@@ -78,6 +78,9 @@ pub struct Outcome {
     acknowledged: u64,
     /// The lines of the trace, if they were kept.
     pub trace: Vec<String>,
+    /// Whether its process came to no end of its own, so that nothing is known of the seed.
+    #[serde(skip)]
+    pub is_lost: bool,
 }
 
 impl From<Report> for Outcome {
@@ -89,6 +92,7 @@ impl From<Report> for Outcome {
             simulated: report.simulated,
             acknowledged: report.counts.acknowledged,
             trace: report.trace,
+            is_lost: false,
         }
     }
 }
@@ -134,12 +138,19 @@ pub struct Total {
     pub bad: BTreeSet<u64>,
     /// What the first bad seed broke first.
     pub first: Option<String>,
+    /// Seeds of which nothing is known, for their processes came to no end of their own. They are bad ones too.
+    pub lost: u64,
     /// How long it took by the clock, and how long the processors worked for it.
     pub took: Duration,
     cpu: Duration,
 }
 
 impl Seeds {
+    /// Each in a process of its own, be it one only: for who runs seeds with something else between them.
+    pub fn apart_each(self) -> Seeds {
+        Seeds { alone: false, ..self }
+    }
+
     /// Runs them, and lets `hear` have each outcome as it comes, in no order. The processes of several are told these arguments
     /// as well.
     pub fn run(&self, with: &[&str], mut hear: impl FnMut(&Outcome)) -> Total {
@@ -196,6 +207,7 @@ impl Seeds {
             simulated: Duration::ZERO,
             acknowledged: 0,
             trace: Vec::new(),
+            is_lost: true,
         })
     }
 
@@ -250,6 +262,7 @@ impl Total {
         self.simulated += outcome.simulated;
         self.acknowledged += outcome.acknowledged;
         self.violations += outcome.violations.len();
+        self.lost += u64::from(outcome.is_lost);
         if let Some(first) = outcome.violations.into_iter().next() {
             if self.bad.first().is_none_or(|seed| outcome.seed < *seed) {
                 self.first = Some(first);
@@ -262,8 +275,9 @@ impl Total {
     pub fn speed(&self) -> String {
         let times = self.simulated.as_secs_f64() / self.cpu.as_secs_f64().max(f64::EPSILON);
         format!(
-            "sim: {:.0} s by the clock; {times:.0} simulated seconds in one of a processor",
-            self.took.as_secs_f64()
+            "sim: {:.0} s by the clock; {times:.0} simulated seconds in one of a processor{}",
+            self.took.as_secs_f64(),
+            if cfg!(feature = "planted") { "; a build in which rules can be switched off" } else { "" }
         )
     }
 

@@ -20,7 +20,7 @@ use ring::bucket::{BucketSettings, Durability};
 use ring::causal::Dot;
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Regime, View};
-use ring::place::{Table, TableName, position};
+use ring::place::{Table, position};
 use ring::record::object::etag;
 use ring::record::{Content, Record};
 use ring::tree;
@@ -47,12 +47,14 @@ struct State {
     let_go: BTreeMap<ObjectId, u64>,
     /// How often some node has kept other members.
     views: u64,
-    /// What the tables are of each regime that a disk has ever seen.
-    tables: BTreeMap<TableName, Vec<u64>>,
+    /// Which members each process has kept last, or wanted to: a disk that is full takes none, and its node goes by them all the same.
+    knows: BTreeMap<Host, Bytes>,
     /// Which layout each settled one was, by its number.
     settled: BTreeMap<u64, u64>,
     /// Whether a disk has been put back that may have forgotten to what it agreed (docs/membership.md).
     has_old_disks: bool,
+    /// How often a disk was lost, put back, or spoiled.
+    harms: usize,
     violations: Vec<String>,
     /// Records that were written as something else than they were.
     changes: u64,
@@ -60,14 +62,18 @@ struct State {
     batches: u64,
 }
 
-/// Whether the node of this disk owns the key. Who doesn't may let its copy go and take in another within one batch.
-fn concerns<S: Store>(store: &S, partition: Partition, id: &ObjectId) -> bool {
+/// Whether the node of this disk owns the key or is to own it, by the members that it knows if its disk could not keep them. Who doesn't may
+/// let its copy go and take in another within one batch. Who owned it until just now is asked for nothing any more, and hears that the change
+/// is over everywhere some time before its disk has kept that.
+fn concerns<S: Store>(store: &S, knows: Option<&Bytes>, partition: Partition, id: &ObjectId) -> bool {
     let meta = |key: &[u8]| store.get(Family::Meta, key).ok().flatten();
-    let view = meta(keys::VIEW).and_then(|bytes| View::decode(&bytes).ok());
+    let view = knows.cloned().or_else(|| meta(keys::VIEW)).and_then(|bytes| View::decode(&bytes).ok());
     let node = meta(keys::IDENTITY).and_then(|bytes| super::converged::node_id(&bytes));
     let (Some(view), Some(node)) = (view, node) else { return true };
     let n = view.bucket(id.bucket()).map_or_else(|| BucketSettings::default().n, |settings| settings.n);
-    Regime::of(&view).concerns(node, partition, usize::from(n))
+    let regime = Regime::of(&view);
+    let tables = [Some(&regime.settled), regime.target.as_ref()];
+    tables.into_iter().flatten().any(|table| table.owners(partition, usize::from(n)).contains(&node))
 }
 
 /// Whether the hint is of a bucket whose writes are synced before they are acknowledged.
@@ -113,7 +119,11 @@ impl Watch {
             if let Change::Put(Family::Meta, key, view) = change
                 && key == keys::VIEW
             {
-                self.lock().views += 1;
+                {
+                    let mut state = self.lock();
+                    state.views += 1;
+                    state.knows.insert(host, Bytes::copy_from_slice(view));
+                }
                 self.look_at_tables(host, view);
             }
             let (Change::Put(Family::Records, key, _) | Change::Delete(Family::Records, key)) = change else {
@@ -152,6 +162,26 @@ impl Watch {
     /// From now on one disk may have forgotten to which change it agreed.
     pub fn has_old_disks(&self) {
         self.lock().has_old_disks = true;
+    }
+
+    /// A process ends, and what is on its disk is all that is known there.
+    pub fn ends(&self, host: Host) {
+        self.lock().knows.remove(&host);
+    }
+
+    fn concerns<S: Store>(&self, host: Host, store: &S, partition: Partition, id: &ObjectId) -> bool {
+        let knows = self.lock().knows.get(&host).cloned();
+        concerns(store, knows.as_ref(), partition, id)
+    }
+
+    /// A disk is lost, put back, or spoiled.
+    pub fn harmed(&self) {
+        self.lock().harms += 1;
+    }
+
+    /// How often that was so far, each time to one disk.
+    pub fn harms(&self) -> usize {
+        self.lock().harms
     }
 
     /// How many batches were written to any disk so far.
@@ -195,7 +225,7 @@ impl Watch {
         }
         if let Some(Ok(old)) = old.map(decode)
             && !record.clock.covers(&old.clock)
-            && concerns(store, partition, &id)
+            && self.concerns(host, store, partition, &id)
             && !is_behind(store)
         {
             self.broken(format!(
@@ -224,7 +254,7 @@ impl Watch {
                 && content.expires_at().is_none()
         };
         let holds = old.siblings.iter().any(|sibling| stays(&sibling.content));
-        if holds && !comes_back && concerns(store, partition, &id) && !is_behind(store) {
+        if holds && !comes_back && self.concerns(host, store, partition, &id) && !is_behind(store) {
             self.broken(format!("{host}: an owner lets {id:?} go, which holds values"));
         }
     }
@@ -240,27 +270,15 @@ impl Watch {
         };
         let regime = Regime::of(&view);
         let tables = [Some(&regime.settled), regime.target.as_ref(), regime.previous.as_ref()];
-        let tables: Vec<&Table> = tables.into_iter().flatten().map(|table| &**table).collect();
-        for table in &tables {
+        for table in tables.into_iter().flatten() {
             if let Some(why) =
                 (0..table.partitions()).find_map(|number| fault(table, Partition(number), &view))
             {
                 self.broken(format!("{host}: {why}"));
             }
         }
-        let digests: Vec<u64> = tables.iter().map(|table| table.name().digest).collect();
         let (stamp, layout) = (view.settled.stamp, view.settled.layout.digest());
-        let (known, settled) = {
-            let mut state = self.lock();
-            let known = state.tables.entry(regime.name()).or_insert_with(|| digests.clone()).clone();
-            (known, *state.settled.entry(stamp).or_insert(layout))
-        };
-        if known != digests {
-            self.broken(format!(
-                "{host}: {} has the tables {digests:x?}, and on another disk {known:x?}",
-                regime.name()
-            ));
-        }
+        let settled = *self.lock().settled.entry(stamp).or_insert(layout);
         if settled != layout && !self.lock().has_old_disks {
             self.broken(format!("{host}: two layouts came to stand in one's place, as number {stamp}"));
         }
@@ -341,14 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn one_regime_has_one_set_of_tables() {
+    fn of_each_number_there_is_one_settled_layout() {
         let (watch, view) = (Watch::default(), members(&[1, 2, 3]));
         watch.look_at_tables(Host(1), &view.encode());
         watch.look_at_tables(Host(2), &view.encode());
         assert_eq!(watch.violations(), Vec::<String>::new());
-        watch.lock().tables.values_mut().for_each(|digests| digests.clear());
+        watch.lock().settled.values_mut().for_each(|layout| *layout ^= 1);
         watch.look_at_tables(Host(3), &view.encode());
-        assert_eq!(watch.violations().len(), 1, "another disk had other tables");
+        assert_eq!(watch.violations().len(), 1, "another disk had another layout of this number");
         watch.look_at_tables(Host(3), b"no view");
         assert_eq!(watch.violations().len(), 2);
     }

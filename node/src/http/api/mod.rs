@@ -40,8 +40,8 @@ use crate::limits::{BODY_BYTES_IN_FLIGHT_MAX, POLLERS_MAX, REPLY_BYTES_IN_FLIGHT
 use crate::node::{Node, REMOVED};
 use crate::world::World;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderValue};
-use http::{Method, Request, Response, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Body;
 use ring::time::Time;
 use std::sync::Arc;
@@ -153,7 +153,8 @@ impl<W: World> Api<W> {
         answer.unwrap_or_else(|problem| problem.respond(ctx))
     }
 
-    /// Counts a large answer until its last byte has left: a client that reads slowly keeps it in memory.
+    /// Counts a large answer until its last byte has left: a client that reads slowly keeps it in memory. Where there is no room for it,
+    /// what has been done is told without its body, by status 204: it is acknowledged all the same. Anything else is refused.
     fn hold(&self, mut response: Response<ReplyBody>, changes: bool) -> Answer {
         let ReplyBody::Full(bytes) = response.body() else { return Ok(response) };
         if bytes.len() <= REPLY_BYTES_SMALL {
@@ -163,9 +164,12 @@ impl<W: World> Api<W> {
         let kib = ((bytes.len() as u64 >> 10) + 1).min(REPLY_BYTES_IN_FLIGHT_MAX >> 10);
         let kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.shared.replies).try_acquire_many_owned(kib) else {
-            let full =
-                overloaded("answers that clients have not read fill the room that they have".to_owned());
-            return Err(if changes { full.outcome(Outcome::Applied).retry(Retry::No) } else { full });
+            if changes && response.status().is_success() {
+                return Ok(without_body(response));
+            }
+            return Err(overloaded(
+                "answers that clients have not read fill the room that they have".to_owned(),
+            ));
         };
         let held = Unread { bytes: bytes.clone(), _room: room };
         *response.body_mut() = ReplyBody::Full(Bytes::from_owner(held));
@@ -292,6 +296,16 @@ fn draining(why: impl Into<String>) -> Problem {
         .outcome(Outcome::NotApplied)
         .retry(Retry::Safe)
         .retry_after_ms(RETRY_AFTER_MS)
+}
+
+/// The same answer, of which only the head is sent.
+fn without_body(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for about_body in [CONTENT_TYPE, CONTENT_LENGTH] {
+        response.headers_mut().remove(about_body);
+    }
+    *response.body_mut() = ReplyBody::empty();
+    response
 }
 
 fn overloaded(detail: String) -> Problem {
