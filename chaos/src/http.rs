@@ -93,6 +93,16 @@ impl Http {
         finish(self.client.get(url).timeout(deadline)).await
     }
 
+    /// One PUT of some bytes, answered within `deadline` or not at all.
+    pub(crate) async fn put(
+        &self,
+        url: &str,
+        body: &'static [u8],
+        deadline: Duration,
+    ) -> Result<Reply, NoAnswer> {
+        finish(self.client.put(url).body(body).timeout(deadline)).await
+    }
+
     /// One POST of a JSON body, answered within `deadline` or not at all.
     pub(crate) async fn post(&self, url: &str, body: &[u8], deadline: Duration) -> Result<Reply, NoAnswer> {
         let request = self.client.post(url).header("content-type", "application/json").body(body.to_vec());

@@ -23,7 +23,7 @@ fn seconds(at: u64) -> Duration {
 /// Plays it; all replicas must be identical soon after its end. A panic is a finding of the run, so nothing here asserts.
 fn play(seed: u64, shape: Shape, deeds: &[(u64, Deed)], soon: Duration) -> Result<()> {
     log::install();
-    let options = Options { seed, load: LOAD, keep_lines: false };
+    let options = Options { seed, load: LOAD, keep_lines: false, only: None };
     let deeds = deeds.iter().map(|(at, deed)| (seconds(*at), deed.clone())).collect();
     let report = run_script(options, shape, deeds);
     let healed = report.healed_after.unwrap_or(Duration::MAX);
@@ -40,7 +40,7 @@ fn scenes_for_rules_break_nothing_by_themselves() -> Result<()> {
     log::install();
     for name in scenes::ALL {
         for seed in 1..=SEEDS {
-            let options = Options { seed, load: LOAD, keep_lines: false };
+            let options = Options { seed, load: LOAD, keep_lines: false, only: scenes::only(name) };
             let (shape, deeds) = scenes::of(name).expect("it is one of them");
             let report = run_script(options, shape, deeds);
             ensure!(report.violations.is_empty(), "{name}: {report}");
@@ -93,7 +93,7 @@ fn a_power_cut_takes_what_was_not_synced() -> Result<()> {
             [down, (seconds(at + 1 + u64::from(host.0)), Deed::Up(host))]
         });
         log::install();
-        let options = Options { seed, load: LOAD, keep_lines: false };
+        let options = Options { seed, load: LOAD, keep_lines: false, only: None };
         let report = run_script(options, THREE, deeds.collect());
         ensure!(report.violations.is_empty(), "{report}");
         undone += report.undone;

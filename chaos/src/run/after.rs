@@ -12,10 +12,10 @@
 use super::equal;
 use super::live::Live;
 use super::site::Site;
+use super::tries::Noted;
 use crate::target::process::name;
 use crate::workload::{self, Ground, Joined, ReadBack};
 use anyhow::Result;
-use client::ReqwestTransport;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub(super) struct After {
 pub(super) async fn look(
     site: &mut Site,
     removed: &BTreeSet<usize>,
-    ground: &Ground<ReqwestTransport>,
+    ground: &Ground<Noted>,
     chance: &mut StdRng,
 ) -> Result<After> {
     if let Some(line) = site.panics().await?.first() {
@@ -57,7 +57,7 @@ pub(super) async fn look(
     let equal = if dead.is_empty() {
         Live::say("no more trouble; waiting until all replicas are equal");
         let urls = living(site, |_| true, removed);
-        let equal = equal::wait(&ground.history, &urls, &ground.transport, EQUAL_MAX).await?;
+        let equal = equal::wait(&ground.history, &urls, ground.transport.network(), EQUAL_MAX).await?;
         dead = site.strays(removed).await?;
         equal
     } else {
@@ -81,7 +81,7 @@ pub(super) async fn look(
 
 /// Reads every key through some of the nodes, and says how long that took; or, after too long, that it was not done.
 async fn read_back(
-    ground: &Ground<ReqwestTransport>,
+    ground: &Ground<Noted>,
     settled: bool,
     chance: &mut StdRng,
     at_most: Duration,
@@ -120,9 +120,10 @@ mod tests {
         let began = Instant::now();
         let history = History::new(Arc::new(move || began.elapsed()));
         history.invoke(1, &url, "b", "k", |_| Call::Get { min: None, reading: Reading::Load });
-        let transport = ReqwestTransport::new().unwrap();
+        let transport = Noted::new(client::ReqwestTransport::new().unwrap(), Arc::new(Duration::default));
         let short = Duration::from_millis(200);
-        let equal = equal::wait(&history, std::slice::from_ref(&url), &transport, short).await.unwrap();
+        let equal =
+            equal::wait(&history, std::slice::from_ref(&url), transport.network(), short).await.unwrap();
         let told = equal.unwrap_err();
         assert!(told.contains("1 keys") && told.contains("0.2 s"), "{told}");
         let ground = Ground::new(vec![url], transport, history);

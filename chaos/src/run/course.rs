@@ -8,6 +8,7 @@ use super::memory::{self, Memory};
 use super::scenarios::Scenario;
 use super::site::Site;
 use super::timeline::Timeline;
+use super::tries::Noted;
 use super::trouble::{Stage, Trouble, effects, rage};
 use super::{Failure, RunArgs, retail};
 use crate::history::History;
@@ -69,8 +70,8 @@ impl<'a> Course<'a> {
         let history = History::new(Arc::new(move || started.elapsed()));
         self.history = Some(history.clone());
         let timeline = Timeline::new(Arc::new(move || started.elapsed()));
-        let transport = ReqwestTransport::new()?;
-        let mut ground = Ground::new(site.urls(), transport.clone(), history.clone());
+        let noted = Noted::new(ReqwestTransport::new()?, Arc::new(move || started.elapsed()));
+        let mut ground = Ground::new(site.urls(), noted.clone(), history.clone());
         ground.attempt_timeout = PATIENCE;
         ground.read_timeout = Some(READ_PATIENCE);
         let plans = plans();
@@ -91,6 +92,7 @@ impl<'a> Course<'a> {
             goodput: Vec::new(),
             spoiled: false,
             removed: BTreeMap::new(),
+            to_come: Vec::new(),
             change: None,
             effects: BTreeMap::new(),
             accidents: Vec::new(),
@@ -144,6 +146,7 @@ impl<'a> Course<'a> {
         }
         let loaded = (from, healed.max(until));
         let forgotten = counters.sum(counters::FORGOTTEN);
+        let tries = noted.take();
         let (scenario, seed, load) = (self.scenario, self.seed, self.load);
         let whole = Seen {
             scenario,
@@ -151,6 +154,7 @@ impl<'a> Course<'a> {
             load,
             urls,
             history,
+            tries,
             spans,
             loaded,
             equal,
@@ -195,12 +199,7 @@ fn plans() -> Vec<Plan> {
     plans
 }
 
-async fn load(
-    plans: &[Plan],
-    ground: &Ground<ReqwestTransport>,
-    seed: u64,
-    until: Duration,
-) -> anyhow::Result<()> {
+async fn load(plans: &[Plan], ground: &Ground<Noted>, seed: u64, until: Duration) -> anyhow::Result<()> {
     let mut chance = StdRng::seed_from_u64(seed);
     let runs = plans.iter().map(|plan| {
         let mut chance = StdRng::seed_from_u64(chance.random());

@@ -10,6 +10,7 @@ use super::pulse::{Expected, Pulse};
 use super::scenarios::Scenario;
 use super::site::GRACE;
 use super::timeline::Span;
+use super::tries::Tries;
 use super::trouble::Trouble;
 use super::verdict::{Evidence, Verdict};
 use crate::check::{self, Counts, Measure};
@@ -55,6 +56,7 @@ pub(super) struct Seen {
     pub(super) load: Duration,
     pub(super) urls: Vec<String>,
     pub(super) history: History,
+    pub(super) tries: Tries,
     pub(super) spans: Vec<Span>,
     pub(super) loaded: (Duration, Duration),
     pub(super) equal: Result<Duration, String>,
@@ -75,7 +77,7 @@ impl Seen {
 
     fn judge(self) -> Outcome {
         let blurred = self.blurred();
-        let Seen { scenario, seed, load, urls, history, spans, loaded, equal, read, .. } = self;
+        let Seen { scenario, seed, load, urls, history, tries, spans, loaded, equal, read, .. } = self;
         let Seen { mut accidents, effects, goodput, forgotten, most, .. } = self;
         let entries = history.entries();
         let cuts = (!scenario.trouble.cuts()).then_some(0);
@@ -91,9 +93,11 @@ impl Seen {
         let forgets = (forgotten > 0).then_some((loaded.0 + GRACE, &forgets));
         let expected = Expected { urls: &urls, strict: &strict, forgets, spans: &spans };
         let pulse = Pulse::new(&ops, &expected, loaded);
+        let tries = tries.tally(&expected, loaded);
         accidents.extend(answers::mistakes(&ops));
         if scenario.trouble == Trouble::Restart {
             accidents.extend(answers::other_than_503(&ops, &expected));
+            accidents.extend(tries.other_than_503());
         }
         if scenario.trouble == Trouble::None && load >= FORGOTTEN_WITHIN && forgotten == 0 {
             accidents.push(format!("no deletion was forgotten in {} s of calm", load.as_secs()));
@@ -103,6 +107,7 @@ impl Seen {
             counts: &counts,
             found: &found,
             pulse: &pulse,
+            tries: &tries,
             equal: &equal,
             read: &read,
             goodput: &goodput,

@@ -18,6 +18,7 @@
 //! | `after.rs` | what is looked at once the last trouble is over, and by when |
 //! | `equal.rs` | whether all replicas are equal, without a read |
 //! | `answers.rs` | what clients were told that is no success |
+//! | `tries.rs` | every request that clients send, and how it was answered |
 //! | `pulse.rs` | how the cluster did, second by second |
 //! | `goodput.rs` | how much was done while no node was owed an answer of |
 //! | `verdict.rs` | the promises against what happened |
@@ -43,6 +44,7 @@ mod scenarios;
 mod site;
 mod sums;
 mod timeline;
+mod tries;
 mod trouble;
 mod verdict;
 
@@ -51,6 +53,7 @@ use course::Course;
 use futures_util::FutureExt;
 use report::Folder;
 use scenarios::{SCENARIOS, Scenario};
+use std::any::Any;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::AssertUnwindSafe;
@@ -89,9 +92,10 @@ enum What {
 }
 
 /// What is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Target {
     /// Processes on this machine, with a proxy between every two of them.
+    #[default]
     Local,
     /// The containers of a docker-compose.yml, in a project of their own.
     Compose,
@@ -100,8 +104,11 @@ enum Target {
 /// How to run scenarios.
 #[derive(Clone, Debug, clap::Args)]
 struct RunArgs {
-    /// What is broken.
-    #[arg(long, value_enum, default_value_t = Target::Local)]
+    /// What is broken: `local`, processes on this machine, or `compose`, the containers of a docker-compose.yml.
+    #[arg(long = "target", value_name = "TARGET", default_value = "local")]
+    target_name: String,
+    /// The same once it is known to be one.
+    #[arg(skip)]
     target: Target,
     /// Chooses what clients ask and what goes wrong when. With --seeds, the first of them.
     #[arg(long, default_value_t = 1)]
@@ -147,12 +154,13 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Runs scenarios and says what came of them. Exit code: 0 no promise was broken, 1 one was or a run had no end, 2 wrong usage.
 pub async fn chaos(args: ChaosArgs) -> i32 {
-    let (names, options) = match args.what {
+    let (names, mut options) = match args.what {
         What::List => return list(),
         What::Run { scenarios, options } => (Some(scenarios), options),
         What::All { options } => (None, options),
     };
-    let chosen = match choose(names.as_deref(), &options) {
+    let known = target(&options.target_name).map(|target| options.target = target);
+    let (chosen, left_out) = match known.and_then(|()| choose(names.as_deref(), &options)) {
         Ok(chosen) => chosen,
         Err(why) => return fail(&why, 2),
     };
@@ -161,14 +169,25 @@ pub async fn chaos(args: ChaosArgs) -> i32 {
         Ok(stop) => stop,
         Err(error) => return fail(&error.to_string(), 1),
     };
-    match run_all(&chosen, &options, &mut stop).await {
+    match run_all(&chosen, &left_out, &options, &mut stop).await {
         Ok(code) => code,
         Err(Failure::Usage(why)) => fail(&why, 2),
         Err(Failure::Other(error)) => fail(&format!("{error:#}"), 1),
     }
 }
 
-fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Scenario>, String> {
+fn target(name: &str) -> Result<Target, String> {
+    match name {
+        "local" => Ok(Target::Local),
+        "compose" => Ok(Target::Compose),
+        other => Err(format!("there is no target {other:?}; there are `local` and `compose`")),
+    }
+}
+
+/// The scenarios to be run, and those that can't be, each with what they lack.
+type Choice = (Vec<&'static Scenario>, Vec<String>);
+
+fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Choice, String> {
     if options.seed.checked_add(options.seeds).is_none() {
         return Err(format!("--seed {} leaves no room for --seeds {}", options.seed, options.seeds));
     }
@@ -182,14 +201,13 @@ fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Sc
     }
     let Some(names) = names else {
         let mut chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|one| one.bears(options.target)).collect();
-        chosen.retain(|scenario| {
-            let lacks = scenario.trouble.lacks(options);
-            if let Some(lacks) = lacks {
-                fail(&format!("left out: {} {lacks}", scenario.name), 0);
-            }
-            lacks.is_none()
-        });
-        return Ok(chosen);
+        let lacks = |one: &&Scenario| one.trouble.lacks(options).map(|lacks| format!("{} {lacks}", one.name));
+        let left_out: Vec<String> = chosen.iter().filter_map(lacks).collect();
+        for one in &left_out {
+            fail(&format!("left out: {one}"), 0);
+        }
+        chosen.retain(|one| lacks(one).is_none());
+        return Ok((chosen, left_out));
     };
     let find = |name: &String| {
         let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
@@ -202,7 +220,8 @@ fn choose(names: Option<&[String]>, options: &RunArgs) -> Result<Vec<&'static Sc
             (false, _) => Err(format!("{name} can't be done to containers; leave out --target compose")),
         }
     };
-    names.iter().map(find).collect()
+    let chosen: Result<Vec<_>, _> = names.iter().map(find).collect();
+    Ok((chosen?, Vec::new()))
 }
 
 /// An option that does nothing here: whoever gave it expects something else.
@@ -248,8 +267,13 @@ fn no_previous(options: &RunArgs) -> Option<String> {
     Some(format!("--previous {}: {why}", previous.display()))
 }
 
-async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Stop) -> Result<i32, Failure> {
-    let mut folder = Folder::open(&options.out)?;
+async fn run_all(
+    chosen: &[&'static Scenario],
+    left_out: &[String],
+    options: &RunArgs,
+    stop: &mut Stop,
+) -> Result<i32, Failure> {
+    let mut folder = Folder::open(&options.out, left_out)?;
     let (mut broken, mut endless, mut sums) = (0, 0, Sums::default());
     for scenario in chosen {
         for seed in options.seed..options.seed.saturating_add(options.seeds) {
@@ -265,8 +289,10 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
             if let (Err(error), false) = (&cleaned, matches!(ran, Ok(Ok(Ok(_))))) {
                 fail(&format!("not everything could be taken down: {error:#}"), 1);
             }
+            // A checker that has a mistake of its own is no reason to throw away what it looked at, nor the runs to come.
+            let ran = ran.map(|ran| ran.unwrap_or_else(|panic| Err(Failure::Other(panicked(&*panic)))));
             match ran {
-                Ok(Ok(Ok(outcome))) => {
+                Ok(Ok(outcome)) => {
                     cleaned?;
                     broken += usize::from(!outcome.verdict.holds());
                     sums += outcome.verdict.sums;
@@ -274,7 +300,7 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
                     folder.add(&outcome)?;
                 }
                 // The others are run all the same; what is known of this one is kept.
-                Ok(Ok(Err(Failure::Other(error)))) => {
+                Ok(Err(Failure::Other(error))) => {
                     endless += 1;
                     let name = format!("{}-{seed}", scenario.name);
                     let kept = folder.keep_endless(&name, course.history(), &error)?;
@@ -283,11 +309,10 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
                         1,
                     );
                 }
-                Ok(Ok(Err(wrong))) => {
+                Ok(Err(wrong)) => {
                     folder.give_up();
                     return Err(wrong);
                 }
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
                 Err(asked) => {
                     folder.give_up();
                     let how = if cleaned.is_ok() { "everything was taken down again" } else { "see above" };
@@ -298,9 +323,17 @@ async fn run_all(chosen: &[&'static Scenario], options: &RunArgs, stop: &mut Sto
     }
     let runs = summary(folder.runs(), broken, endless);
     let is_extract = options.events.is_none() && chosen.iter().any(|one| one.trouble == Trouble::Retail);
-    let left_out = if is_extract { format!(" {}.", retail::left_out()) } else { String::new() };
-    say(&format!("chaos: {runs}. {sums}.{left_out} Report: {}", folder.page().display()));
+    let mut less: Vec<String> = left_out.iter().map(|one| format!(" Left out: {one}.")).collect();
+    less.extend(is_extract.then(|| format!(" {}.", retail::left_out())));
+    say(&format!("chaos: {runs}. {sums}.{} Report: {}", less.concat(), folder.page().display()));
     Ok(i32::from(broken + endless > 0))
+}
+
+/// What a panic of the harness said.
+fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let said =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    anyhow::anyhow!("the harness has panicked: {}", said.unwrap_or("nobody knows why"))
 }
 
 fn summary(runs: usize, broken: usize, endless: usize) -> String {

@@ -73,10 +73,20 @@ pub(super) struct Expected<'a> {
 impl Expected<'_> {
     /// Whether the operation asked a node that could do what it was asked.
     fn has_to_answer(&self, op: &Op, (begun, ended): (Duration, Option<Duration>)) -> bool {
-        let node = self.urls.iter().position(|url| *url == op.invoke.node);
+        self.can_serve(&op.invoke.node, &op.invoke.bucket, begun, ended) && !self.is_of_the_forgotten(op)
+    }
+
+    /// Whether that node could serve what is asked of the bucket.
+    pub(super) fn can_serve(
+        &self,
+        node: &str,
+        bucket: &str,
+        begun: Duration,
+        ended: Option<Duration>,
+    ) -> bool {
+        let node = self.urls.iter().position(|url| url == node);
         able(self.spans, node, begun, ended)
-            && !(self.strict.contains(&op.invoke.bucket) && self.may_lack_owners(begun, ended))
-            && !self.is_of_the_forgotten(op)
+            && !(self.strict.contains(bucket) && self.may_lack_owners(begun, ended))
     }
 
     /// Whether two owners may be out of reach, of three. That who was is back takes as long to be noticed as that he was gone.
@@ -89,9 +99,13 @@ impl Expected<'_> {
 
     /// Whether it asked for the context of a deletion that may have been forgotten.
     pub(super) fn is_of_the_forgotten(&self, op: &Op) -> bool {
-        let Some((from, buckets)) = self.forgets else { return false };
         let not_reached = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached");
-        not_reached && at(op.begun.at_us) >= from && buckets.contains(&op.invoke.bucket)
+        not_reached && self.forgets_in(&op.invoke.bucket, at(op.begun.at_us))
+    }
+
+    /// Whether a deletion in that bucket may have been forgotten by then.
+    pub(super) fn forgets_in(&self, bucket: &str, by: Duration) -> bool {
+        self.forgets.is_some_and(|(from, buckets)| by >= from && buckets.contains(bucket))
     }
 }
 
@@ -161,7 +175,7 @@ impl Pulse {
 }
 
 /// Whether something broke or became whole while it was asked or shortly before.
-fn is_early(spans: &[Span], begun: Duration, ended: Option<Duration>) -> bool {
+pub(super) fn is_early(spans: &[Span], begun: Duration, ended: Option<Duration>) -> bool {
     let near = |moment: Duration| {
         moment <= ended.unwrap_or(Duration::MAX) && begun <= moment.saturating_add(NOTICED_AFTER)
     };

@@ -6,6 +6,7 @@
 use super::goodput::{self, Goodput};
 use super::pulse::Pulse;
 use super::sums::{Sums, by_name};
+use super::tries::Tally;
 use crate::check::{Breach, Counts, Violation};
 use crate::history::{Call, Fate, Op, OpId, Reading};
 use comfy_table::{CellAlignment, Table, presets};
@@ -65,6 +66,8 @@ pub(super) struct Evidence<'a> {
     pub(super) counts: &'a Counts,
     pub(super) found: &'a [Violation],
     pub(super) pulse: &'a Pulse,
+    /// How each request was answered.
+    pub(super) tries: &'a Tally,
     /// How long it took until all replicas were equal, or what was missing.
     pub(super) equal: &'a Result<Duration, String>,
     /// How long it took to read everything back, or why not everything was.
@@ -81,8 +84,19 @@ pub(super) struct Evidence<'a> {
 
 impl Verdict {
     pub(super) fn new(evidence: &Evidence<'_>) -> Self {
-        let Evidence { ops, counts, found, pulse, equal, read, goodput, accidents, forgotten, is_long } =
-            evidence;
+        let Evidence {
+            ops,
+            counts,
+            found,
+            pulse,
+            tries,
+            equal,
+            read,
+            goodput,
+            accidents,
+            forgotten,
+            is_long,
+        } = evidence;
         let of =
             |breaches: &[Breach]| found.iter().filter(|one| breaches.contains(&one.breach)).count() as u64;
         let refusals =
@@ -103,8 +117,9 @@ impl Verdict {
         let deletes = deletes.count() as u64;
         let too_few = |(fair, answered): (u64, u64), floor: u64| answered * 10_000 < fair * floor;
         let too_little = goodput.iter().filter(|one| one.is_too_little()).count() as u64;
+        let shares = [(pulse.early, EARLY), (tries.early, EARLY), (pulse.later, LATER), (tries.later, LATER)];
         let too_few =
-            u64::from(too_few(pulse.early, EARLY)) + u64::from(too_few(pulse.later, LATER)) + too_little;
+            shares.into_iter().map(|(of, floor)| u64::from(too_few(of, floor))).sum::<u64>() + too_little;
         let percent = |part: f64| format!("{:.2} %", part * 100.0);
         let part = |(fair, answered): (u64, u64)| match fair {
             0 => "-".to_owned(),
@@ -121,6 +136,14 @@ impl Verdict {
             pulse.early.0,
             part(pulse.early),
             worst
+        );
+        let _ = write!(
+            availability,
+            "; of {} requests, each of which may be one of several for the same, {} were served, of {} within 3 s of a change {}",
+            tries.later.0,
+            part(tries.later),
+            tries.early.0,
+            part(tries.early)
         );
         for least in goodput::least(goodput) {
             let _ = write!(availability, "; {least}");
@@ -177,7 +200,7 @@ impl Verdict {
                 "errors are honest",
                 format!("{} refused, {} unknown", counts.failed, counts.unknown),
                 refusals,
-                counts.acknowledged,
+                counts.failed,
             ),
             row(
                 "P7",
@@ -266,6 +289,7 @@ mod tests {
         ops: BTreeMap<OpId, Op>,
         counts: Counts,
         pulse: Pulse,
+        tries: Tally,
         found: Vec<Violation>,
         equal: Result<Duration, String>,
         read: Result<Duration, String>,
@@ -278,21 +302,23 @@ mod tests {
         fn default() -> Self {
             let well = || Ok(Duration::from_secs(1));
             let (ops, counts, pulse) = (BTreeMap::new(), Counts::default(), Pulse::default());
+            let tries = Tally::default();
             let (found, goodput, accidents) = (Vec::new(), Vec::new(), Vec::new());
             let (equal, read, is_long) = (well(), well(), false);
-            Self { ops, counts, pulse, found, equal, read, goodput, accidents, is_long }
+            Self { ops, counts, pulse, tries, found, equal, read, goodput, accidents, is_long }
         }
     }
 
     impl Given {
         fn judged(&self) -> Verdict {
-            let Self { ops, counts, pulse, found, equal, read, goodput, accidents, is_long } = self;
+            let Self { ops, counts, pulse, tries, found, equal, read, goodput, accidents, is_long } = self;
             let (is_long, forgotten) = (*is_long, 0);
             Verdict::new(&Evidence {
                 ops,
                 counts,
                 found,
                 pulse,
+                tries,
                 equal,
                 read,
                 goodput,
@@ -374,7 +400,10 @@ mod tests {
             let pulse = Pulse { early, later, seconds: seconds.clone() };
             let verdict = Given { pulse, ..Given::default() }.judged();
             assert_eq!(broken(&verdict), expected);
-            assert!(verdict.rows[3].tested.ends_with("worst second: 75.00 %, from 1 s on"), "{verdict}");
+            assert!(verdict.rows[3].tested.contains("worst second: 75.00 %, from 1 s on; "), "{verdict}");
+            // The same of each request, where every operation came to a good end.
+            let tries = Tally { early, later, ..Tally::default() };
+            assert_eq!(broken(&Given { tries, ..Given::default() }.judged()), expected);
         }
     }
 
@@ -392,7 +421,8 @@ mod tests {
     /// In a long run a row without evidence is no row that holds; in a short one there need not be any yet.
     #[test]
     fn what_was_not_put_to_the_test_does_not_hold_in_a_long_run() {
-        let counts = Counts { tried: 9, acknowledged: 9, writes: 5, reads: 4, ..Counts::default() };
+        let counts =
+            Counts { tried: 10, acknowledged: 9, failed: 1, writes: 5, reads: 4, ..Counts::default() };
         let short = Given { counts: counts.clone(), ..Given::default() }.judged();
         assert!(short.holds() && !short.to_string().contains(UNTESTED), "{short}");
         let pulse = Pulse { later: (9, 9), ..Pulse::default() };

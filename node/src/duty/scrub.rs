@@ -197,3 +197,16 @@ async fn fetch<W: World>(node: &Node<W>, from: NodeId, id: &ObjectId) -> Option<
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What rots under fifteen thousand small records must be found, and healed, within the minute in which all copies are to be equal.
+    #[test]
+    fn fifteen_thousand_records_are_looked_at_within_a_minute() {
+        let pages = u32::try_from(15_000_usize.div_ceil(SCRUB_PAGE_ROWS)).expect("it is a small number");
+        assert!(SCRUB_EVERY * pages + SCRUB_REST < Duration::from_secs(60) - SCRUB_EVERY * 5);
+    }
+}

@@ -1,4 +1,4 @@
-//! Every history of one key on three nodes, to the eighth event.
+//! Every history of one key on three nodes, to the eighth event for the events of each search, and to the sixth for those of several.
 //!
 //! A random history has to be lucky, and one that goes wrong is long. Here everything goes on from every state that may
 //! happen in it, over the crate's own `take`, `receive`, `merge`, `Epochs` and `Reaper`; what is found first is a shortest

@@ -7,7 +7,7 @@
 //! | `schedules` | counterexamples step by step, as they were found |
 //! | `reap` | deletions that are forgotten, with one proof after the other left out |
 //! | `sides` | members that change while the cluster falls into sides and comes together again |
-//! | `exhaustive` | every history of three nodes, to the eighth event |
+//! | `exhaustive` | every history of three nodes, to the sixth and eighth event |
 //! | `growth` | siblings and clocks that must not grow, and merges that must not write |
 //!
 //! A check that can't fail is none, so the histories also run under schemes with one rule taken away ([`key::Scheme`]), and

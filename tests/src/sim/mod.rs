@@ -40,7 +40,7 @@ pub use report::Report;
 
 use chaos::check;
 use chaos::history::History;
-use chaos::workload::Joined;
+use chaos::workload::{Joined, Kind};
 use excuses::Excuses;
 use fleet::{Fleet, Shape};
 use operator::{Gone, Operator, Order};
@@ -88,6 +88,8 @@ pub struct Options {
     pub load: Duration,
     /// Whether to keep the lines of the trace.
     pub keep_lines: bool,
+    /// What all clients do, if the seed is not to draw that.
+    pub only: Option<Kind>,
 }
 
 /// Where a run is; the clients go by it.
@@ -222,6 +224,7 @@ impl<'a> Run<'a> {
         let patience = *PATIENCE.choose(&mut chance).expect("the list is not empty");
         let people = People {
             load: options.load,
+            only: options.only,
             transport: SimTransport::new(fleet.wires.clone(), CLIENT),
             nodes: (1..=shape.nodes).map(Host).collect(),
             joined: Arc::clone(&joined),

@@ -60,6 +60,8 @@ pub(super) struct Told {
 pub(super) struct People {
     /// For how long they work.
     pub(super) load: Duration,
+    /// What they do, if that is not to be drawn.
+    pub(super) only: Option<Kind>,
     /// How they reach the nodes.
     pub(super) transport: SimTransport,
     /// The nodes that they know from the beginning.
@@ -151,6 +153,8 @@ impl People {
         kinds.shuffle(&mut self.chance);
         kinds.truncate(self.chance.random_range(1..=KINDS_MAX));
         kinds.sort_unstable();
+        let only = self.only;
+        kinds = only.map_or(kinds, |only| vec![only]);
         let think_ms = *[20, 60, 200].choose(&mut self.chance).expect("the list is not empty");
         let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
         let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
@@ -161,7 +165,8 @@ impl People {
             let quorums = quorums.filter(|[n, ..]| *n <= nodes);
             let strict = self.chance.random_range(0..STRICT_OF) == 0;
             let value_bytes = *VALUE_BYTES.choose(&mut self.chance).expect("the list is not empty");
-            let rests = (kind == Kind::Recreate && self.aside.random::<bool>()).then_some(RESTS);
+            let rests = kind == Kind::Recreate && (only.is_some() || self.aside.random::<bool>());
+            let rests = rests.then_some(RESTS);
             Plan { think: think.clone(), strict, value_bytes, quorums, unsynced, rests, ..Plan::new(kind) }
         };
         let mut plans: Vec<Plan> = kinds.into_iter().map(&mut plan).collect();

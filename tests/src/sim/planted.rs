@@ -9,8 +9,12 @@ use super::seeds::{Outcome, Seeds, Total};
 use ring::planted::{self, Bug};
 
 /// Rules with a scene of their own.
-const SCENES: [(Bug, &str); 3] =
-    [(Bug::ReadsTarget, "fill"), (Bug::RecordUnsynced, "cuts"), (Bug::SendBeforeSync, "cuts")];
+const SCENES: [(Bug, &str); 4] = [
+    (Bug::ReadsTarget, "fill"),
+    (Bug::RecordUnsynced, "cuts"),
+    (Bug::SendBeforeSync, "cuts"),
+    (Bug::ReapIgnoresHints, "hints"),
+];
 
 /// Which rules are to be switched off.
 #[derive(clap::Args, Debug)]

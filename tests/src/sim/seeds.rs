@@ -192,7 +192,8 @@ impl Seeds {
 
     fn here(&self, seed: u64) -> Outcome {
         log::install();
-        let options = Options { seed, load: self.load, keep_lines: self.keep_lines };
+        let only = self.scene.and_then(scenes::only);
+        let options = Options { seed, load: self.load, keep_lines: self.keep_lines, only };
         match self.scene.and_then(scenes::of) {
             Some((shape, deeds)) => run_script(options, shape, deeds).into(),
             None => run(options).into(),

@@ -102,7 +102,8 @@ async fn entry_12_calendars_that_jump_under_load_break_no_promise() -> Result<()
 #[tokio::test]
 async fn what_is_not_there_is_said_in_one_line() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
+        (&["run", "crash", "--target", "nosuch"], "there is no target \"nosuch\""),
         (&["run", "nosuch"], "no scenario is called \"nosuch\""),
         (&["run", "crash", "nosuch"], "no scenario is called \"nosuch\""),
         (&["run", "ring", "--target", "compose"], "ring can't be done to containers"),

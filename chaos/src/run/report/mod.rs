@@ -19,22 +19,18 @@ pub(super) struct Folder {
     rows: Vec<page::Summary>,
     /// Runs without an end, each with why.
     endless: Vec<(String, String)>,
+    left_out: Vec<String>,
 }
 
 impl Folder {
-    /// Makes the folder if it is missing. What stands in it from an earlier time stays, but for the page, which nobody is to take for ours.
-    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+    /// Makes the folder if it is missing. What stands in it from an earlier time stays until something came of a run: the page is that of the
+    /// last call of which there is something to say. `left_out` are scenarios that are not run, each with why.
+    pub(super) fn open(dir: &Path, left_out: &[String]) -> anyhow::Result<Self> {
         let is_new = !dir.exists();
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let page = dir.join("report.html");
-        match fs::remove_file(&page) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", page.display()));
-            }
-            _ => {}
-        }
         let (outcomes, rows, endless) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { dir: dir.to_owned(), page, is_new, outcomes, rows, endless })
+        Ok(Self { dir: dir.to_owned(), page, is_new, outcomes, rows, endless, left_out: left_out.to_owned() })
     }
 
     /// Nothing came of it: a folder that was made for it goes again.
@@ -55,7 +51,7 @@ impl Folder {
     }
 
     fn write(&self) -> anyhow::Result<()> {
-        let text = page::whole(&self.rows, &self.outcomes, &self.endless);
+        let text = page::whole(&self.rows, &self.outcomes, &self.endless, &self.left_out);
         let draft = self.dir.join("report.html.new");
         fs::write(&draft, text).with_context(|| format!("cannot write {}", draft.display()))?;
         fs::rename(&draft, &self.page).with_context(|| format!("cannot write {}", self.page.display()))
@@ -109,8 +105,12 @@ mod tests {
     fn what_is_known_of_a_run_without_an_end_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("report.html"), "of yesterday").unwrap();
-        let mut folder = Folder::open(dir.path()).unwrap();
-        assert!(!folder.page().exists(), "another one's report");
+        let mut folder = Folder::open(dir.path(), &["upgrade needs another binary".to_owned()]).unwrap();
+        assert_eq!(
+            fs::read_to_string(folder.page()).unwrap(),
+            "of yesterday",
+            "nothing came of this one so far"
+        );
         let history = History::new(Arc::new(|| Duration::ZERO));
         history.invoke(1, "n1", "b", "k", |_| Call::Delete { seen: None });
         let why = anyhow::anyhow!("no such wire").context("n3 is not ready");
@@ -124,6 +124,7 @@ mod tests {
             page.contains("crash-7") && page.contains("crash-8") && page.contains("n3 is not ready"),
             "{page}"
         );
+        assert!(page.contains("upgrade needs another binary") && !page.contains("of yesterday"), "{page}");
         assert!(dir.path().join("crash-8.error.txt").exists() && !dir.path().join("crash-8.jsonl").exists());
         folder.give_up();
         assert!(dir.path().join("crash-8.error.txt").exists());
@@ -137,7 +138,7 @@ mod tests {
             if is_there {
                 fs::create_dir(&out).unwrap();
             }
-            Folder::open(&out).unwrap().give_up();
+            Folder::open(&out, &[]).unwrap().give_up();
             assert_eq!(out.exists(), stays, "{name}");
         }
     }

@@ -44,7 +44,12 @@ impl Summary {
 }
 
 /// The whole page.
-pub(super) fn whole(rows: &[Summary], runs: &[String], endless: &[(String, String)]) -> String {
+pub(super) fn whole(
+    rows: &[Summary],
+    runs: &[String],
+    endless: &[(String, String)],
+    left_out: &[String],
+) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Cartwheel under faults</title><style>{STYLE}</style>\
          <h1>Cartwheel under faults</h1>"
@@ -74,6 +79,9 @@ pub(super) fn whole(rows: &[Summary], runs: &[String], endless: &[(String, Strin
     page.push_str("</table>");
     for (name, why) in endless {
         let _ = write!(page, "<p class=\"failed\">{} had no end: {}</p>", escape(name), escape(why));
+    }
+    for one in left_out {
+        let _ = write!(page, "<p>Left out: {}.</p>", escape(one));
     }
     runs.iter().for_each(|run| page.push_str(run));
     page.push_str("</html>\n");

@@ -7,6 +7,8 @@ use crate::http::Http;
 use crate::limits::{COMPOSE_READY_MAX, COMPOSE_STEP_MAX, CONNECT_MAX, READY_POLL};
 use crate::run::Failure;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
@@ -272,14 +274,31 @@ struct Refused {
     said: String,
 }
 
+/// A command and all that it has begun, which end with this: Compose may be a plugin, a process of its own that would go on to make
+/// containers after they have been taken down.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // Whoever has ended already needs no end.
+            let _gone = killpg(leader, Signal::SIGKILL);
+        }
+    }
+}
+
 async fn run(words: &[&str], at_most: Duration) -> Result<String> {
     let (program, args) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
     // In a group of its own: a Ctrl-C is for us, and we take down what stands.
     command.args(args).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    let ran = tokio::time::timeout(at_most, command.output()).await;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("{program} can't be run"))?;
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+    let ran = tokio::time::timeout(at_most, child.wait_with_output()).await;
     let ran = ran.with_context(|| format!("{} took more than {} s", words.join(" "), at_most.as_secs()))?;
     let ran = ran.with_context(|| format!("{program} can't be run"))?;
+    group.0 = None;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         return Err(Refused { command: words.join(" "), said }.into());
@@ -293,6 +312,36 @@ mod tests {
 
     fn told(said: &str) -> Failure {
         failure_to_come_up(Refused { command: "up".to_owned(), said: said.to_owned() }.into())
+    }
+
+    /// What a command has begun ends with it, as the plugin that `docker compose` is does.
+    #[tokio::test]
+    async fn a_command_that_is_not_waited_for_leaves_nothing_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, pid) = (dir.path().join("begun"), dir.path().join("pid"));
+        let script = format!("sleep 600 & echo $! > {} && mv {0} {}; wait", pid.display(), begun.display());
+        let words = ["sh", "-c", &script];
+        let running = run(&words, Duration::from_secs(60));
+        let there = async {
+            while !begun.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = running => panic!("it waits for its child: {ended:?}"),
+            () = there => {}
+        }
+        let child = std::fs::read_to_string(&begun).unwrap();
+        let runs = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+            state.contains("(sleep)") && !state.contains(") Z ")
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        while runs() {
+            assert!(Instant::now() < until, "its child still runs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// As both versions of Compose say it, the reason being in the last line or not.

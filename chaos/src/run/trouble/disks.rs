@@ -1,10 +1,11 @@
 //! Disks that lose what was not synced, that take long, and that fail. And calendars that are wrong, by the same shim.
 
 use super::{Stage, effects, names};
+use crate::run::tries::Noted;
 use crate::target::Shim;
 use crate::target::process::name;
 use anyhow::{Context, Result, bail, ensure};
-use client::{Client, Quorum, ReadOptions, ReqwestTransport, WriteOptions};
+use client::{Client, Quorum, ReadOptions, WriteOptions};
 use rand::RngExt;
 use std::io::Write;
 use std::path::Path;
@@ -250,11 +251,7 @@ fn all_taken(answers: &[u16]) -> bool {
 }
 
 /// Writes some keys through a node, of which it owns most, until their statuses are as they should be, and gives them.
-async fn asked_until(
-    client: &Client<ReqwestTransport>,
-    what: &str,
-    holds: impl Fn(&[u16]) -> bool,
-) -> Result<Vec<u16>> {
+async fn asked_until(client: &Client<Noted>, what: &str, holds: impl Fn(&[u16]) -> bool) -> Result<Vec<u16>> {
     let deadline = Instant::now() + NOTICED_MAX;
     loop {
         let mut answers = Vec::new();

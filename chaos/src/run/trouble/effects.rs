@@ -24,6 +24,7 @@ pub(super) const REPLACED: &str = "lost disks replaced";
 pub(super) const JOINED: &str = "nodes that joined";
 pub(super) const LEFT: &str = "nodes that left";
 pub(super) const CROWD: &str = "operations of the further clients";
+pub(super) const TURNED_AWAY: &str = "requests turned away by 429";
 pub(super) const HUNG_UP: &str = "slow connections hung up on";
 pub(super) const REFUSED: &str = "writes refused by 507";
 pub(super) const RECOVERED: &str = "recovered without a restart";
@@ -47,9 +48,11 @@ impl Trouble {
             Trouble::BitFlips => &[FLIPPED, HEALED],
             Trouble::TornLog => &[TORN],
             Trouble::DiskFull => &[REFUSED, RECOVERED],
-            Trouble::HotKey | Trouble::LargeValues | Trouble::Overload => &[CROWD],
+            Trouble::HotKey | Trouble::LargeValues => &[CROWD],
+            Trouble::Overload => &[CROWD, TURNED_AWAY],
             Trouble::SlowClients => &[HUNG_UP],
             Trouble::Wipe => &[REPLACED],
+            // And those of what is drawn to be broken beside it.
             Trouble::Membership | Trouble::MembershipFaults => &[JOINED, LEFT],
         }
     }

@@ -153,7 +153,7 @@ pub(super) async fn bad(stage: &mut Stage<'_>) -> Result<()> {
     let before = set(proxy(stage)?, &nodes, &conduct, |_, _| true);
     until_healed(stage, before, "10 % of frames lost, 10 % twice, 0 to 20 ms, overtaking".to_owned(), &nodes)
         .await?;
-    stage.owes("bad-links", usual, began, GOODPUT_OF);
+    stage.owes("bad-links", usual, began, 0, GOODPUT_OF);
     Ok(())
 }
 

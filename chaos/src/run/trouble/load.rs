@@ -2,12 +2,13 @@
 //! connection and say next to nothing.
 
 use super::Stage;
-use super::effects::{CROWD, HUNG_UP};
+use super::effects::{CROWD, HUNG_UP, TURNED_AWAY};
 use crate::history::{Entry, What};
 use crate::http::Http;
 use crate::run::live::Live;
 use crate::workload::{self, Kind, Plan};
 use anyhow::Result;
+use client::{Client, Settings};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeSet;
@@ -22,12 +23,16 @@ const AT_ONE_KEY: u32 = 40;
 const LARGE: usize = 1 << 20;
 const WRITERS_OF_LARGE: u32 = 6;
 /// Five nodes take 24 requests at once each (`site/`), 120 in all, and these are five times as many. They don't rest.
-const FLOOD: u32 = 600;
+const FLOOD: usize = 600;
 /// A shorter one says nothing of who is turned away, and of how many are served.
 const FLOOD_MIN: Duration = Duration::from_secs(3);
-/// Those who look how that is answered; longer than a node takes to give up.
-const ASKERS: usize = 25;
-const ASK_DEADLINE: Duration = Duration::from_secs(10);
+/// Their bucket. Nobody reads before he writes, so what is there is replaced.
+const FLOODED: &str = "overload";
+/// Longer than a node takes to give up.
+const FLOOD_DEADLINE: Duration = Duration::from_secs(10);
+/// One of so many of their requests writes.
+const WRITE_OF: usize = 3;
+const FLOOD_VALUE: &[u8] = b"some bytes that somebody wants to keep for a while, or not";
 /// Of what was done before, at least one in so many is done under overload: who turns most of them away must still serve the others.
 const GOODPUT_OF: u32 = 3;
 const SLOW_CLIENTS: usize = 400;
@@ -57,28 +62,41 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
         stage.hold(stage.left()).await;
         return Ok(());
     }
-    let think = Duration::ZERO..Duration::from_millis(1);
-    let plan = Plan { clients: FLOOD, keys: 1, think, ..Plan::new(Kind::Slots) };
     // Nobody has to be served as usual meanwhile.
     let all = stage.nodes();
     let urls: Vec<String> = all.iter().map(|i| stage.site.url(*i)).collect();
     let before = stage.usual();
-    let (asks, began) = (Http::new(ASKERS)?, stage.timeline.now());
+    let asks = Http::new(FLOOD)?;
+    let client = Client::with_transport(urls.clone(), stage.ground.transport.clone())?;
+    client
+        .put_settings(
+            FLOODED,
+            &Settings { blind_writes: Some("supersede".to_owned()), ..Settings::default() },
+        )
+        .await?;
     let answers = Answers::default();
+    let how_long = stage.draw(4_000..8_000);
+    let (began, open) = (stage.timeline.now(), stage.begin(format!("{FLOOD} clients without rest"), &all));
     tokio::select! {
         biased;
-        done = burst(stage, format!("{FLOOD} clients without rest"), plan, 4_000..8_000, &all) => done?,
+        () = stage.hold(how_long) => {}
         () = ask_without_rest(&asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
     }
-    stage.owes("overload", before, began, GOODPUT_OF);
+    let seconds = stage.timeline.now().saturating_sub(began).as_secs_f64().max(0.001);
     let Answers { served, refused, others } = answers;
     let others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (served, refused) = (served.into_inner(), refused.into_inner());
-    Live::say(&format!("of {} who asked without rest {refused} were turned away", served + refused));
+    // Those of before go on as they did, and what they get done is a part of what is served.
+    stage.owes("overload", before, began, served, GOODPUT_OF);
+    stage.end(open);
+    Live::say(&format!(
+        "of {:.0} a second who asked without rest {:.0} were served, the others turned away",
+        (served + refused) as f64 / seconds,
+        served as f64 / seconds
+    ));
+    stage.did(CROWD, served);
+    stage.did(TURNED_AWAY, refused);
     stage.accidents.extend(others.map(|what| format!("under overload somebody was told {what}")));
-    if served == 0 || refused == 0 {
-        stage.accidents.push(format!("overload: {served} were served, and {refused} turned away by 429"));
-    }
     Ok(())
 }
 
@@ -91,31 +109,33 @@ struct Answers {
     others: Mutex<Option<String>>,
 }
 
-/// Reads of what is not there, with no library that tries again: what is refused, and how, is to be seen as it is.
+/// Writes and reads, with no library that waits and tries again: what is refused, and how, is to be seen as it is. Each client has a key
+/// of its own, which it replaces.
 async fn ask_without_rest(http: &Http, urls: &[String], answers: &Answers) {
     let ask = async |number: usize| {
-        let url = format!("{}/v1/buckets/overload/keys/nothing", urls[number % urls.len()]);
-        loop {
-            match http.get(&url, ASK_DEADLINE).await {
-                Ok(reply) if reply.status == 404 => answers.served.fetch_add(1, Ordering::Relaxed),
-                Ok(reply) if reply.status == 429 && reply.problem().contains("overloaded") => {
-                    answers.refused.fetch_add(1, Ordering::Relaxed)
-                }
-                Ok(reply) if matches!(reply.status, 503 | 504) => 0,
-                Ok(reply) => {
-                    let mut others = answers.others.lock().unwrap_or_else(PoisonError::into_inner);
-                    others.get_or_insert(reply.problem());
-                    0
-                }
-                Err(no_answer) => {
-                    let mut others = answers.others.lock().unwrap_or_else(PoisonError::into_inner);
-                    others.get_or_insert(no_answer.to_string());
-                    0
-                }
+        let url = format!("{}/v1/buckets/{FLOODED}/keys/{number}", urls[number % urls.len()]);
+        for turn in 0_usize.. {
+            let reply = match (number + turn) % WRITE_OF {
+                0 => http.put(&url, FLOOD_VALUE, FLOOD_DEADLINE).await,
+                _ => http.get(&url, FLOOD_DEADLINE).await,
             };
+            let told = match reply {
+                Ok(reply) if matches!(reply.status, 200 | 204 | 300 | 404) => {
+                    answers.served.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Ok(reply) if reply.status == 429 && reply.problem().contains("overloaded") => {
+                    answers.refused.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Ok(reply) if matches!(reply.status, 503 | 504) => continue,
+                Ok(reply) => reply.problem(),
+                Err(no_answer) => no_answer.to_string(),
+            };
+            answers.others.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(told);
         }
     };
-    futures_util::future::join_all((0..ASKERS).map(ask)).await;
+    futures_util::future::join_all((0..FLOOD).map(ask)).await;
 }
 
 /// Further clients for a while, in a bucket of their own.

@@ -4,9 +4,10 @@ use super::{Stage, Trouble, effects, names};
 use crate::limits::NODES_MAX;
 use crate::run::equal;
 use crate::run::timeline::Open;
+use crate::run::tries::Noted;
 use crate::target::process::name;
 use anyhow::{Result, bail};
-use client::{Client, Member, ReqwestTransport};
+use client::{Client, Member};
 use rand::RngExt;
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -19,7 +20,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// It waits for its operator: it is to take a certain place.
 const MANUAL: &str = "join = \"manual\"\n";
 
-type ApiClient = Client<ReqwestTransport>;
+type ApiClient = Client<Noted>;
 
 /// A client that asks the nodes that are members, whichever answers.
 fn operator(stage: &Stage<'_>) -> Result<ApiClient> {

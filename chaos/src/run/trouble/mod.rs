@@ -13,12 +13,12 @@ mod processes;
 use super::goodput::Goodput;
 use super::site::Site;
 use super::timeline::{Open, Timeline};
+use super::tries::Noted;
 use super::{RunArgs, equal};
 use anyhow::Result;
-use client::ReqwestTransport;
-use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -87,7 +87,7 @@ const LOSS_OF: u32 = 4;
 
 /// Those that may be there while members come and go. None takes a disk away: a power cut takes what was not synced, and no promise is
 /// given for that.
-const BESIDE: [Trouble; 17] = [
+const BESIDE: [Trouble; 19] = [
     Trouble::Crash,
     Trouble::CrashAll,
     Trouble::Pause,
@@ -105,6 +105,8 @@ const BESIDE: [Trouble; 17] = [
     Trouble::SyncFails,
     Trouble::HotKey,
     Trouble::LargeValues,
+    Trouble::Overload,
+    Trouble::SlowClients,
 ];
 
 impl Trouble {
@@ -167,7 +169,7 @@ pub(super) struct Stage<'a> {
     /// When the last trouble has to end.
     pub(super) until: Duration,
     /// Where the clients are; nodes that come in are added to it.
-    pub(super) ground: Ground<ReqwestTransport>,
+    pub(super) ground: Ground<Noted>,
     /// How often there was more load than usual.
     pub(super) bursts: u32,
     /// How many operations a second were done before the first trouble that excuses all nodes.
@@ -178,6 +180,8 @@ pub(super) struct Stage<'a> {
     pub(super) spoiled: bool,
     /// Nodes that are no members any more, each until another one comes in its place.
     pub(super) removed: BTreeMap<usize, Open>,
+    /// What is still to be broken beside a change of members.
+    pub(super) to_come: Vec<Trouble>,
     /// The change of members that is under way, if it is to be begun once something else is broken.
     pub(super) change: Option<members::Change>,
     /// What was done to the nodes, counted: what did nothing proves nothing.
@@ -194,6 +198,8 @@ const LOSS_SECONDS_MIN: u64 = 20;
 const WHOLE_MAX: Duration = Duration::from_secs(30);
 /// In two seconds each client has asked at least once and given up.
 const GOODPUT_MIN: Duration = Duration::from_secs(2);
+/// In so long a trouble beside a change of members must have done its work.
+const EFFECT_WITHIN: Duration = Duration::from_secs(10);
 const REST: Range<Duration> = Duration::from_millis(1000)..Duration::from_millis(3000);
 
 /// Lets things go wrong until the load ends, and leaves the cluster whole.
@@ -212,7 +218,16 @@ pub(super) async fn rage(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> 
     Ok(())
 }
 
+/// Each draws from a chance of its own: how often it does may hang on time, and what follows is as the seed says all the same.
 async fn once(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
+    let own = StdRng::seed_from_u64(stage.chance.random());
+    let of_all = std::mem::replace(&mut stage.chance, own);
+    let done = play(trouble, stage).await;
+    stage.chance = of_all;
+    done
+}
+
+async fn play(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
     match trouble {
         Trouble::None | Trouble::Mixed => {
             stage.hold(stage.left()).await;
@@ -244,7 +259,7 @@ async fn once(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
         Trouble::Wipe => members::wipe(stage).await,
         Trouble::Membership => members::come_and_go(stage, None).await,
         Trouble::MembershipFaults => {
-            let beside = *BESIDE.choose(&mut stage.chance).expect("there are some");
+            let beside = stage.beside();
             // It is one of those that end by themselves, and brings no further members.
             Box::pin(members::come_and_go(stage, Some(beside))).await
         }
@@ -252,6 +267,22 @@ async fn once(trouble: Trouble, stage: &mut Stage<'_>) -> Result<()> {
 }
 
 impl Stage<'_> {
+    /// What is broken beside the next change of members: each of [`BESIDE`] once, in an order that hangs on the seed, before any comes again.
+    fn beside(&mut self) -> Trouble {
+        if self.to_come.is_empty() {
+            self.to_come = BESIDE.to_vec();
+            self.to_come.shuffle(&mut self.chance);
+        }
+        let next = self.to_come.pop().expect("they were filled in");
+        // Who asks too much is turned away by nodes that take few at once, which these are not; and slow clients are let be for long.
+        if self.left() >= EFFECT_WITHIN && !matches!(next, Trouble::Overload | Trouble::SlowClients) {
+            for what in next.effects() {
+                self.effects.entry(what).or_default();
+            }
+        }
+        next
+    }
+
     /// Nodes that are members, by chance in some order.
     fn nodes(&mut self) -> Vec<usize> {
         let mut nodes: Vec<usize> = (0..self.site.len()).filter(|i| !self.is_gone(*i)).collect();
@@ -362,10 +393,12 @@ impl Stage<'_> {
     }
 
     /// A trouble that excused all nodes has lasted since then, and one operation of so many is owed all the same. In a shorter time than
-    /// [`GOODPUT_MIN`] it is chance how many are done, and while members come and go, those have their part in it.
-    fn owes(&mut self, trouble: &'static str, before: f64, since: Duration, one_of: u32) {
-        if self.change.is_none() && self.timeline.now().saturating_sub(since) >= GOODPUT_MIN {
-            let meanwhile = self.rate(since);
+    /// [`GOODPUT_MIN`] it is chance how many are done, and while members come and go, those have their part in it. `besides` were done that
+    /// are in no history.
+    fn owes(&mut self, trouble: &'static str, before: f64, since: Duration, besides: u64, one_of: u32) {
+        let lasted = self.timeline.now().saturating_sub(since);
+        if self.change.is_none() && lasted >= GOODPUT_MIN {
+            let meanwhile = self.rate(since) + besides as f64 / lasted.as_secs_f64();
             self.goodput.push(Goodput { trouble, before, meanwhile, one_of });
         }
     }

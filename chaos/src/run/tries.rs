@@ -1,0 +1,205 @@
+//! Every request that clients send for data, and how it was answered: the client library sends one again where it can't count twice, and
+//! what came of the operation in the end does not show that somebody was told to come again.
+
+use super::pulse::{Expected, is_early};
+use client::{HttpTransport, Request, ReqwestTransport, Response, TransportError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::history::Now;
+
+/// What stands before the name of a bucket in a request for data.
+const DATA: [&str; 2] = ["/v1/buckets/", "/v1/carts/"];
+const NOT_REACHED: &[u8] = b"context_not_reached";
+
+/// The real network, and a note of what went over it. Clones write to one list.
+#[derive(Clone)]
+pub(super) struct Noted {
+    network: ReqwestTransport,
+    tries: Arc<Mutex<Tries>>,
+    now: Now,
+}
+
+/// All requests for data so far.
+#[derive(Default)]
+pub(super) struct Tries {
+    /// Nodes and buckets, each with its number: there are a few, and requests by the hundred thousand.
+    names: BTreeMap<String, u32>,
+    all: Vec<Try>,
+}
+
+struct Try {
+    node: u32,
+    bucket: u32,
+    begun: Duration,
+    /// Nothing where nobody waited for an answer any more.
+    ended: Option<Duration>,
+    /// The status of the answer; 0 where there was none.
+    status: u16,
+    /// Whether it says that the context that was asked for is not reached.
+    not_reached: bool,
+}
+
+/// How requests were answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Tally {
+    /// Of those that asked a node that could serve, within 3 s of a change: how many, and how many of them were served.
+    pub(super) early: (u64, u64),
+    /// The same of all others.
+    pub(super) later: (u64, u64),
+    /// Answers of a status of 500 or more that is not 503, but those that have to be given about a deletion that is forgotten.
+    pub(super) not_503: u64,
+}
+
+impl Noted {
+    pub(super) fn new(network: ReqwestTransport, now: Now) -> Self {
+        Self { network, tries: Arc::default(), now }
+    }
+
+    /// The network alone, for what is no client's request.
+    pub(super) fn network(&self) -> &ReqwestTransport {
+        &self.network
+    }
+
+    /// What has become of all requests so far.
+    pub(super) fn take(&self) -> Tries {
+        std::mem::take(&mut *self.tries())
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a request begins, and where to write down how it ends. What asks for no data is none of these.
+    fn begin(&self, base: &str, target: &str) -> Option<usize> {
+        let of_bucket = DATA.into_iter().find_map(|prefix| target.strip_prefix(prefix))?;
+        let bucket = of_bucket.split(['/', '?']).next()?;
+        let begun = (self.now)();
+        let mut tries = self.tries();
+        let (node, bucket) = (tries.number(base), tries.number(bucket));
+        tries.all.push(Try { node, bucket, begun, ended: None, status: 0, not_reached: false });
+        Some(tries.all.len() - 1)
+    }
+
+    fn end(&self, at: usize, answer: &Result<Response, TransportError>) {
+        let ended = (self.now)();
+        let mut tries = self.tries();
+        // The list may have been taken away meanwhile.
+        let Some(one) = tries.all.get_mut(at) else { return };
+        one.ended = Some(ended);
+        if let Ok(response) = answer {
+            one.status = response.status;
+            let says = |body: &[u8]| body.windows(NOT_REACHED.len()).any(|part| part == NOT_REACHED);
+            one.not_reached = response.status >= 500 && says(&response.body);
+        }
+    }
+}
+
+impl HttpTransport for Noted {
+    async fn send(&self, request: Request) -> Result<Response, TransportError> {
+        let at = self.begin(&request.base, &request.target);
+        let answer = self.network.send(request).await;
+        if let Some(at) = at {
+            self.end(at, &answer);
+        }
+        answer
+    }
+}
+
+impl Tries {
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.names.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.insert(name.to_owned(), number);
+        number
+    }
+
+    /// Those that began between these two, held against what was broken.
+    pub(super) fn tally(&self, expected: &Expected<'_>, (from, until): (Duration, Duration)) -> Tally {
+        let named: BTreeMap<u32, &str> =
+            self.names.iter().map(|(name, number)| (*number, name.as_str())).collect();
+        let mut tally = Tally::default();
+        for one in self.all.iter().filter(|one| (from..until).contains(&one.begun)) {
+            let (node, bucket) = (named[&one.node], named[&one.bucket]);
+            let of_the_forgotten = one.not_reached && expected.forgets_in(bucket, one.begun);
+            tally.not_503 += u64::from(one.status >= 500 && one.status != 503 && !of_the_forgotten);
+            if of_the_forgotten || !expected.can_serve(node, bucket, one.begun, one.ended) {
+                continue;
+            }
+            let served = (200..500).contains(&one.status) && one.status != 429;
+            let is_early = is_early(expected.spans, one.begun, one.ended);
+            let of = if is_early { &mut tally.early } else { &mut tally.later };
+            *of = (of.0 + 1, of.1 + u64::from(served));
+        }
+        tally
+    }
+}
+
+impl Tally {
+    /// Where nothing but announced restarts happens, nobody is told anything else, at no try.
+    pub(super) fn other_than_503(&self) -> Option<String> {
+        (self.not_503 > 0)
+            .then(|| format!("{} requests were answered by errors of a node, and not by 503", self.not_503))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::timeline::Span;
+    use bytes::Bytes;
+    use client::FailureKind;
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn answer(status: u16, body: &'static str) -> Result<Response, TransportError> {
+        Ok(Response { status, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) })
+    }
+
+    #[test]
+    fn each_request_for_data_counts_by_how_it_was_answered() {
+        let clock = Arc::new(AtomicU64::new(0));
+        let shows = Arc::clone(&clock);
+        let noted =
+            Noted::new(ReqwestTransport::new().unwrap(), Arc::new(move || S(shows.load(Ordering::Relaxed))));
+        let ask = |at: u64, node: &str, target: &str, answer: Option<Result<Response, TransportError>>| {
+            clock.store(at, Ordering::Relaxed);
+            if let (Some(at), Some(answer)) = (noted.begin(node, target), answer) {
+                noted.end(at, &answer);
+            }
+        };
+        let cut = || Some(Err(TransportError::new(FailureKind::Broken, "reset")));
+        for (at, node, bucket, how) in [
+            (1, "n1", "a/keys/k?r=1", Some(answer(200, ""))),
+            (1, "n1", "a/keys/k", Some(answer(404, ""))),
+            (1, "n1", "a/keys/k", Some(answer(429, ""))),
+            (1, "n1", "a/keys/k", Some(answer(503, ""))),
+            (1, "n1", "a/keys/k", None),
+            (1, "n1", "a/keys/k", cut()),
+            (1, "n1", "forgets/keys/k", Some(answer(504, r#"{"code":"context_not_reached"}"#))),
+            (1, "n1", "a/keys/k", Some(answer(504, r#"{"code":"context_not_reached"}"#))),
+            (20, "n2", "cart-7/items", Some(answer(204, ""))),
+            (20, "n1", "a/keys/k", Some(answer(503, ""))),
+            (22, "n1", "a/keys/k", Some(answer(200, ""))),
+            (40, "n1", "a/keys/k", Some(answer(200, ""))),
+        ] {
+            let data = DATA[usize::from(bucket.starts_with("cart"))];
+            ask(at, node, &format!("{data}{bucket}"), how);
+        }
+        ask(1, "n1", "/v1/cluster", Some(answer(500, "")));
+        let (urls, strict, forgets) =
+            (["n1".to_owned(), "n2".to_owned()], BTreeSet::new(), BTreeSet::from(["forgets".to_owned()]));
+        let crash = Span { until: Some(S(21)), ..Span::new("n1 killed".to_owned(), [0].into(), S(19)) };
+        let spans = [crash];
+        let expected =
+            Expected { urls: &urls, strict: &strict, forgets: Some((S(0), &forgets)), spans: &spans };
+        let tally = noted.take().tally(&expected, (S(0), S(30)));
+        assert_eq!(tally, Tally { early: (2, 2), later: (7, 2), not_503: 1 });
+        assert_eq!(noted.take().tally(&expected, (S(0), S(30))), Tally::default());
+    }
+}
