@@ -7,7 +7,7 @@ use crate::target::process::name;
 use anyhow::{Context, Result, bail, ensure};
 use client::{Client, Quorum, ReadOptions, WriteOptions};
 use rand::RngExt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ const TORN_BYTES_MAX: usize = 4096;
 const FLIPPED_OF_LOG: usize = 256 << 10;
 /// A full disk is looked for twice a second, and a quarter of the keys asked about are not the victim's.
 const NOTICED_MAX: Duration = Duration::from_secs(15);
+/// A disk of which so much is left is full for its node, which keeps more for itself.
+const LEFT_PERCENT: u64 = 2;
 const FULL: &str = "full";
 const FULL_KEYS: u32 = 20;
 
@@ -221,19 +223,15 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     let ballast = stage.site.local()?.data_dir(victim).join("ballast");
     let open = stage.begin(format!("the disk of {} is full", name(victim)), &[victim]);
     asked_until(&client, "writes are taken", all_taken).await?;
-    fill(&ballast)?;
+    fill(&ballast, LEFT_PERCENT)?;
     let refused = asked_until(&client, "writes are refused", |answers| answers.contains(&507)).await?;
     stage.did(effects::REFUSED, refused.iter().filter(|status| **status == 507).count() as u64);
-    // What it has it still gives: one replica is asked, itself where it is one.
-    for key in 0..FULL_KEYS {
-        let one = ReadOptions { r: Some(Quorum::Count(1)), ..ReadOptions::default() };
-        let read = client.get(FULL, format!("k{key}"), &one).await;
-        ensure!(
-            read.as_ref().is_ok_and(|read| !read.versions.is_empty()),
-            "a full disk does not read: {read:?}"
-        );
-    }
-    stage.last(3_000..8_000).await?;
+    reads_all(&client).await?;
+    stage.last(2_000..5_000).await?;
+    // What the node had kept for itself goes as well: not a byte is left.
+    fill(&ballast, 0)?;
+    stage.last(1_000..3_000).await?;
+    reads_all(&client).await?;
     std::fs::remove_file(&ballast)?;
     asked_until(&client, "writes are taken again", all_taken).await?;
     let local = stage.site.local()?;
@@ -269,14 +267,34 @@ async fn asked_until(client: &Client<Noted>, what: &str, holds: impl Fn(&[u16]) 
     }
 }
 
-/// Takes all but a fiftieth of what is left on the disk of that path.
-fn fill(ballast: &Path) -> Result<()> {
+/// What it has it still gives: one replica is asked, itself where it is one.
+async fn reads_all(client: &Client<Noted>) -> Result<()> {
+    for key in 0..FULL_KEYS {
+        let one = ReadOptions { r: Some(Quorum::Count(1)), ..ReadOptions::default() };
+        let read = client.get(FULL, format!("k{key}"), &one).await;
+        ensure!(
+            read.as_ref().is_ok_and(|read| !read.versions.is_empty()),
+            "a full disk does not read: {read:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Takes what is left on the disk of that path, but so many percent of all of it.
+fn fill(ballast: &Path, left_percent: u64) -> Result<()> {
     let told = nix::sys::statvfs::statvfs(ballast.parent().context("a file stands in a directory")?)?;
-    let bytes = (told.blocks_available() - told.blocks() / 50) * told.fragment_size();
-    let mut file = std::fs::File::create(ballast)?;
-    let block = vec![0xa5; 1 << 20];
-    for _ in 0..bytes / block.len() as u64 {
-        file.write_all(&block)?;
+    let leave = told.blocks() * left_percent / 100;
+    let mut bytes = told.blocks_available().saturating_sub(leave) * told.fragment_size();
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(ballast)?;
+    let block = vec![0xa5; 1 << 16];
+    while bytes > 0 {
+        let some = bytes.min(block.len() as u64);
+        match file.write_all(&block[..usize::try_from(some)?]) {
+            // The node writes too, and may have been quicker.
+            Err(error) if error.kind() == ErrorKind::StorageFull && left_percent == 0 => return Ok(()),
+            written => written?,
+        }
+        bytes -= some;
     }
     Ok(())
 }
