@@ -63,8 +63,7 @@ bugs! {
 }
 
 impl Bug {
-    /// Those that the simulation is known not to notice; docs/simulation.md says in how many seeds, and by what else they are, if by
-    /// anything.
+    /// Those that the simulation is known not to notice; docs/simulation.md says by what else they are.
     pub const MISSED: &[Bug] =
         &[Bug::SpentForgotten, Bug::LateMessages, Bug::FillFromOne, Bug::ReapOwnersOnly, Bug::SurplusDropped];
 }

@@ -33,8 +33,8 @@ struct Try {
     node: u32,
     bucket: u32,
     begun: Duration,
-    /// Nothing where nobody waited for an answer any more.
-    ended: Option<Duration>,
+    /// When it was answered, or nobody waited for an answer any more.
+    ended: Duration,
     /// The status of the answer; 0 where there was none.
     status: u16,
     /// Whether it says that the context that was asked for is not reached.
@@ -71,37 +71,51 @@ impl Noted {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a request begins, and where to write down how it ends. What asks for no data is none of these.
-    fn begin(&self, base: &str, target: &str) -> Option<usize> {
+    /// Notes that a request begins. What asks for no data is none of these.
+    fn begin(&self, base: &str, target: &str) -> Option<Asked<'_>> {
         let of_bucket = DATA.into_iter().find_map(|prefix| target.strip_prefix(prefix))?;
         let bucket = of_bucket.split(['/', '?']).next()?;
         let begun = (self.now)();
         let mut tries = self.tries();
         let (node, bucket) = (tries.number(base), tries.number(bucket));
-        tries.all.push(Try { node, bucket, begun, ended: None, status: 0, not_reached: false });
-        Some(tries.all.len() - 1)
+        tries.all.push(Try { node, bucket, begun, ended: begun, status: 0, not_reached: false });
+        Some(Asked { noted: self, at: tries.all.len() - 1, status: 0, not_reached: false })
     }
+}
 
-    fn end(&self, at: usize, answer: &Result<Response, TransportError>) {
-        let ended = (self.now)();
-        let mut tries = self.tries();
+/// A request that is under way. It ends when nobody waits for it any more: the client gives up by dropping what it waits for.
+struct Asked<'a> {
+    noted: &'a Noted,
+    at: usize,
+    status: u16,
+    not_reached: bool,
+}
+
+impl Asked<'_> {
+    fn hears(&mut self, response: &Response) {
+        let says = |body: &[u8]| body.windows(NOT_REACHED.len()).any(|part| part == NOT_REACHED);
+        self.status = response.status;
+        self.not_reached = response.status >= 500 && says(&response.body);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let ended = (self.noted.now)();
+        let mut tries = self.noted.tries();
         // The list may have been taken away meanwhile.
-        let Some(one) = tries.all.get_mut(at) else { return };
-        one.ended = Some(ended);
-        if let Ok(response) = answer {
-            one.status = response.status;
-            let says = |body: &[u8]| body.windows(NOT_REACHED.len()).any(|part| part == NOT_REACHED);
-            one.not_reached = response.status >= 500 && says(&response.body);
+        if let Some(one) = tries.all.get_mut(self.at) {
+            (one.ended, one.status, one.not_reached) = (ended, self.status, self.not_reached);
         }
     }
 }
 
 impl HttpTransport for Noted {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
-        let at = self.begin(&request.base, &request.target);
+        let asked = self.begin(&request.base, &request.target);
         let answer = self.network.send(request).await;
-        if let Some(at) = at {
-            self.end(at, &answer);
+        if let (Some(mut asked), Ok(response)) = (asked, &answer) {
+            asked.hears(response);
         }
         answer
     }
@@ -126,11 +140,12 @@ impl Tries {
             let (node, bucket) = (named[&one.node], named[&one.bucket]);
             let of_the_forgotten = one.not_reached && expected.forgets_in(bucket, one.begun);
             tally.not_503 += u64::from(one.status >= 500 && one.status != 503 && !of_the_forgotten);
-            if of_the_forgotten || !expected.can_serve(node, bucket, one.begun, one.ended) {
+            let ended = Some(one.ended);
+            if of_the_forgotten || !expected.can_serve(node, bucket, one.begun, ended) {
                 continue;
             }
             let served = (200..500).contains(&one.status) && one.status != 429;
-            let is_early = is_early(expected.spans, one.begun, one.ended);
+            let is_early = is_early(expected.spans, one.begun, ended);
             let of = if is_early { &mut tally.early } else { &mut tally.later };
             *of = (of.0 + 1, of.1 + u64::from(served));
         }
@@ -151,55 +166,69 @@ mod tests {
     use super::*;
     use crate::run::timeline::Span;
     use bytes::Bytes;
-    use client::FailureKind;
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn answer(status: u16, body: &'static str) -> Result<Response, TransportError> {
-        Ok(Response { status, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) })
+    fn answer(status: u16, body: &'static str) -> Option<Response> {
+        Some(Response { status, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) })
     }
 
     #[test]
     fn each_request_for_data_counts_by_how_it_was_answered() {
         let clock = Arc::new(AtomicU64::new(0));
         let shows = Arc::clone(&clock);
-        let noted =
-            Noted::new(ReqwestTransport::new().unwrap(), Arc::new(move || S(shows.load(Ordering::Relaxed))));
-        let ask = |at: u64, node: &str, target: &str, answer: Option<Result<Response, TransportError>>| {
+        let now = Arc::new(move || S(shows.load(Ordering::Relaxed)));
+        let noted = Noted::new(ReqwestTransport::new().unwrap(), now);
+        let ask = |at: u64, node: &str, target: &str, response: Option<Response>| {
             clock.store(at, Ordering::Relaxed);
-            if let (Some(at), Some(answer)) = (noted.begin(node, target), answer) {
-                noted.end(at, &answer);
+            if let (Some(mut asked), Some(response)) = (noted.begin(node, target), response) {
+                asked.hears(&response);
             }
         };
-        let cut = || Some(Err(TransportError::new(FailureKind::Broken, "reset")));
         for (at, node, bucket, how) in [
-            (1, "n1", "a/keys/k?r=1", Some(answer(200, ""))),
-            (1, "n1", "a/keys/k", Some(answer(404, ""))),
-            (1, "n1", "a/keys/k", Some(answer(429, ""))),
-            (1, "n1", "a/keys/k", Some(answer(503, ""))),
+            (1, "n1", "a/keys/k?r=1", answer(200, "")),
+            (1, "n1", "a/keys/k", answer(404, "")),
+            (1, "n1", "a/keys/k", answer(429, "")),
+            (1, "n1", "a/keys/k", answer(503, "")),
             (1, "n1", "a/keys/k", None),
-            (1, "n1", "a/keys/k", cut()),
-            (1, "n1", "forgets/keys/k", Some(answer(504, r#"{"code":"context_not_reached"}"#))),
-            (1, "n1", "a/keys/k", Some(answer(504, r#"{"code":"context_not_reached"}"#))),
-            (20, "n2", "cart-7/items", Some(answer(204, ""))),
-            (20, "n1", "a/keys/k", Some(answer(503, ""))),
-            (22, "n1", "a/keys/k", Some(answer(200, ""))),
-            (40, "n1", "a/keys/k", Some(answer(200, ""))),
+            (1, "n1", "forgets/keys/k", answer(504, r#"{"code":"context_not_reached"}"#)),
+            (1, "n1", "a/keys/k", answer(504, r#"{"code":"context_not_reached"}"#)),
+            (20, "n2", "cart-7/items", answer(204, "")),
+            (20, "n1", "a/keys/k", answer(503, "")),
+            (22, "n1", "a/keys/k", answer(200, "")),
+            (40, "n1", "a/keys/k", answer(200, "")),
         ] {
             let data = DATA[usize::from(bucket.starts_with("cart"))];
             ask(at, node, &format!("{data}{bucket}"), how);
         }
-        ask(1, "n1", "/v1/cluster", Some(answer(500, "")));
-        let (urls, strict, forgets) =
-            (["n1".to_owned(), "n2".to_owned()], BTreeSet::new(), BTreeSet::from(["forgets".to_owned()]));
+        ask(1, "n1", "/v1/cluster", answer(500, ""));
+        let (urls, strict) = (["n1".to_owned(), "n2".to_owned()], BTreeSet::new());
+        let forgets = BTreeSet::from(["forgets".to_owned()]);
         let crash = Span { until: Some(S(21)), ..Span::new("n1 killed".to_owned(), [0].into(), S(19)) };
         let spans = [crash];
-        let expected =
-            Expected { urls: &urls, strict: &strict, forgets: Some((S(0), &forgets)), spans: &spans };
+        let forgets = Some((S(0), &forgets));
+        let expected = Expected { urls: &urls, strict: &strict, forgets, spans: &spans };
         let tally = noted.take().tally(&expected, (S(0), S(30)));
-        assert_eq!(tally, Tally { early: (2, 2), later: (7, 2), not_503: 1 });
+        assert_eq!(tally, Tally { early: (2, 2), later: (6, 2), not_503: 1 });
         assert_eq!(noted.take().tally(&expected, (S(0), S(30))), Tally::default());
+    }
+
+    /// A node that swallows requests is none that is excused by what happens to it later.
+    #[tokio::test]
+    async fn who_gives_up_was_not_served() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", silent.local_addr().unwrap());
+        let began = std::time::Instant::now();
+        let noted = Noted::new(ReqwestTransport::new().unwrap(), Arc::new(move || began.elapsed()));
+        let client = client::Client::with_transport(vec![base.clone()], noted.clone()).unwrap();
+        let soon = Duration::from_millis(50);
+        let options = client::ReadOptions::default();
+        assert!(tokio::time::timeout(soon, client.get("b", "k", &options)).await.is_err());
+        let (urls, strict) = ([base], BTreeSet::new());
+        let later = Span::new("n1 killed".to_owned(), [0].into(), began.elapsed() + S(10));
+        let expected = Expected { urls: &urls, strict: &strict, forgets: None, spans: &[later] };
+        assert_eq!(noted.take().tally(&expected, (S(0), S(5))), Tally { later: (1, 0), ..Tally::default() });
     }
 }

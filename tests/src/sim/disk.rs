@@ -101,6 +101,7 @@ impl Disk {
     pub fn set_wear(&self, wear: Wear) {
         self.lock().wear = wear;
         self.rows.set_fault(wear.full.then_some(Fault::Full));
+        self.watch.is_late(self.host, wear.full || !wear.slow_max.is_zero());
     }
 
     /// The machine loses its power: of what was not synced, a part of the oldest may have reached the disk. The rest is gone.

@@ -71,11 +71,11 @@ pub fn all_noticed(bugs: &[Bug], seeds: Seeds, mut hear: impl FnMut(&Outcome)) -
 
 /// After how many seeds the rule was noticed, in words, and whether it was.
 fn noticed(total: &Total, seeds: Seeds) -> (String, bool) {
-    let Some(bad) = total.bad.first() else { return (format!("not in {}", seeds.count), false) };
+    let Some(bad) = total.bad.difference(&total.lost).next() else {
+        let lost = total.lost.first().map(|seed| format!("{seed} came to no end"));
+        return (lost.unwrap_or_else(|| format!("not in {}", seeds.count)), false);
+    };
     let after = bad + 1 - seeds.first;
-    if total.lost > 0 {
-        return (format!("{after}, which came to no end"), false);
-    }
     let mut with = seeds.apart_each();
     (with.first, with.count) = (*bad, 1);
     match with.run(&[], |_| {}).bad.is_empty() {

@@ -139,7 +139,7 @@ pub struct Total {
     /// What the first bad seed broke first.
     pub first: Option<String>,
     /// Seeds of which nothing is known, for their processes came to no end of their own. They are bad ones too.
-    pub lost: u64,
+    pub lost: BTreeSet<u64>,
     /// How long it took by the clock, and how long the processors worked for it.
     pub took: Duration,
     cpu: Duration,
@@ -263,7 +263,7 @@ impl Total {
         self.simulated += outcome.simulated;
         self.acknowledged += outcome.acknowledged;
         self.violations += outcome.violations.len();
-        self.lost += u64::from(outcome.is_lost);
+        self.lost.extend(outcome.is_lost.then_some(outcome.seed));
         if let Some(first) = outcome.violations.into_iter().next() {
             if self.bad.first().is_none_or(|seed| outcome.seed < *seed) {
                 self.first = Some(first);

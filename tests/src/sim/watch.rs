@@ -49,6 +49,8 @@ struct State {
     views: u64,
     /// Which members each process has kept last, or wanted to: a disk that is full takes none, and its node goes by them all the same.
     knows: BTreeMap<Host, Bytes>,
+    /// Whose disks are slow or full, so that they may be behind what their processes know.
+    late: BTreeSet<Host>,
     /// Which layout each settled one was, by its number.
     settled: BTreeMap<u64, u64>,
     /// Whether a disk has been put back that may have forgotten to what it agreed (docs/membership.md).
@@ -63,16 +65,22 @@ struct State {
 }
 
 /// Whether the node of this disk owns the key or is to own it, by the members that it knows if its disk could not keep them. Who doesn't may
-/// let its copy go and take in another within one batch. Who owned it until just now is asked for nothing any more, and hears that the change
-/// is over everywhere some time before its disk has kept that.
-fn concerns<S: Store>(store: &S, knows: Option<&Bytes>, partition: Partition, id: &ObjectId) -> bool {
+/// let its copy go and take in another within one batch. Where a disk is slow or full, who owned it until just now hears that the change is
+/// over everywhere some time before its disk has kept that; then it is asked for nothing any more.
+fn concerns<S: Store>(
+    store: &S,
+    (knows, is_late): (Option<&Bytes>, bool),
+    partition: Partition,
+    id: &ObjectId,
+) -> bool {
     let meta = |key: &[u8]| store.get(Family::Meta, key).ok().flatten();
     let view = knows.cloned().or_else(|| meta(keys::VIEW)).and_then(|bytes| View::decode(&bytes).ok());
     let node = meta(keys::IDENTITY).and_then(|bytes| super::converged::node_id(&bytes));
     let (Some(view), Some(node)) = (view, node) else { return true };
     let n = view.bucket(id.bucket()).map_or_else(|| BucketSettings::default().n, |settings| settings.n);
     let regime = Regime::of(&view);
-    let tables = [Some(&regime.settled), regime.target.as_ref()];
+    let tables =
+        [Some(&regime.settled), regime.target.as_ref(), regime.previous.as_ref().filter(|_| !is_late)];
     tables.into_iter().flatten().any(|table| table.owners(partition, usize::from(n)).contains(&node))
 }
 
@@ -164,14 +172,27 @@ impl Watch {
         self.lock().has_old_disks = true;
     }
 
+    /// A disk becomes slow or full, or is neither any more.
+    pub fn is_late(&self, host: Host, is_late: bool) {
+        let mut state = self.lock();
+        if is_late {
+            state.late.insert(host);
+        } else {
+            state.late.remove(&host);
+        }
+    }
+
     /// A process ends, and what is on its disk is all that is known there.
     pub fn ends(&self, host: Host) {
         self.lock().knows.remove(&host);
     }
 
     fn concerns<S: Store>(&self, host: Host, store: &S, partition: Partition, id: &ObjectId) -> bool {
-        let knows = self.lock().knows.get(&host).cloned();
-        concerns(store, knows.as_ref(), partition, id)
+        let (knows, is_late) = {
+            let state = self.lock();
+            (state.knows.get(&host).cloned(), state.late.contains(&host))
+        };
+        concerns(store, (knows.as_ref(), is_late), partition, id)
     }
 
     /// A disk is lost, put back, or spoiled.

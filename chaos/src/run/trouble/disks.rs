@@ -229,8 +229,20 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     reads_all(&client).await?;
     stage.last(2_000..5_000).await?;
     // What the node had kept for itself goes as well: not a byte is left.
-    fill(&ballast, 0)?;
-    stage.last(1_000..3_000).await?;
+    let until = stage.timeline.now() + stage.draw(1_000..3_000).min(stage.left());
+    let mut turn = 0;
+    loop {
+        fill(&ballast, 0)?;
+        // Deletions it still takes, and has no room to keep them. What comes of each is not said.
+        let _taken_or_not =
+            client.delete(FULL, format!("d{}", turn % FULL_KEYS), &WriteOptions::default()).await;
+        turn += 1;
+        if stage.timeline.now() >= until {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    stage.did(effects::FILLED_UP, u64::from(turn));
     reads_all(&client).await?;
     std::fs::remove_file(&ballast)?;
     asked_until(&client, "writes are taken again", all_taken).await?;
@@ -280,21 +292,20 @@ async fn reads_all(client: &Client<Noted>) -> Result<()> {
     Ok(())
 }
 
-/// Takes what is left on the disk of that path, but so many percent of all of it.
+/// Takes what is left on the disk of that path, but so many percent of all of it. Where nothing is to be left, the system itself says when
+/// there is no more: the node writes too, and frees what it no longer needs.
 fn fill(ballast: &Path, left_percent: u64) -> Result<()> {
     let told = nix::sys::statvfs::statvfs(ballast.parent().context("a file stands in a directory")?)?;
     let leave = told.blocks() * left_percent / 100;
     let mut bytes = told.blocks_available().saturating_sub(leave) * told.fragment_size();
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(ballast)?;
     let block = vec![0xa5; 1 << 16];
-    while bytes > 0 {
-        let some = bytes.min(block.len() as u64);
-        match file.write_all(&block[..usize::try_from(some)?]) {
-            // The node writes too, and may have been quicker.
+    while bytes > 0 || left_percent == 0 {
+        match file.write_all(&block) {
             Err(error) if error.kind() == ErrorKind::StorageFull && left_percent == 0 => return Ok(()),
             written => written?,
         }
-        bytes -= some;
+        bytes = bytes.saturating_sub(block.len() as u64);
     }
     Ok(())
 }

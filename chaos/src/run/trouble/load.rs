@@ -24,8 +24,11 @@ const LARGE: usize = 1 << 20;
 const WRITERS_OF_LARGE: u32 = 6;
 /// Five nodes take 24 requests at once each (`site/`), 120 in all, and these are five times as many. They don't rest.
 const FLOOD: usize = 600;
+/// And so many are half of what they take at once, beside the usual clients: nobody is turned away.
+const FEW: usize = 60;
+const FEW_FOR: Duration = Duration::from_secs(2);
 /// A shorter one says nothing of who is turned away, and of how many are served.
-const FLOOD_MIN: Duration = Duration::from_secs(3);
+const FLOOD_MIN: Duration = Duration::from_secs(5);
 /// Their bucket. Nobody reads before he writes, so what is there is replaced.
 const FLOODED: &str = "overload";
 /// Longer than a node takes to give up.
@@ -33,8 +36,9 @@ const FLOOD_DEADLINE: Duration = Duration::from_secs(10);
 /// One of so many of their requests writes.
 const WRITE_OF: usize = 3;
 const FLOOD_VALUE: &[u8] = b"some bytes that somebody wants to keep for a while, or not";
-/// Of what was done before, at least one in so many is done under overload: who turns most of them away must still serve the others.
-const GOODPUT_OF: u32 = 3;
+/// Of what they carry when nobody is turned away, at least one in so many is done under overload: who turns most of them away must still
+/// serve the others.
+const GOODPUT_OF: u32 = 2;
 const SLOW_CLIENTS: usize = 400;
 /// After so long no connection may be left that dribbles.
 const HUNG_UP_AFTER_MS: u64 = 13_000;
@@ -64,8 +68,8 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     }
     // Nobody has to be served as usual meanwhile.
     let all = stage.nodes();
-    let urls: Vec<String> = all.iter().map(|i| stage.site.url(*i)).collect();
-    let before = stage.usual();
+    let comes = |node: &&usize| stage.change.as_ref().is_some_and(|change| change.new.contains(node));
+    let urls: Vec<String> = all.iter().filter(|node| !comes(node)).map(|i| stage.site.url(*i)).collect();
     let asks = Http::new(FLOOD)?;
     let client = Client::with_transport(urls.clone(), stage.ground.transport.clone())?;
     client
@@ -74,25 +78,33 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
             &Settings { blind_writes: Some("supersede".to_owned()), ..Settings::default() },
         )
         .await?;
-    let answers = Answers::default();
-    let how_long = stage.draw(4_000..8_000);
-    let (began, open) = (stage.timeline.now(), stage.begin(format!("{FLOOD} clients without rest"), &all));
+    let open = stage.begin(format!("{FLOOD} clients without rest"), &all);
+    // What they carry when they have as much to do as they take at once, with the usual clients.
+    let (few, began) = (Answers::default(), stage.timeline.now());
     tokio::select! {
         biased;
-        () = stage.hold(how_long) => {}
-        () = ask_without_rest(&asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
+        () = stage.hold(FEW_FOR) => {}
+        () = ask_without_rest(FEW, &asks, &urls, &few) => unreachable!("it asks until it is no longer polled"),
+    }
+    let carried = stage.rate_with(began, few.served.into_inner());
+    let (answers, began) = (Answers::default(), stage.timeline.now());
+    tokio::select! {
+        biased;
+        done = stage.last(4_000..8_000) => done?,
+        () = ask_without_rest(FLOOD, &asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
     }
     let seconds = stage.timeline.now().saturating_sub(began).as_secs_f64().max(0.001);
-    let Answers { served, refused, others } = answers;
+    let Answers { served, refused, unable, others } = answers;
     let others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (served, refused) = (served.into_inner(), refused.into_inner());
-    // Those of before go on as they did, and what they get done is a part of what is served.
-    stage.owes("overload", before, began, served, GOODPUT_OF);
+    let (served, refused, unable) = (served.into_inner(), refused.into_inner(), unable.into_inner());
+    stage.owes("overload", carried, began, served, GOODPUT_OF);
     stage.end(open);
+    let each = |count: u64| count as f64 / seconds;
     Live::say(&format!(
-        "of {:.0} a second who asked without rest {:.0} were served, the others turned away",
-        (served + refused) as f64 / seconds,
-        served as f64 / seconds
+        "{:.0} a second of those who asked without rest were served, {:.0} turned away by 429, {:.0} told 503 or 504",
+        each(served),
+        each(refused),
+        each(unable)
     ));
     stage.did(CROWD, served);
     stage.did(TURNED_AWAY, refused);
@@ -105,13 +117,15 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
 struct Answers {
     served: AtomicU64,
     refused: AtomicU64,
+    /// Those that were told 503 or 504.
+    unable: AtomicU64,
     /// The first answer that is neither, nor honest about what could not be done.
     others: Mutex<Option<String>>,
 }
 
 /// Writes and reads, with no library that waits and tries again: what is refused, and how, is to be seen as it is. Each client has a key
 /// of its own, which it replaces.
-async fn ask_without_rest(http: &Http, urls: &[String], answers: &Answers) {
+async fn ask_without_rest(clients: usize, http: &Http, urls: &[String], answers: &Answers) {
     let ask = async |number: usize| {
         let url = format!("{}/v1/buckets/{FLOODED}/keys/{number}", urls[number % urls.len()]);
         for turn in 0_usize.. {
@@ -128,14 +142,17 @@ async fn ask_without_rest(http: &Http, urls: &[String], answers: &Answers) {
                     answers.refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                Ok(reply) if matches!(reply.status, 503 | 504) => continue,
+                Ok(reply) if matches!(reply.status, 503 | 504) => {
+                    answers.unable.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 Ok(reply) => reply.problem(),
                 Err(no_answer) => no_answer.to_string(),
             };
             answers.others.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(told);
         }
     };
-    futures_util::future::join_all((0..FLOOD).map(ask)).await;
+    futures_util::future::join_all((0..clients).map(ask)).await;
 }
 
 /// Further clients for a while, in a bucket of their own.
@@ -198,6 +215,7 @@ pub(super) async fn slow_clients(stage: &mut Stage<'_>) -> Result<()> {
             clients.push(stream);
         }
     }
+    super::members::begin(stage).await?;
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(DRIBBLE_EVERY).await;
         for stream in &mut clients {

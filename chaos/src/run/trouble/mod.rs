@@ -274,9 +274,10 @@ impl Stage<'_> {
             self.to_come.shuffle(&mut self.chance);
         }
         let next = self.to_come.pop().expect("they were filled in");
-        // Who asks too much is turned away by nodes that take few at once, which these are not; and slow clients are let be for long.
-        if self.left() >= EFFECT_WITHIN && !matches!(next, Trouble::Overload | Trouble::SlowClients) {
-            for what in next.effects() {
+        // These nodes take as much at once as any, so nobody need be turned away; and slow clients are let be for long.
+        let shows = |what: &&&str| **what != effects::TURNED_AWAY && **what != effects::HUNG_UP;
+        if self.left() >= EFFECT_WITHIN {
+            for what in next.effects().iter().filter(shows) {
                 self.effects.entry(what).or_default();
             }
         }
@@ -305,10 +306,12 @@ impl Stage<'_> {
 
     /// Any trouble. A disk loses something only when all copies are whole, and none after bits have flipped on one: they stay there, unseen.
     async fn any(&mut self) -> Result<Trouble> {
-        if !self.spoiled && self.chance.random_ratio(1, LOSS_OF) && self.is_whole().await? {
-            return Ok(*LOSSES.choose(&mut self.chance).expect("there are some"));
-        }
+        let is_loss = self.chance.random_ratio(1, LOSS_OF);
+        let loss = *LOSSES.choose(&mut self.chance).expect("there are some");
         let next = *MIXED.choose(&mut self.chance).expect("there are some");
+        if is_loss && !self.spoiled && self.is_whole().await? {
+            return Ok(loss);
+        }
         // A cluster of processes has an end, and then there is other trouble.
         let is_full =
             matches!(next, Trouble::Membership | Trouble::MembershipFaults) && !members::has_room(self);
@@ -327,7 +330,8 @@ impl Stage<'_> {
 
     /// Whether all copies are seen to be equal within a while: then a disk may lose some.
     async fn is_whole(&mut self) -> Result<bool> {
-        let members = self.nodes().into_iter().map(|i| self.site.url(i)).collect::<Vec<_>>();
+        let members = (0..self.site.len()).filter(|i| !self.is_gone(*i));
+        let members = members.map(|i| self.site.url(i)).collect::<Vec<_>>();
         equal::wait_for_copies(&members, WHOLE_MAX.min(self.left())).await
     }
 
@@ -386,6 +390,12 @@ impl Stage<'_> {
         done as f64 / self.timeline.now().saturating_sub(since).as_secs_f64().max(0.001)
     }
 
+    /// The same, and so many besides.
+    fn rate_with(&self, since: Duration, besides: u64) -> f64 {
+        let lasted = self.timeline.now().saturating_sub(since).as_secs_f64().max(0.001);
+        self.rate(since) + besides as f64 / lasted
+    }
+
     /// How many were done in a second before the first trouble that excuses all nodes. To be asked before each.
     fn usual(&mut self) -> f64 {
         let now = self.rate(Duration::ZERO);
@@ -398,7 +408,7 @@ impl Stage<'_> {
     fn owes(&mut self, trouble: &'static str, before: f64, since: Duration, besides: u64, one_of: u32) {
         let lasted = self.timeline.now().saturating_sub(since);
         if self.change.is_none() && lasted >= GOODPUT_MIN {
-            let meanwhile = self.rate(since) + besides as f64 / lasted.as_secs_f64();
+            let meanwhile = self.rate_with(since, besides);
             self.goodput.push(Goodput { trouble, before, meanwhile, one_of });
         }
     }

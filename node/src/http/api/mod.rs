@@ -138,7 +138,7 @@ impl<W: World> Api<W> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let changes = !matches!(*req.method(), Method::GET | Method::HEAD);
+        let (changes, kind) = (!matches!(*req.method(), Method::GET | Method::HEAD), route.kind());
         let admitted = route.check_method(req.method()).and_then(|()| self.admit(route.kind()));
         let answer = match admitted {
             Ok(_in_flight) => self.dispatch(ctx, route, req).await,
@@ -149,13 +149,14 @@ impl<W: World> Api<W> {
             }
             Err(problem) => Err(problem),
         };
-        let answer = answer.and_then(|response| self.hold(response, changes));
+        let answer = answer.and_then(|response| self.hold(response, changes, kind));
         answer.unwrap_or_else(|problem| problem.respond(ctx))
     }
 
     /// Counts a large answer until its last byte has left: a client that reads slowly keeps it in memory. Where there is no room for it,
-    /// what has been done is told without its body, by status 204: it is acknowledged all the same. Anything else is refused.
-    fn hold(&self, mut response: Response<ReplyBody>, changes: bool) -> Answer {
+    /// what has been done is told without its body (204 in place of 200): it is acknowledged all the same. Anything else is refused. What an
+    /// operator has done goes as it is.
+    fn hold(&self, mut response: Response<ReplyBody>, changes: bool, kind: Kind) -> Answer {
         let ReplyBody::Full(bytes) = response.body() else { return Ok(response) };
         if bytes.len() <= REPLY_BYTES_SMALL {
             return Ok(response);
@@ -165,7 +166,7 @@ impl<W: World> Api<W> {
         let kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.shared.replies).try_acquire_many_owned(kib) else {
             if changes && response.status().is_success() {
-                return Ok(without_body(response));
+                return Ok(if is_data(kind) { without_body(response) } else { response });
             }
             return Err(overloaded(
                 "answers that clients have not read fill the room that they have".to_owned(),
@@ -300,7 +301,9 @@ fn draining(why: impl Into<String>) -> Problem {
 
 /// The same answer, of which only the head is sent.
 fn without_body(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
     for about_body in [CONTENT_TYPE, CONTENT_LENGTH] {
         response.headers_mut().remove(about_body);
     }
