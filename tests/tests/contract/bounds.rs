@@ -68,12 +68,12 @@ async fn slow_readers(c: &Cluster) -> Result<()> {
     http::get(&small).send().await?.expect(200)?;
     // What is done is no refusal, even if there is no room for the answer's body.
     let versions = format!("{}?return=versions", key_url(&c.url(0), "bounds", "answered"));
-    let middle = vec![8; 20 << 10];
-    let told = http::put(&versions).body(middle.clone()).send().await?.expect(204)?;
+    let value = vec![8; 4 * MIB];
+    let told = http::put(&versions).body(value.clone()).send().await?.expect(204)?;
     ensure!(told.body.is_empty() && !told.need("cartwheel-context")?.is_empty(), "{told}");
     drop(idle);
     let read = http::get(key_url(&c.url(1), "bounds", "answered")).send().await?.expect(200)?;
-    ensure!(read.body == middle, "{read}");
+    ensure!(read.body == value, "{} bytes were read", read.body.len());
     eventually(Duration::from_secs(20), || async { http::get(&large).send().await?.expect(200).map(drop) })
         .await
 }
