@@ -97,7 +97,6 @@ impl Seen {
         accidents.extend(answers::mistakes(&ops));
         if scenario.trouble == Trouble::Restart {
             accidents.extend(answers::other_than_503(&ops, &expected));
-            accidents.extend(tries.other_than_503());
         }
         if scenario.trouble == Trouble::None && load >= FORGOTTEN_WITHIN && forgotten == 0 {
             accidents.push(format!("no deletion was forgotten in {} s of calm", load.as_secs()));

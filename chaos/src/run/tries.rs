@@ -4,6 +4,7 @@
 use super::pulse::{Expected, is_early};
 use client::{HttpTransport, Request, ReqwestTransport, Response, TransportError};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ pub(super) struct Tally {
     pub(super) early: (u64, u64),
     /// The same of all others.
     pub(super) later: (u64, u64),
-    /// Answers of a status of 500 or more that is not 503, but those that have to be given about a deletion that is forgotten.
-    pub(super) not_503: u64,
+    /// How those of both were answered that were not served.
+    pub(super) not: BTreeMap<String, u64>,
 }
 
 impl Noted {
@@ -139,7 +140,6 @@ impl Tries {
         for one in self.all.iter().filter(|one| (from..until).contains(&one.begun)) {
             let (node, bucket) = (named[&one.node], named[&one.bucket]);
             let of_the_forgotten = one.not_reached && expected.forgets_in(bucket, one.begun);
-            tally.not_503 += u64::from(one.status >= 500 && one.status != 503 && !of_the_forgotten);
             let ended = Some(one.ended);
             if of_the_forgotten || !expected.can_serve(node, bucket, one.begun, ended) {
                 continue;
@@ -148,16 +148,37 @@ impl Tries {
             let is_early = is_early(expected.spans, one.begun, ended);
             let of = if is_early { &mut tally.early } else { &mut tally.later };
             *of = (of.0 + 1, of.1 + u64::from(served));
+            if !served {
+                *tally.not.entry(one.how()).or_default() += 1;
+            }
         }
         tally
     }
 }
 
-impl Tally {
-    /// Where nothing but announced restarts happens, nobody is told anything else, at no try.
-    pub(super) fn other_than_503(&self) -> Option<String> {
-        (self.not_503 > 0)
-            .then(|| format!("{} requests were answered by errors of a node, and not by 503", self.not_503))
+impl Try {
+    /// What it was told, in a word or two.
+    fn how(&self) -> String {
+        match self.status {
+            0 => "no answer".to_owned(),
+            status if self.not_reached => format!("{status} context_not_reached"),
+            status => status.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    /// How they were served, and what the others were told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((later, served), (early, early_served)) = (self.later, self.early);
+        let part = |of: u64, served: u64| 100.0 * served as f64 / of.max(1) as f64;
+        write!(
+            f,
+            "of {later} requests, each of which may be one of several for the same, {:.2} % were served, of {early} within 3 s of a change {:.2} %",
+            part(later, served),
+            part(early, early_served)
+        )?;
+        self.not.iter().try_for_each(|(how, count)| write!(f, ", {count} by {how}"))
     }
 }
 
@@ -211,7 +232,9 @@ mod tests {
         let forgets = Some((S(0), &forgets));
         let expected = Expected { urls: &urls, strict: &strict, forgets, spans: &spans };
         let tally = noted.take().tally(&expected, (S(0), S(30)));
-        assert_eq!(tally, Tally { early: (2, 2), later: (6, 2), not_503: 1 });
+        let not = [("429", 1), ("503", 1), ("504 context_not_reached", 1), ("no answer", 1)];
+        let not = not.map(|(how, count)| (how.to_owned(), count)).into();
+        assert_eq!(tally, Tally { early: (2, 2), later: (6, 2), not });
         assert_eq!(noted.take().tally(&expected, (S(0), S(30))), Tally::default());
     }
 
@@ -229,6 +252,8 @@ mod tests {
         let (urls, strict) = ([base], BTreeSet::new());
         let later = Span::new("n1 killed".to_owned(), [0].into(), began.elapsed() + S(10));
         let expected = Expected { urls: &urls, strict: &strict, forgets: None, spans: &[later] };
-        assert_eq!(noted.take().tally(&expected, (S(0), S(5))), Tally { later: (1, 0), ..Tally::default() });
+        let tally = noted.take().tally(&expected, (S(0), S(5)));
+        let not = [("no answer".to_owned(), 1)].into();
+        assert_eq!(tally, Tally { later: (1, 0), not, ..Tally::default() });
     }
 }
