@@ -12,7 +12,7 @@ const SHOWN_MAX: usize = 5;
 /// Operations of each workload that are acknowledged in a minute of load at least, however bad its troubles: a cluster that answers
 /// nobody has none. (With a bad draw few are left: three of three nodes are asked for, and one of them is nearly always away. The fewest of
 /// the seeds 1 to 2,100 were 11.)
-const ACKNOWLEDGED_A_MINUTE_MIN: u64 = 5;
+const ACKNOWLEDGED_A_MINUTE_MIN: u64 = 10;
 
 /// What came of it.
 #[derive(Debug)]
