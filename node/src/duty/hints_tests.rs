@@ -186,6 +186,39 @@ async fn who_leaves_tries_the_target_and_others_by_turns() {
     }
 }
 
+/// Who leaves keeps something for one who is lost, and of its other owners one is lost as well, or merely away. The lost one goes by the same
+/// change, which waits for this hint: it is not asked, and nobody keeps anything for him. For who is away two others keep it.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_waits_for_no_owner_that_is_given_up_by_the_same_change() {
+    for given_up in [true, false] {
+        let (peers, gone) = ([11, 12, 13].map(Peer::new), Peer::new(14));
+        let [one, two, three] = &peers;
+        let owners = [ME, one.id, two.id, three.id, gone.id];
+        let bench = Bench::start(16, &owners, &[one, two, three, &gone]).await;
+        let theirs = |owners: &[NodeId]| [one, two, &gone].iter().all(|peer| owners.contains(&peer.id));
+        let ids: Vec<ObjectId> =
+            ids(100).into_iter().filter(|id| theirs(&bench.owners(id))).take(5).collect();
+        for id in &ids {
+            bench.put(id, 10, Some(gone.id)).await;
+        }
+        bench.update(|view| {
+            view.set_status(ME, Status::Leaving).unwrap();
+            view.set_status(gone.id, Status::Lost).unwrap();
+            if given_up {
+                view.set_status(two.id, Status::Lost).unwrap();
+            }
+        });
+        bench.node.cluster.set_doubted(BTreeSet::from([two.id, gone.id]));
+        drop((bench.cut(two), bench.cut(&gone)));
+        deliver_to(&bench.node, gone.id).await;
+        let why = bench.node.lock_deliveries().get(&gone.id).and_then(|delivery| delivery.error.clone());
+        assert_eq!((ids.len(), bench.hints_for(gone.id)), (5, 0), "given up: {given_up}; {why:?}");
+        assert!(ids.iter().all(|id| one.holds(id)));
+        let hints = if given_up { 0 } else { ids.len() };
+        assert_eq!([one.hints(), three.hints()], [hints; 2], "given up: {given_up}");
+    }
+}
+
 /// Which copies were kept for whom is gone with the hints. At the next start all that is not owned here is owed to every owner, and what is
 /// owned here is not.
 #[tokio::test(start_paused = true)]

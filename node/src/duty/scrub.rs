@@ -201,6 +201,8 @@ async fn fetch<W: World>(node: &Node<W>, from: NodeId, id: &ObjectId) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{Bench, ME, Peer, ids};
+    use ring::members::Status;
     use std::time::Duration;
 
     /// What rots under fifteen thousand small records must be found, and healed, within the minute in which all copies are to be equal.
@@ -208,5 +210,28 @@ mod tests {
     fn fifteen_thousand_records_are_looked_at_within_a_minute() {
         let pages = u32::try_from(15_000_usize.div_ceil(SCRUB_PAGE_ROWS)).expect("it is a small number");
         assert!(SCRUB_EVERY * pages + SCRUB_REST < Duration::from_secs(60) - SCRUB_EVERY * 5);
+    }
+
+    /// A spoiled record that no other owner has. A newcomer is to have it, and can't be filled before it is given up: so whether he
+    /// answers is of no account, and as long as one of the owners of now is silent it stays.
+    #[tokio::test(start_paused = true)]
+    async fn a_spoiled_record_that_no_owner_has_is_given_up_before_a_newcomer_is_filled() {
+        let (owners, newcomer) = ([11, 12].map(Peer::new), Peer::new(13));
+        let [one, two] = &owners;
+        let bench = Bench::start(16, &[ME, one.id, two.id], &[one, two, &newcomer]).await;
+        bench.update(|view| assert!(view.set_status(newcomer.id, Status::Up).unwrap()));
+        let pending = |id: &ObjectId| bench.node.cluster.plan(&bench.node.cluster.snapshot(), id).pending;
+        let id = ids(100).into_iter().find(|id| pending(id) == [newcomer.id]).expect("some keys move to him");
+        bench.put(&id, 10, None).await;
+        let partition = ring::place::partition(ring::place::position(&id), 16);
+        bench.disk().corrupt(Family::Records, &keys::record_key(partition, &id));
+        drop(bench.cut(&newcomer));
+        let is_back = bench.cut(two);
+        mend(&bench.node, [id.clone()].into_iter()).await;
+        assert!(bench.node.look_at(&id).is_err(), "one owner may have it");
+        is_back();
+        tokio::time::advance(crate::limits::BACKOFF_MAX).await;
+        mend(&bench.node, [id.clone()].into_iter()).await;
+        assert_eq!(bench.node.look_at(&id).ok(), Some(None), "nobody has it, and it is in nobody's way");
     }
 }
