@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         outcome.trace.iter().for_each(|line| println!("{line}"));
         (asked || !outcome.violations.is_empty()).then(|| show(outcome));
     });
-    println!("{}\n{}", total.speed(), total.closing_line());
+    println!("{}\n{}\n{}", total.speed(), total.tested(), total.closing_line());
     exit_code(total.bad.is_empty())
 }
 

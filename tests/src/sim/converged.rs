@@ -102,17 +102,21 @@ pub(super) fn other_tables(fleet: &Fleet, told: &BTreeMap<String, Value>) -> Vec
     let judge = |host: Host| {
         let ring = told.get(&url(host))?;
         let view = fleet.machine(host).disk().rows.row(Family::Meta, keys::VIEW)?;
-        let follows = View::decode(&view).map(|view| ring_of(&view));
-        let is_so = follows.as_ref().is_ok_and(|(name, owners)| {
-            let listed = ring["partitions"].as_array().is_some_and(|rows| {
-                rows.len() == owners.len()
-                    && rows.iter().zip(owners).all(|(row, owners)| row["owners"] == json!(owners))
-            });
-            ring["digest"] == json!(name) && listed
-        });
-        (!is_so).then(|| format!("{host} acts by other tables than those of its members: {ring}"))
+        let others = || format!("{host} acts by other tables than those of its members: {ring}");
+        (!follows(ring, &view)).then(others)
     };
     fleet.hosts().into_iter().filter_map(judge).collect()
+}
+
+/// Whether the tables that a node tells of are those of its members.
+fn follows(ring: &Value, view: &[u8]) -> bool {
+    View::decode(view).map(|view| ring_of(&view)).is_ok_and(|(name, owners)| {
+        let listed = ring["partitions"].as_array().is_some_and(|rows| {
+            rows.len() == owners.len()
+                && rows.iter().zip(owners).all(|(row, owners)| row["owners"] == json!(owners))
+        });
+        ring["digest"] == json!(name) && listed
+    })
 }
 
 /// The name of a view's tables, and the owners of each partition where nothing is said of how many.
@@ -213,17 +217,45 @@ mod tests {
         disk
     }
 
-    /// What is objected to on the disks of four members of which three own the key, each as it is made by `with`: whether its node
-    /// owns the key, by its place among those who do or not.
-    fn objected(with: impl Fn(bool, usize, &MemStore)) -> Option<String> {
+    fn members(count: u16) -> View {
         let mut view = View::new(ClusterId(1), 8);
-        for id in 1..=4_u16 {
+        for id in 1..=count {
             let (http, peer, zone) = (format!("h:{id}"), format!("p:{id}"), Zone::default());
             let described = Description { http, peer, zone, weight: 1, starts: 1, boot_id: 1 };
             view.admit(NodeId(u128::from(id)), described).expect("there is room");
             view.set_status(NodeId(u128::from(id)), Status::Up).expect("it joins");
         }
         view.settled.layout = view.target();
+        view
+    }
+
+    #[test]
+    fn a_node_acts_by_the_tables_of_its_members() {
+        let tells = |view: &View| {
+            let (digest, owners) = ring_of(view);
+            let rows: Vec<Value> = owners.iter().map(|owners| json!({ "owners": owners })).collect();
+            json!({ "digest": digest, "partitions": rows })
+        };
+        let (four, three) = (members(4), members(3));
+        let told = tells(&four);
+        assert!(follows(&told, &four.encode()));
+        assert!(!follows(&told, &three.encode()), "those of before");
+        assert!(!follows(&told, b"no members"));
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut other = told.clone();
+            change(&mut other);
+            follows(&other, &four.encode())
+        };
+        assert!(!with(&|ring| ring["digest"] = tells(&three)["digest"].clone()), "another name");
+        assert!(!with(&|ring| ring["partitions"] = tells(&three)["partitions"].clone()), "other owners");
+        assert!(!with(&|ring| drop(ring["partitions"].as_array_mut().map(Vec::pop))), "one is missing");
+        assert!(!with(&|ring| *ring = Value::Null), "it says nothing");
+    }
+
+    /// What is objected to on the disks of four members of which three own the key, each as it is made by `with`: whether its node
+    /// owns the key, by its place among those who do or not.
+    fn objected(with: impl Fn(bool, usize, &MemStore)) -> Option<String> {
+        let view = members(4);
         let regime = Regime::of(&view);
         let owners = regime.settled.owners(partition(), 3).to_vec();
         let (mut own, mut rest, mut disks) = (0, 0, Disks::new());

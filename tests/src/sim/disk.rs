@@ -32,11 +32,15 @@ pub struct Wear {
 }
 
 impl Wear {
-    /// Whether reads or writes may fail, and a node with them.
+    /// Whether reads or writes may fail, and a node with them. (One without room fails nobody who runs.)
     pub fn fails(&self) -> bool {
-        self.failing > 0 || self.unread > 0 || self.full
+        self.failing > 0 || self.unread > 0
     }
 }
+
+/// For so long after it was slow or full a disk may lack what it was told: its node sleeps off the last write, and tries the last refused one
+/// again twice a second.
+const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// How large a disk is, as far as anybody asks.
 const ROOM_BYTES: u64 = 1 << 30;
@@ -98,10 +102,11 @@ impl Disk {
     }
 
     /// From now on it is as bad as that.
-    pub fn set_wear(&self, wear: Wear) {
+    pub fn set_wear(&self, wear: Wear, now: Duration) {
         self.lock().wear = wear;
         self.rows.set_fault(wear.full.then_some(Fault::Full));
-        self.watch.is_late(self.host, wear.full || !wear.slow_max.is_zero());
+        let is_late = wear.full || !wear.slow_max.is_zero();
+        self.watch.is_late_until(self.host, if is_late { Duration::MAX } else { now + LATE_AFTER });
     }
 
     /// The machine loses its power: of what was not synced, a part of the oldest may have reached the disk. The rest is gone.
@@ -196,7 +201,10 @@ impl Store for SimStore {
                 self.disk.watch.after(self.disk.host, &self.inner, seen);
             }
             // The fence stays up until the disk is opened again; the fault itself was one.
-            Err(StoreError::Io(_)) => self.disk.rows.set_fault(None),
+            Err(StoreError::Io(_)) => {
+                self.disk.rows.set_fault(None);
+                self.disk.watch.may_be_there(seen);
+            }
             Err(_) => {}
         }
         done

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::bucket::BucketSettings;
 use ring::ids::ObjectId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,6 +67,10 @@ pub struct Fleet {
     images: BTreeMap<Host, Disk>,
     /// Until when a node may end for what its disk does.
     worn: BTreeMap<Host, Duration>,
+    /// Until when it may refuse to start for want of room.
+    filled: BTreeMap<Host, Duration>,
+    /// Whose node has said that it does not start, and is not noticed yet.
+    refuses: Arc<Mutex<BTreeSet<Host>>>,
     /// The links that a power cut has cut.
     dark: BTreeMap<Host, Vec<Host>>,
     /// Since when somebody has left by itself.
@@ -99,6 +103,8 @@ impl Fleet {
             down: BTreeMap::new(),
             images: BTreeMap::new(),
             worn: BTreeMap::new(),
+            filled: BTreeMap::new(),
+            refuses: Arc::default(),
             dark: BTreeMap::new(),
             gone: BTreeMap::new(),
             rotted: 0,
@@ -125,8 +131,9 @@ impl Fleet {
         });
         self.machines.insert(host, Arc::clone(&machine));
         let (shape, trace, watch) = (self.shape, self.trace.clone(), self.watch.clone());
-        let machine = Rc::new(machine);
-        sim.host(host.ip(), move || start(Arc::clone(&machine), shape, trace.clone(), watch.clone()));
+        let (machine, refuses) = (Rc::new(machine), Arc::clone(&self.refuses));
+        let start = move || start(Arc::clone(&machine), shape, trace.clone(), watch.clone(), refuses.clone());
+        sim.host(host.ip(), start);
         self.started.push((host, sim.elapsed()));
         self.trace.event(&format!("{host}  begins"));
     }
@@ -272,12 +279,14 @@ impl Fleet {
 
     /// Makes a machine's disk as bad as that.
     pub fn set_wear(&mut self, host: Host, wear: Wear, now: Duration) {
-        match (wear.fails(), self.worn.get_mut(&host)) {
-            (true, _) => drop(self.worn.insert(host, Duration::MAX)),
-            (false, Some(until)) => *until = (*until).min(now + WORN_MAX),
-            (false, None) => {}
+        for (is_so, times) in [(wear.fails(), &mut self.worn), (wear.full, &mut self.filled)] {
+            match (is_so, times.get_mut(&host)) {
+                (true, _) => drop(times.insert(host, Duration::MAX)),
+                (false, Some(until)) => *until = (*until).min(now + WORN_MAX),
+                (false, None) => {}
+            }
         }
-        self.machine(host).disk().set_wear(wear);
+        self.machine(host).disk().set_wear(wear, now);
         self.trace.event(&format!("{host}  {wear:?}"));
     }
 
@@ -316,21 +325,31 @@ impl Fleet {
         }
     }
 
-    /// Who has left by itself, and whether there was a reason.
+    /// Who has left by itself, and whether there was a reason: without room a node may refuse to start, and who runs goes on.
     fn notice_the_gone(&mut self, sim: &mut Sim<'_>) {
         for host in self.up() {
             if sim.is_host_running(host.ip()) || self.gone.contains_key(&host) {
                 continue;
             }
             self.gone.insert(host, sim.elapsed());
-            if self.worn.get(&host).is_none_or(|until| *until < sim.elapsed()) {
-                self.watch.broken(format!("{host} has left by itself, and nothing was wrong with its disk"));
+            let refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+            let may = |times: &BTreeMap<Host, Duration>| {
+                times.get(&host).is_some_and(|until| sim.elapsed() <= *until)
+            };
+            if !(may(&self.worn) || refuses && may(&self.filled)) {
+                self.watch.broken(format!("{host} has left by itself, and its disk was no reason to"));
             }
         }
     }
 }
 
-async fn start(machine: Arc<Machine>, shape: Shape, trace: Trace, watch: Watch) -> turmoil::Result {
+async fn start(
+    machine: Arc<Machine>,
+    shape: Shape,
+    trace: Trace,
+    watch: Watch,
+    refuses: Arc<Mutex<BTreeSet<Host>>>,
+) -> turmoil::Result {
     let host = machine.host;
     super::log::here(host);
     let config = config(&machine, shape);
@@ -338,7 +357,10 @@ async fn start(machine: Arc<Machine>, shape: Shape, trace: Trace, watch: Watch) 
     let (_stop, stopping) = watch_shutdown();
     match boot::run(world, config, BucketSettings::default(), stopping, None).await {
         Err(boot::BootError::Failed(why)) => trace.event(&format!("{host}  leaves: {why}")),
-        Err(boot::BootError::Store(why)) => trace.event(&format!("{host}  does not start: {why}")),
+        Err(boot::BootError::Store(why)) => {
+            refuses.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+            trace.event(&format!("{host}  does not start: {why}"));
+        }
         other => watch.broken(format!("{host} ended by itself: {other:?}")),
     }
     Ok(())

@@ -9,8 +9,8 @@
 //! acknowledged put is looked at, and also what no loss would show soon: a copy with somebody who owns the key no more counts for nothing,
 //! and goes.
 //!
-//! What moves between the write and the answer is let be: disks that are lost, put back or rot, records that some owner has let go since, and
-//! who owns what where any node has kept other members since.
+//! What moves between the write and the answer is let be: disks that are lost, put back or rot, records that some owner has let go since (of
+//! these puts nothing is looked at), and who owns what where any node has kept other members since.
 
 use super::fleet::Fleet;
 use super::watch::Watch;
@@ -97,16 +97,16 @@ impl Receipts {
                 watch.broken(format!("{:?} was acknowledged as {etag}, which no disk has ever seen", of.id));
                 continue;
             };
-            self.lock().held += 1;
             if watch.let_go(&of.id) >= of.batches {
                 continue;
             }
+            self.lock().held += 1;
             let settled = watch.views() == of.views;
             let hosts = fleet.hosts();
             let has = |host: &&Host| {
                 let rows = &fleet.machine(**host).disk().rows;
                 holds(rows, fleet.partitions(), &of.id, dot)
-                    && (!settled || self.counts(**host, rows, &of.id))
+                    && (!settled || self.counts(**host, watch.known(**host), rows, &of.id))
             };
             let there = hosts.iter().filter(has).count();
             let lost = watch.harms() - of.harms;
@@ -124,10 +124,12 @@ impl Receipts {
         self.lock().held
     }
 
-    /// Whether a copy there is counted on: its node owns the key by what it knows, or keeps a hint of it.
-    fn counts(&self, host: Host, rows: &MemDisk, id: &ObjectId) -> bool {
+    /// Whether a copy there is counted on: its node owns the key by what it knows, which a full disk may not have kept, or keeps a hint of
+    /// it.
+    fn counts(&self, host: Host, known: Option<Bytes>, rows: &MemDisk, id: &ObjectId) -> bool {
         let meta = |key: &[u8]| rows.row(Family::Meta, key);
-        let (Some(identity), Some(bytes)) = (meta(keys::IDENTITY), meta(keys::VIEW)) else { return true };
+        let view = known.or_else(|| meta(keys::VIEW));
+        let (Some(identity), Some(bytes)) = (meta(keys::IDENTITY), view) else { return true };
         let Some(node) = super::converged::node_id(&identity) else { return true };
         let mut heard = self.lock();
         if heard.acts_by.get(&host).is_none_or(|by| by.bytes != bytes) {

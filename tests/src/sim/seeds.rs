@@ -76,11 +76,21 @@ pub struct Outcome {
     pub violations: Vec<String>,
     simulated: Duration,
     acknowledged: u64,
+    tallied: Tallied,
     /// The lines of the trace, if they were kept.
     pub trace: Vec<String>,
     /// Whether its process came to no end of its own, so that nothing is known of the seed.
     #[serde(skip)]
     pub is_lost: bool,
+}
+
+/// What was put to the test, or could not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Tallied {
+    receipts: u64,
+    forgotten: u64,
+    undone: usize,
+    reads_unjudged: u64,
 }
 
 impl From<Report> for Outcome {
@@ -91,6 +101,12 @@ impl From<Report> for Outcome {
             violations: report.violations,
             simulated: report.simulated,
             acknowledged: report.counts.acknowledged,
+            tallied: Tallied {
+                receipts: report.receipts,
+                forgotten: report.forgotten,
+                undone: report.undone,
+                reads_unjudged: u64::from(report.reads_unjudged),
+            },
             trace: report.trace,
             is_lost: false,
         }
@@ -132,6 +148,7 @@ pub struct Total {
     pub simulated: Duration,
     /// Operations that were acknowledged.
     pub acknowledged: u64,
+    tallied: Tallied,
     /// What was broken, counted.
     pub violations: usize,
     /// The seeds that broke something.
@@ -207,6 +224,7 @@ impl Seeds {
             violations: vec![why],
             simulated: Duration::ZERO,
             acknowledged: 0,
+            tallied: Tallied::default(),
             trace: Vec::new(),
             is_lost: true,
         })
@@ -262,6 +280,11 @@ impl Total {
         self.seeds += 1;
         self.simulated += outcome.simulated;
         self.acknowledged += outcome.acknowledged;
+        let (all, one) = (&mut self.tallied, outcome.tallied);
+        all.receipts += one.receipts;
+        all.forgotten += one.forgotten;
+        all.undone += one.undone;
+        all.reads_unjudged += one.reads_unjudged;
         self.violations += outcome.violations.len();
         self.lost.extend(outcome.is_lost.then_some(outcome.seed));
         if let Some(first) = outcome.violations.into_iter().next() {
@@ -279,6 +302,14 @@ impl Total {
             "sim: {:.0} s by the clock; {times:.0} simulated seconds in one of a processor{}",
             self.took.as_secs_f64(),
             if cfg!(feature = "planted") { "; a build in which rules can be switched off" } else { "" }
+        )
+    }
+
+    /// What was put to the test, and in how many seeds something could not be.
+    pub fn tested(&self) -> String {
+        let Tallied { receipts, forgotten, undone, reads_unjudged } = self.tallied;
+        format!(
+            "sim: {receipts} receipts held against the disks, {forgotten} deletions forgotten, {undone} batches lost unsynced; in {reads_unjudged} seeds the last reads had to repair, and are not judged"
         )
     }
 

@@ -3,6 +3,7 @@
 //! | rule | what breaks it |
 //! | --- | --- |
 //! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
+//! | a dot is written where it was issued before it is anywhere else | a crash there, and it is issued again |
 //! | the clock of a copy only grows, except on a disk that may be behind | a copy that has forgotten takes what it is told for new |
 //! | an owner lets no record go that holds values, unless it may be behind | a copy that is counted on is gone until somebody compares it |
 //! | a hint that counts is synced, but where the bucket leaves that to the system | an acknowledgement relies on it, and a power cut takes it away |
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use node::lane::HintRow;
 use node::store::{Batch, Change, Family, Store, keys};
 use ring::bucket::{BucketSettings, Durability};
-use ring::causal::Dot;
+use ring::causal::{Actor, Dot};
 use ring::ids::{NodeId, ObjectId, Partition};
 use ring::members::{Regime, View};
 use ring::place::{Table, position};
@@ -27,6 +28,7 @@ use ring::tree;
 use ring::wire::record::{decode, digest, encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The most violations that are kept: the first explains the rest.
 const KEPT_MAX: usize = 20;
@@ -49,8 +51,10 @@ struct State {
     views: u64,
     /// Which members each process has kept last, or wanted to: a disk that is full takes none, and its node goes by them all the same.
     knows: BTreeMap<Host, Bytes>,
-    /// Whose disks are slow or full, so that they may be behind what their processes know.
-    late: BTreeSet<Host>,
+    /// Until when disks that are slow or full may be behind what their processes know.
+    late: BTreeMap<Host, Duration>,
+    /// Up to which count each name has issued dots for a key, by what was written to its own disk.
+    issued: BTreeMap<(ObjectId, Actor), u64>,
     /// Which layout each settled one was, by its number.
     settled: BTreeMap<u64, u64>,
     /// Whether a disk has been put back that may have forgotten to what it agreed (docs/membership.md).
@@ -109,13 +113,26 @@ fn fault(table: &Table, partition: Partition, view: &View) -> Option<String> {
     (!is_right).then(|| format!("the list of {partition:?} is {:?}", list.collect::<Vec<_>>()))
 }
 
+/// Up to which count a node has issued dots of its own, by a record of its disk.
+fn issued(here: Option<NodeId>, id: &ObjectId, record: &Record) -> Vec<(ObjectId, Actor, u64)> {
+    let own = record.clock.runs().iter().map(|run| run.actor).filter(|actor| here == Some(actor.node));
+    own.map(|actor| (id.clone(), actor, record.clock.top(actor))).collect()
+}
+
 /// The records of a batch, as they stood before it.
-pub struct Seen(Vec<(Bytes, Option<Bytes>)>);
+pub struct Seen {
+    rows: Vec<(Bytes, Option<Bytes>)>,
+    /// Whose disk it is, and up to which count it issues dots by this batch.
+    here: Option<NodeId>,
+    issues: Vec<(ObjectId, Actor, u64)>,
+}
 
 impl Watch {
     /// Before a batch is written.
     pub fn before<S: Store>(&self, host: Host, store: &S, batch: &Batch, sync: bool) -> Seen {
-        let mut seen = Vec::new();
+        let identity = store.get(Family::Meta, keys::IDENTITY).ok().flatten();
+        let here = identity.and_then(|identity| super::converged::node_id(&identity));
+        let (mut rows, mut issues) = (Vec::new(), Vec::new());
         for change in &batch.changes {
             if let Change::Put(Family::Hints, key, row) = change
                 && HintRow::decode(row).counted
@@ -139,18 +156,23 @@ impl Watch {
             };
             let old = store.get(Family::Records, key).unwrap_or_default();
             match change {
-                Change::Put(_, key, new) => self.look(host, store, key, old.as_ref(), new),
+                Change::Put(_, key, new) => {
+                    let written = self.look(host, store, key, old.as_ref(), new);
+                    issues.extend(written.into_iter().flat_map(|(id, record)| issued(here, &id, &record)));
+                }
                 Change::Delete(_, key) => self.look_at_loss(host, store, key, old.as_ref(), batch),
             }
-            seen.push((Bytes::copy_from_slice(key), old));
+            rows.push((Bytes::copy_from_slice(key), old));
         }
-        Seen(seen)
+        Seen { rows, here, issues }
     }
 
     /// After it was written.
     pub fn after<S: Store>(&self, host: Host, store: &S, seen: Seen) {
         self.lock().batches += 1;
-        for (key, _) in seen.0 {
+        let Seen { rows, here, issues } = seen;
+        self.note_issued(issues);
+        for (key, _) in rows {
             let Ok((partition, id)) = keys::decode_record_key(&key) else { continue };
             let at = keys::leaf_key(partition, tree::slot(position(&id)), &id);
             let (Ok(record), Ok(leaf)) = (store.get(Family::Records, &key), store.get(Family::Leaves, &at))
@@ -159,6 +181,7 @@ impl Watch {
             };
             if let Some(Ok(record)) = record.as_ref().map(decode) {
                 self.note_dots(host, &id, &record);
+                self.look_at_origin(host, here, &id, &record);
             }
             let right = record.map(|record| digest(&record).0.to_be_bytes().to_vec());
             if leaf.map(|leaf| leaf.to_vec()) != right {
@@ -172,14 +195,14 @@ impl Watch {
         self.lock().has_old_disks = true;
     }
 
-    /// A disk becomes slow or full, or is neither any more.
-    pub fn is_late(&self, host: Host, is_late: bool) {
-        let mut state = self.lock();
-        if is_late {
-            state.late.insert(host);
-        } else {
-            state.late.remove(&host);
-        }
+    /// Until then a disk is slow or full, or sleeps off what it was asked while it was.
+    pub fn is_late_until(&self, host: Host, until: Duration) {
+        self.lock().late.insert(host, until);
+    }
+
+    /// The members that a process has kept last, or wanted to.
+    pub fn known(&self, host: Host) -> Option<Bytes> {
+        self.lock().knows.get(&host).cloned()
     }
 
     /// A process ends, and what is on its disk is all that is known there.
@@ -190,7 +213,8 @@ impl Watch {
     fn concerns<S: Store>(&self, host: Host, store: &S, partition: Partition, id: &ObjectId) -> bool {
         let (knows, is_late) = {
             let state = self.lock();
-            (state.knows.get(&host).cloned(), state.late.contains(&host))
+            let now = turmoil::sim_elapsed().unwrap_or_default();
+            (state.knows.get(&host).cloned(), state.late.get(&host).is_some_and(|until| now <= *until))
         };
         concerns(store, (knows.as_ref(), is_late), partition, id)
     }
@@ -230,15 +254,24 @@ impl Watch {
         self.lock().changes
     }
 
-    fn look<S: Store>(&self, host: Host, store: &S, key: &[u8], old: Option<&Bytes>, new: &Bytes) {
+    /// A record that is to be written, and what it is.
+    fn look<S: Store>(
+        &self,
+        host: Host,
+        store: &S,
+        key: &[u8],
+        old: Option<&Bytes>,
+        new: &Bytes,
+    ) -> Option<(ObjectId, Record)> {
         let Ok((partition, id)) = keys::decode_record_key(&Bytes::copy_from_slice(key)) else {
-            return self
-                .broken(format!("{host}: a record lies under a key that is none: {}", key.escape_ascii()));
+            self.broken(format!("{host}: a record lies under a key that is none: {}", key.escape_ascii()));
+            return None;
         };
         let record = match decode(new) {
             Ok(record) => record,
             Err(error) => {
-                return self.broken(format!("{host}: {id:?} is written so that it can't be read: {error}"));
+                self.broken(format!("{host}: {id:?} is written so that it can't be read: {error}"));
+                return None;
             }
         };
         if old.map(|old| digest(old)) != Some(digest(new)) {
@@ -254,6 +287,7 @@ impl Watch {
                 old.clock, record.clock
             ));
         }
+        Some((id, record))
     }
 
     fn look_at_loss<S: Store>(&self, host: Host, store: &S, key: &[u8], old: Option<&Bytes>, batch: &Batch) {
@@ -332,6 +366,36 @@ impl Watch {
         }
     }
 
+    /// A batch that failed may be there all the same when its disk is opened again.
+    pub fn may_be_there(&self, seen: Seen) {
+        self.note_issued(seen.issues);
+    }
+
+    fn note_issued(&self, issues: Vec<(ObjectId, Actor, u64)>) {
+        let mut state = self.lock();
+        for (id, actor, count) in issues {
+            let issued = state.issued.entry((id, actor)).or_default();
+            *issued = count.max(*issued);
+        }
+    }
+
+    /// A dot goes nowhere before it is written where it was issued.
+    fn look_at_origin(&self, host: Host, here: Option<NodeId>, id: &ObjectId, record: &Record) {
+        let early = {
+            let state = self.lock();
+            let is_early = |dot: &Dot| {
+                here != Some(dot.actor.node)
+                    && state.issued.get(&(id.clone(), dot.actor)).is_none_or(|issued| *issued < dot.count)
+            };
+            record.siblings.iter().map(|sibling| sibling.dot).find(is_early)
+        };
+        if let Some(dot) = early {
+            self.broken(format!(
+                "{host}: the dot {dot:?} of {id:?} is here before it is where it was issued"
+            ));
+        }
+    }
+
     /// Something else that must never be.
     pub fn broken(&self, what: String) {
         let mut state = self.lock();
@@ -390,6 +454,55 @@ mod tests {
         assert_eq!(watch.violations().len(), 1, "another disk had another layout of this number");
         watch.look_at_tables(Host(3), b"no view");
         assert_eq!(watch.violations().len(), 2);
+    }
+
+    #[test]
+    fn a_dot_is_first_where_it_is_issued() {
+        let id = ObjectId::new(&b"b"[..], "k").expect("a short key");
+        let watch = Watch::default();
+        let store = |node: u128| {
+            let store = node::store::mem::MemDisk::new().open().expect("it is new");
+            let mut batch = Batch::default();
+            batch.put(
+                Family::Meta,
+                keys::IDENTITY.to_vec(),
+                postcard::to_stdvec(&NodeId(node)).expect("plain data"),
+            );
+            store.write(batch, true).expect("the disk is well");
+            store
+        };
+        let (one, two) = (store(1), store(2));
+        let key = keys::record_key(Partition(0), &id);
+        let comes = |host: u8, store: &node::store::mem::MemStore, count: u64, fails: bool| {
+            let dot = |count| Dot { actor: Actor { node: NodeId(1), epoch: 1 }, count };
+            let mut record = Record::default();
+            (1..=count).for_each(|count| record.clock.insert(dot(count)));
+            record.siblings.push(Sibling { dot: dot(count), content: Content::Object(Object::default()) });
+            let mut batch = Batch::default();
+            let (bytes, slot) = (encode(&record), tree::slot(position(&id)));
+            let leaf = digest(&bytes).0.to_be_bytes().to_vec();
+            batch.put(Family::Records, key.clone(), bytes);
+            batch.put(Family::Leaves, keys::leaf_key(Partition(0), slot, &id), leaf);
+            let seen = watch.before(Host(host), store, &batch, true);
+            if fails {
+                watch.may_be_there(seen);
+            } else {
+                store.write(batch, true).expect("the disk is well");
+                watch.after(Host(host), store, seen);
+            }
+            watch.violations().len()
+        };
+        let said = || watch.violations();
+        assert_eq!([comes(1, &one, 1, false), comes(2, &two, 1, false)], [0; 2], "{:?}", said());
+        // Two writes of one batch: nobody's disk ever shows the first, and others are told of it all the same.
+        assert_eq!([comes(1, &one, 3, false), comes(2, &two, 2, false)], [0; 2], "{:?}", said());
+        assert_eq!(
+            [comes(1, &one, 4, true), comes(2, &two, 4, false)],
+            [0; 2],
+            "it may be there: {:?}",
+            said()
+        );
+        assert_eq!(comes(2, &two, 5, false), 1, "it is nowhere else yet");
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Deed {
     pub fn plague(&self) -> Option<Plague> {
         Some(match self {
             Deed::Calendar(..) => Plague::Calendar,
-            Deed::Wear(_, wear) if wear.fails() || wear.taken_percent > 0 => Plague::Wear,
+            Deed::Wear(_, wear) if wear.fails() || wear.full || wear.taken_percent > 0 => Plague::Wear,
             Deed::Rot(_) | Deed::RotHinted(_) | Deed::Spoil(..) => Plague::Rot,
             Deed::Wipe(_) => Plague::Wipe,
             Deed::PutBack(_) => Plague::Restore,
