@@ -13,6 +13,7 @@
 //! | `ttl.rs` | values that end before or after their time | |
 //! | `carts.rs` | sums of carts that can't be | |
 //! | `counters.rs` | increments that were lost, or counted twice | |
+//! | `stable.rs` | (how soon what was acknowledged is there for everybody; told, not judged) | |
 //! | `ledger.rs` | (the history sorted by key, on which they all stand) | |
 //!
 //! No checker may ever cry wolf: an unknown outcome counts as both, concurrent operations in either order, and a read that
@@ -31,6 +32,7 @@ mod lost;
 mod revived;
 mod session;
 mod siblings;
+pub mod stable;
 mod strict;
 #[cfg(test)]
 mod tests;

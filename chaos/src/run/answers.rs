@@ -51,6 +51,7 @@ fn told<'a>(mut all: impl Iterator<Item = &'a Op>, what: &str) -> Option<String>
 mod tests {
     use super::*;
     use crate::history::{Call, Invoke, Moment, Reading};
+    use crate::run::pulse::Forgets;
     use std::collections::BTreeSet;
     use std::time::Duration;
 
@@ -64,9 +65,8 @@ mod tests {
 
     #[test]
     fn a_restart_is_answered_by_no_other_error_of_a_node_than_503() {
-        let forgets = BTreeSet::from(["forgets".to_owned()]);
         let strict = BTreeSet::new();
-        let forgets = Some((Duration::ZERO, &forgets));
+        let forgets = &Forgets::from([(("forgets".to_owned(), "k".to_owned()), Duration::ZERO)]);
         let expected = Expected { urls: &[], strict: &strict, forgets, spans: &[] };
         let complaint = |op: Op| other_than_503(&BTreeMap::from([(0, op)]), &expected);
         let fine = ["write_quorum_not_met", "draining", "overloaded", "sibling_limit", "transport"];

@@ -93,6 +93,7 @@ impl<'a> Course<'a> {
             spoiled: false,
             removed: BTreeMap::new(),
             to_come: Vec::new(),
+            came: BTreeSet::new(),
             change: None,
             effects: BTreeMap::new(),
             accidents: Vec::new(),
@@ -123,6 +124,7 @@ impl<'a> Course<'a> {
         accidents.append(&mut stage.accidents);
         let mut effects = std::mem::take(&mut stage.effects);
         let goodput = std::mem::take(&mut stage.goodput);
+        let beside = std::mem::take(&mut stage.came);
         let healed = history.now();
 
         let mut chance = StdRng::seed_from_u64(chances.reading);
@@ -161,6 +163,7 @@ impl<'a> Course<'a> {
             read,
             accidents,
             effects,
+            beside,
             goodput,
             forgotten,
             most,

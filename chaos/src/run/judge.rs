@@ -6,16 +6,16 @@
 use super::answers;
 use super::goodput::Goodput;
 use super::live::Live;
-use super::pulse::{Expected, Pulse};
+use super::pulse::{self, Expected, Pulse};
 use super::scenarios::Scenario;
+use super::sessions::Sessions;
 use super::site::GRACE;
 use super::timeline::Span;
 use super::tries::Tries;
-use super::trouble::Trouble;
+use super::trouble::{BESIDE, Trouble};
 use super::verdict::{Evidence, Verdict};
 use crate::check::{self, Counts, Measure};
 use crate::history::{self, Entry, History, Setting, What};
-use crate::workload::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -41,6 +41,8 @@ pub(super) struct Outcome {
     pub(super) spans: Vec<Span>,
     /// What was done to the nodes, counted.
     pub(super) effects: BTreeMap<&'static str, u64>,
+    /// What was broken beside a change of members.
+    pub(super) beside: BTreeSet<&'static str>,
     /// Operations that were refused, or of which nobody knows, by the code of why.
     pub(super) refusals: BTreeMap<String, u64>,
     /// Who took most memory, and how much.
@@ -63,6 +65,7 @@ pub(super) struct Seen {
     pub(super) read: Result<Duration, String>,
     pub(super) accidents: Vec<String>,
     pub(super) effects: BTreeMap<&'static str, u64>,
+    pub(super) beside: BTreeSet<&'static str>,
     pub(super) goodput: Vec<Goodput>,
     pub(super) forgotten: u64,
     pub(super) most: Option<(String, u64)>,
@@ -78,7 +81,7 @@ impl Seen {
     fn judge(self) -> Outcome {
         let blurred = self.blurred();
         let Seen { scenario, seed, load, urls, history, tries, spans, loaded, equal, read, .. } = self;
-        let Seen { mut accidents, effects, goodput, forgotten, most, .. } = self;
+        let Seen { mut accidents, effects, beside, goodput, forgotten, most, .. } = self;
         let entries = history.entries();
         let cuts = (!scenario.trouble.cuts()).then_some(0);
         let measure = Measure { cuts, blurred, ..Measure::default() };
@@ -88,16 +91,16 @@ impl Seen {
         let ops = history::ops(&entries).unwrap_or_default();
         let strict = buckets(&entries, |setting| setting.strict);
         // What was deleted, has expired or was taken out of a cart is forgotten in the end.
-        let dies = [Kind::Recreate, Kind::Ttl, Kind::Carts].map(Kind::name);
-        let forgets = buckets(&entries, |setting| dies.contains(&setting.workload.as_str()));
-        let forgets = (forgotten > 0).then_some((loaded.0 + GRACE, &forgets));
-        let expected = Expected { urls: &urls, strict: &strict, forgets, spans: &spans };
+        let forgets = if forgotten > 0 { pulse::forgets(&ops, GRACE) } else { pulse::Forgets::new() };
+        let expected = Expected { urls: &urls, strict: &strict, forgets: &forgets, spans: &spans };
         let pulse = Pulse::new(&ops, &expected, loaded);
         let tries = tries.tally(&expected, loaded);
         accidents.extend(answers::mistakes(&ops));
         if scenario.trouble == Trouble::Restart {
             accidents.extend(answers::other_than_503(&ops, &expected));
+            accidents.extend(tries.other_than_503());
         }
+        let sessions = Sessions::of(&ops, &expected);
         if scenario.trouble == Trouble::None && load >= FORGOTTEN_WITHIN && forgotten == 0 {
             accidents.push(format!("no deletion was forgotten in {} s of calm", load.as_secs()));
         }
@@ -107,6 +110,7 @@ impl Seen {
             found: &found,
             pulse: &pulse,
             tries: &tries,
+            sessions: &sessions,
             equal: &equal,
             read: &read,
             goodput: &goodput,
@@ -124,6 +128,7 @@ impl Seen {
             loaded,
             spans,
             effects,
+            beside,
             refusals: answers::refusals(&ops),
             most,
             verdict,
@@ -177,6 +182,11 @@ impl fmt::Display for Outcome {
             if !counts.is_empty() {
                 writeln!(f, "{}", counts.join(", "))?;
             }
+        }
+        if !self.beside.is_empty() {
+            let names: Vec<&str> = self.beside.iter().copied().collect();
+            let (came, all) = (names.len(), BESIDE.len());
+            writeln!(f, "beside changes of members: {} ({came} of {all})", names.join(", "))?;
         }
         if let Some((name, bytes)) = &self.most {
             writeln!(f, "memory of a node: {} MiB at most ({name})", bytes >> 20)?;

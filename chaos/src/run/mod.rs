@@ -41,6 +41,7 @@ mod pulse;
 mod report;
 mod retail;
 mod scenarios;
+mod sessions;
 mod site;
 mod sums;
 mod timeline;
@@ -64,6 +65,8 @@ use trouble::Trouble;
 
 const NODES: u16 = 5;
 const COMPOSE_FILE: &str = "docker-compose.yml";
+/// A signal is told of within this time, even if nobody could be told when it came.
+const ASKED_WITHIN: Duration = Duration::from_millis(100);
 
 /// What `cartwheel chaos` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -159,15 +162,15 @@ pub async fn chaos(args: ChaosArgs) -> i32 {
         What::Run { scenarios, options } => (Some(scenarios), options),
         What::All { options } => (None, options),
     };
+    // Caught from before the first process is started, and the first file system mounted to see whether one can be: none may be left behind.
+    let mut stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&error.to_string(), 1),
+    };
     let known = target(&options.target_name).map(|target| options.target = target);
     let (chosen, left_out) = match known.and_then(|()| choose(names.as_deref(), &options)) {
         Ok(chosen) => chosen,
         Err(why) => return fail(&why, 2),
-    };
-    // Caught from before the first process is started: none may be left behind.
-    let mut stop = match Stop::listen() {
-        Ok(stop) => stop,
-        Err(error) => return fail(&error.to_string(), 1),
     };
     match run_all(&chosen, &left_out, &options, &mut stop).await {
         Ok(code) => code,
@@ -283,6 +286,11 @@ async fn run_all(
                 biased;
                 asked = stop.asked() => Err(asked),
                 ran = AssertUnwindSafe(course.run()).catch_unwind() => Ok(ran),
+            };
+            // A step that waits for nothing, like a compiler's, ends by the same Ctrl-C before anybody is asked whether there was one.
+            let ran = match ran {
+                Ok(Ok(Err(_))) => tokio::time::timeout(ASKED_WITHIN, stop.asked()).await.map_or(ran, Err),
+                other => other,
             };
             // Whatever came of it, nothing of it stays.
             let cleaned = course.clean_up().await;

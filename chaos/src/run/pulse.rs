@@ -5,7 +5,7 @@
 //! could not, or nothing at all.
 
 use super::timeline::{Span, able};
-use crate::history::{Fate, Op, OpId};
+use crate::history::{Call, Fate, Op, OpId};
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -57,22 +57,40 @@ fn is_answered(fate: &Fate) -> bool {
     }
 }
 
+/// Bucket and key, and from when on what was deleted of it may be forgotten.
+pub(super) type Forgets = BTreeMap<(String, String), Duration>;
+
+/// So long after the first deletion of a key, or removal from it, began, or after its first lifetime did, this grace is over.
+pub(super) fn forgets(ops: &BTreeMap<OpId, Op>, grace: Duration) -> Forgets {
+    let mut from = Forgets::new();
+    for op in ops.values() {
+        let lives = match op.invoke.call {
+            Call::Delete { .. } | Call::CartRemove { .. } | Call::CartEmpty { .. } => Duration::ZERO,
+            Call::Put { ttl_ms: Some(ms), .. } => Duration::from_millis(ms),
+            _ => continue,
+        };
+        let may_go = at(op.begun.at_us) + lives + grace;
+        let known = from.entry((op.invoke.bucket.clone(), op.invoke.key.clone())).or_insert(may_go);
+        *known = may_go.min(*known);
+    }
+    from
+}
+
 /// What a run expects of whom.
 pub(super) struct Expected<'a> {
     /// The nodes in their order.
     pub(super) urls: &'a [String],
     /// Buckets of what insists on owners: that is not expected to be answered while owners are out of reach.
     pub(super) strict: &'a BTreeSet<String>,
-    /// From when on deletions are forgotten, and in which buckets, if any were: who asks for the context of one is told for good that it is
-    /// not reached.
-    pub(super) forgets: Option<(Duration, &'a BTreeSet<String>)>,
+    /// From when on the deletions of a key may be forgotten: who asks for the context of one is told for good that it is not reached.
+    pub(super) forgets: &'a Forgets,
     /// What was broken when.
     pub(super) spans: &'a [Span],
 }
 
 impl Expected<'_> {
     /// Whether the operation asked a node that could do what it was asked.
-    fn has_to_answer(&self, op: &Op, (begun, ended): (Duration, Option<Duration>)) -> bool {
+    pub(super) fn has_to_answer(&self, op: &Op, (begun, ended): (Duration, Option<Duration>)) -> bool {
         self.can_serve(&op.invoke.node, &op.invoke.bucket, begun, ended) && !self.is_of_the_forgotten(op)
     }
 
@@ -100,13 +118,15 @@ impl Expected<'_> {
     /// Whether it asked for the context of a deletion that may have been forgotten.
     pub(super) fn is_of_the_forgotten(&self, op: &Op) -> bool {
         let not_reached = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached");
-        not_reached && self.forgets_in(&op.invoke.bucket, at(op.begun.at_us))
+        let of = || (op.invoke.bucket.clone(), op.invoke.key.clone());
+        let answered = at(op.ended.map_or(op.begun.at_us, |ended| ended.at_us));
+        not_reached && self.forgets.get(&of()).is_some_and(|from| *from <= answered)
     }
+}
 
-    /// Whether a deletion in that bucket may have been forgotten by then.
-    pub(super) fn forgets_in(&self, bucket: &str, by: Duration) -> bool {
-        self.forgets.is_some_and(|(from, buckets)| by >= from && buckets.contains(bucket))
-    }
+/// From when to when.
+pub(super) fn times(op: &Op) -> (Duration, Option<Duration>) {
+    (at(op.begun.at_us), op.ended.map(|ended| at(ended.at_us)))
 }
 
 fn at(us: u64) -> Duration {
@@ -213,8 +233,7 @@ mod tests {
         loaded: (Duration, Duration),
     ) -> Pulse {
         let urls = ["a".to_owned(), "b".to_owned()];
-        let forgets = BTreeSet::from(["forgets".to_owned()]);
-        let forgets = Some((Duration::from_millis(50), &forgets));
+        let forgets = &Forgets::from([(("forgets".to_owned(), "k".to_owned()), Duration::from_millis(50))]);
         Pulse::new(ops, &Expected { urls: &urls, strict, forgets, spans }, loaded)
     }
 
@@ -251,6 +270,7 @@ mod tests {
         forgotten.invoke.bucket = "forgets".to_owned();
         let mut too_early = forgotten.clone();
         too_early.begun.at_us = 40_000;
+        too_early.ended.as_mut().unwrap().at_us = 45_000;
         let ops = BTreeMap::from([(0, forgotten), (1, too_early)]);
         assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (1, 0));
     }

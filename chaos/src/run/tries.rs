@@ -51,7 +51,14 @@ pub(super) struct Tally {
     pub(super) later: (u64, u64),
     /// How those of both were answered that were not served.
     pub(super) not: BTreeMap<String, u64>,
+    /// Those that were told that the context they asked for is not reached, which is for sessions to judge, and in none of the above.
+    pub(super) not_reached: u64,
+    /// Of all, whomever they asked, those that were answered by a status of 500 or more, by that; but for the last.
+    pub(super) errors: BTreeMap<u16, u64>,
 }
+
+/// What a node says that can't do it now, and nothing else where nothing but announced restarts happens.
+const UNAVAILABLE: u16 = 503;
 
 impl Noted {
     pub(super) fn new(network: ReqwestTransport, now: Now) -> Self {
@@ -139,9 +146,15 @@ impl Tries {
         let mut tally = Tally::default();
         for one in self.all.iter().filter(|one| (from..until).contains(&one.begun)) {
             let (node, bucket) = (named[&one.node], named[&one.bucket]);
-            let of_the_forgotten = one.not_reached && expected.forgets_in(bucket, one.begun);
             let ended = Some(one.ended);
-            if of_the_forgotten || !expected.can_serve(node, bucket, one.begun, ended) {
+            if one.not_reached {
+                tally.not_reached += 1;
+                continue;
+            }
+            if one.status >= 500 {
+                *tally.errors.entry(one.status).or_default() += 1;
+            }
+            if !expected.can_serve(node, bucket, one.begun, ended) {
                 continue;
             }
             let served = (200..500).contains(&one.status) && one.status != 429;
@@ -156,12 +169,22 @@ impl Tries {
     }
 }
 
+impl Tally {
+    /// Answers by a status of 500 or more that is not 503, at whatever try: clients that don't ask again meet them.
+    pub(super) fn other_than_503(&self) -> Option<String> {
+        let others = self.errors.iter().filter(|(status, _)| **status != UNAVAILABLE);
+        let told: Vec<String> = others.map(|(status, count)| format!("{count} by {status}")).collect();
+        (!told.is_empty()).then(|| {
+            format!("requests were answered by errors of a node that are not 503: {}", told.join(", "))
+        })
+    }
+}
+
 impl Try {
     /// What it was told, in a word or two.
     fn how(&self) -> String {
         match self.status {
             0 => "no answer".to_owned(),
-            status if self.not_reached => format!("{status} context_not_reached"),
             status => status.to_string(),
         }
     }
@@ -171,20 +194,28 @@ impl fmt::Display for Tally {
     /// How they were served, and what the others were told.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ((later, served), (early, early_served)) = (self.later, self.early);
-        let part = |of: u64, served: u64| 100.0 * served as f64 / of.max(1) as f64;
+        let part = |of: u64, served: u64| match of {
+            0 => "-".to_owned(),
+            _ => format!("{:.2} %", 100.0 * served as f64 / of as f64),
+        };
         write!(
             f,
-            "of {later} requests, each of which may be one of several for the same, {:.2} % were served, of {early} within 3 s of a change {:.2} %",
+            "of {later} requests, each of which may be one of several for the same, {} were served, of {early} within 3 s of a change {}",
             part(later, served),
             part(early, early_served)
         )?;
-        self.not.iter().try_for_each(|(how, count)| write!(f, ", {count} by {how}"))
+        self.not.iter().try_for_each(|(how, count)| write!(f, ", {count} by {how}"))?;
+        match self.not_reached {
+            0 => Ok(()),
+            count => write!(f, "; {count} were told that their context is not reached"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::pulse::Forgets;
     use crate::run::timeline::Span;
     use bytes::Bytes;
     use std::collections::BTreeSet;
@@ -214,8 +245,8 @@ mod tests {
             (1, "n1", "a/keys/k", answer(429, "")),
             (1, "n1", "a/keys/k", answer(503, "")),
             (1, "n1", "a/keys/k", None),
-            (1, "n1", "forgets/keys/k", answer(504, r#"{"code":"context_not_reached"}"#)),
             (1, "n1", "a/keys/k", answer(504, r#"{"code":"context_not_reached"}"#)),
+            (20, "n1", "a/keys/k", answer(504, "")),
             (20, "n2", "cart-7/items", answer(204, "")),
             (20, "n1", "a/keys/k", answer(503, "")),
             (22, "n1", "a/keys/k", answer(200, "")),
@@ -226,15 +257,18 @@ mod tests {
         }
         ask(1, "n1", "/v1/cluster", answer(500, ""));
         let (urls, strict) = (["n1".to_owned(), "n2".to_owned()], BTreeSet::new());
-        let forgets = BTreeSet::from(["forgets".to_owned()]);
         let crash = Span { until: Some(S(21)), ..Span::new("n1 killed".to_owned(), [0].into(), S(19)) };
         let spans = [crash];
-        let forgets = Some((S(0), &forgets));
+        let forgets = &Forgets::new();
         let expected = Expected { urls: &urls, strict: &strict, forgets, spans: &spans };
         let tally = noted.take().tally(&expected, (S(0), S(30)));
-        let not = [("429", 1), ("503", 1), ("504 context_not_reached", 1), ("no answer", 1)];
+        let not = [("429", 1), ("503", 1), ("no answer", 1)];
         let not = not.map(|(how, count)| (how.to_owned(), count)).into();
-        assert_eq!(tally, Tally { early: (2, 2), later: (6, 2), not });
+        let errors = [(503, 2), (504, 1)].into();
+        assert_eq!(tally, Tally { early: (2, 2), later: (5, 2), not, not_reached: 1, errors });
+        assert_eq!(tally.other_than_503().unwrap().split(": ").last(), Some("1 by 504"));
+        let fine = Tally { errors: [(503, 2)].into(), ..Tally::default() };
+        assert_eq!(fine.other_than_503(), None);
         assert_eq!(noted.take().tally(&expected, (S(0), S(30))), Tally::default());
     }
 
@@ -251,7 +285,7 @@ mod tests {
         assert!(tokio::time::timeout(soon, client.get("b", "k", &options)).await.is_err());
         let (urls, strict) = ([base], BTreeSet::new());
         let later = Span::new("n1 killed".to_owned(), [0].into(), began.elapsed() + S(10));
-        let expected = Expected { urls: &urls, strict: &strict, forgets: None, spans: &[later] };
+        let expected = Expected { urls: &urls, strict: &strict, forgets: &Forgets::new(), spans: &[later] };
         let tally = noted.take().tally(&expected, (S(0), S(5)));
         let not = [("no answer".to_owned(), 1)].into();
         assert_eq!(tally, Tally { later: (1, 0), not, ..Tally::default() });

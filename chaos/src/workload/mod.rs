@@ -194,30 +194,43 @@ impl<T> Ground<T> {
 /// Sets the bucket up as the plan needs it, and waits until every node knows. To be called before [`run`], while all are well:
 /// a node that has not heard of a setting goes by its default.
 pub async fn prepare<T: HttpTransport + Clone>(plan: &Plan, ground: &Ground<T>) -> anyhow::Result<()> {
-    let Some(wanted) = settings(plan) else { return Ok(()) };
+    match settings(plan) {
+        Some(wanted) => establish(&plan.bucket, &wanted, ground).await,
+        None => Ok(()),
+    }
+}
+
+/// Sets a bucket up so, and waits until every node goes by that.
+pub async fn establish<T: HttpTransport + Clone>(
+    bucket: &str,
+    wanted: &Settings,
+    ground: &Ground<T>,
+) -> anyhow::Result<()> {
     let dial = |urls: Vec<String>| {
         let client = Client::with_transport(urls, ground.transport.clone())?;
         client::Result::Ok(client.with_attempt_timeout(ground.attempt_timeout))
     };
-    dial(ground.urls.clone())?.patch_settings(&plan.bucket, &wanted).await?;
+    dial(ground.urls.clone())?.patch_settings(bucket, wanted).await?;
     for url in &ground.urls {
         let node = dial(vec![url.clone()])?;
         let mut asked = 0;
         loop {
-            let has = node.settings(&plan.bucket).await?;
+            let has = node.settings(bucket).await?;
             let known = |has: Option<Quorum>, wanted: Option<Quorum>| wanted.is_none() || has == wanted;
             let number = |has: Option<u32>, wanted: Option<u32>| wanted.is_none() || has == wanted;
             let numbers = number(has.max_siblings, wanted.max_siblings) && number(has.n, wanted.n);
-            let durable = wanted.durability.is_none() || has.durability == wanted.durability;
+            let word = |has: &Option<String>, wanted: &Option<String>| wanted.is_none() || has == wanted;
+            let words =
+                word(&has.durability, &wanted.durability) && word(&has.blind_writes, &wanted.blind_writes);
             let of = |s: &Settings| [s.r, s.w, s.pr, s.pw];
             if numbers
-                && durable
-                && of(&has).into_iter().zip(of(&wanted)).all(|(has, wanted)| known(has, wanted))
+                && words
+                && of(&has).into_iter().zip(of(wanted)).all(|(has, wanted)| known(has, wanted))
             {
                 break;
             }
             asked += 1;
-            ensure!(asked < ASKED_MAX, "{url} does not hear of the settings of {}: {has:?}", plan.bucket);
+            ensure!(asked < ASKED_MAX, "{url} does not hear of the settings of {bucket}: {has:?}");
             tokio::time::sleep(ASK_AGAIN).await;
         }
     }

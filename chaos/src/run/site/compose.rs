@@ -197,7 +197,9 @@ impl Compose {
             left = down.err().map(|error| error.to_string()).unwrap_or_default();
             for kind in [["ps", "-aq"], ["volume", "ls"], ["network", "ls"]] {
                 let words = ["docker", kind[0], kind[1], "-q", "--filter", &label];
-                left.push_str(run(&words, COMPOSE_STEP_MAX).await?.trim());
+                // Who does not say what is left is asked again.
+                let said = run(&words, COMPOSE_STEP_MAX).await.unwrap_or_else(|error| error.to_string());
+                left.push_str(said.trim());
             }
             if left.is_empty() {
                 return Ok(());

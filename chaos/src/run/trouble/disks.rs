@@ -1,6 +1,6 @@
 //! Disks that lose what was not synced, that take long, and that fail. And calendars that are wrong, by the same shim.
 
-use super::{Stage, effects, names};
+use super::{Stage, effects, members, names};
 use crate::run::tries::Noted;
 use crate::target::Shim;
 use crate::target::process::name;
@@ -31,10 +31,14 @@ const NOTICED_MAX: Duration = Duration::from_secs(15);
 const LEFT_PERCENT: u64 = 2;
 const FULL: &str = "full";
 const FULL_KEYS: u32 = 20;
+/// As many are deleted while there is not a byte left.
+const DELETED_KEYS: u32 = 150;
 
 /// The power goes: everything at once, or a minority. What no sync has made safe is gone from the disks.
 pub(super) async fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
-    let all = stage.chance.random();
+    // With nobody left nothing else can begin meanwhile.
+    let awaits = stage.change.as_ref().is_some_and(members::Change::is_to_begin);
+    let all = stage.chance.random::<bool>() && !awaits;
     let victims = if all { stage.nodes() } else { stage.minority() };
     let whose = if all { "all".to_owned() } else { names(&victims) };
     let open = stage.begin(format!("power cut for {whose}"), &victims);
@@ -223,6 +227,7 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     let ballast = stage.site.local()?.data_dir(victim).join("ballast");
     let open = stage.begin(format!("the disk of {} is full", name(victim)), &[victim]);
     asked_until(&client, "writes are taken", all_taken).await?;
+    let seen = to_be_deleted(&client).await?;
     fill(&ballast, LEFT_PERCENT)?;
     let refused = asked_until(&client, "writes are refused", |answers| answers.contains(&507)).await?;
     stage.did(effects::REFUSED, refused.iter().filter(|status| **status == 507).count() as u64);
@@ -230,19 +235,20 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     stage.last(2_000..5_000).await?;
     // What the node had kept for itself goes as well: not a byte is left.
     let until = stage.timeline.now() + stage.draw(1_000..3_000).min(stage.left());
-    let mut turn = 0;
-    loop {
+    let (mut turns, mut deleted) = (0, 0);
+    for (number, context) in (0..).zip(seen) {
         fill(&ballast, 0)?;
-        // Deletions it still takes, and has no room to keep them. What comes of each is not said.
-        let _taken_or_not =
-            client.delete(FULL, format!("d{}", turn % FULL_KEYS), &WriteOptions::default()).await;
-        turn += 1;
+        turns += 1;
+        // Deletions it still takes: RocksDB has set room aside for its log. Where that is full another owner takes them.
+        let options = WriteOptions { context: Some(context), ..WriteOptions::default() };
+        deleted += u64::from(client.delete(FULL, format!("d{number}"), &options).await.is_ok());
         if stage.timeline.now() >= until {
             break;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    stage.did(effects::FILLED_UP, u64::from(turn));
+    stage.did(effects::FILLED_UP, turns);
+    stage.did(effects::DELETED, deleted);
     reads_all(&client).await?;
     std::fs::remove_file(&ballast)?;
     asked_until(&client, "writes are taken again", all_taken).await?;
@@ -254,6 +260,18 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     stage.did(effects::RECOVERED, 1);
     stage.end(open);
     Ok(())
+}
+
+/// Writes values that are to be deleted, through a node, and gives what whoever deletes them has seen.
+async fn to_be_deleted(client: &Client<Noted>) -> Result<Vec<client::Context>> {
+    let mut seen = Vec::new();
+    for number in 0..DELETED_KEYS {
+        let read = client.get(FULL, format!("d{number}"), &ReadOptions::default()).await?;
+        let options = WriteOptions { context: read.context, ..WriteOptions::default() };
+        let written = client.put(FULL, format!("d{number}"), "v", &options).await?;
+        seen.extend(written.context);
+    }
+    Ok(seen)
 }
 
 fn all_taken(answers: &[u16]) -> bool {
@@ -292,8 +310,8 @@ async fn reads_all(client: &Client<Noted>) -> Result<()> {
     Ok(())
 }
 
-/// Takes what is left on the disk of that path, but so many percent of all of it. Where nothing is to be left, the system itself says when
-/// there is no more: the node writes too, and frees what it no longer needs.
+/// Takes what is left on the disk of that path, but so many percent of all of it. The node writes too, and frees what it no longer needs: if the
+/// system itself says that there is no more, it is as full as can be.
 fn fill(ballast: &Path, left_percent: u64) -> Result<()> {
     let told = nix::sys::statvfs::statvfs(ballast.parent().context("a file stands in a directory")?)?;
     let leave = told.blocks() * left_percent / 100;
@@ -302,7 +320,7 @@ fn fill(ballast: &Path, left_percent: u64) -> Result<()> {
     let block = vec![0xa5; 1 << 16];
     while bytes > 0 || left_percent == 0 {
         match file.write_all(&block) {
-            Err(error) if error.kind() == ErrorKind::StorageFull && left_percent == 0 => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
             written => written?,
         }
         bytes = bytes.saturating_sub(block.len() as u64);

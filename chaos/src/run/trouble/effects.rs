@@ -28,6 +28,7 @@ pub(super) const TURNED_AWAY: &str = "requests turned away by 429";
 pub(super) const HUNG_UP: &str = "slow connections hung up on";
 pub(super) const REFUSED: &str = "writes refused by 507";
 pub(super) const FILLED_UP: &str = "times that a disk had not a byte left";
+pub(super) const DELETED: &str = "deletions through a node whose disk had not a byte left";
 pub(super) const RECOVERED: &str = "recovered without a restart";
 
 impl Trouble {
@@ -48,7 +49,7 @@ impl Trouble {
             Trouble::Clocks => &[WRONG_TIMES],
             Trouble::BitFlips => &[FLIPPED, HEALED],
             Trouble::TornLog => &[TORN],
-            Trouble::DiskFull => &[REFUSED, FILLED_UP, RECOVERED],
+            Trouble::DiskFull => &[REFUSED, FILLED_UP, DELETED, RECOVERED],
             Trouble::HotKey | Trouble::LargeValues => &[CROWD],
             Trouble::Overload => &[CROWD, TURNED_AWAY],
             Trouble::SlowClients => &[HUNG_UP],

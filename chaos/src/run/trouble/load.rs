@@ -6,9 +6,9 @@ use super::effects::{CROWD, HUNG_UP, TURNED_AWAY};
 use crate::history::{Entry, What};
 use crate::http::Http;
 use crate::run::live::Live;
-use crate::workload::{self, Kind, Plan};
+use crate::workload::{self, Ground, Kind, Plan};
 use anyhow::Result;
-use client::{Client, Settings};
+use client::Settings;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeSet;
@@ -71,13 +71,9 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     let comes = |node: &&usize| stage.change.as_ref().is_some_and(|change| change.new.contains(node));
     let urls: Vec<String> = all.iter().filter(|node| !comes(node)).map(|i| stage.site.url(*i)).collect();
     let asks = Http::new(FLOOD)?;
-    let client = Client::with_transport(urls.clone(), stage.ground.transport.clone())?;
-    client
-        .put_settings(
-            FLOODED,
-            &Settings { blind_writes: Some("supersede".to_owned()), ..Settings::default() },
-        )
-        .await?;
+    let ground = Ground { urls: urls.clone(), ..stage.ground.clone() };
+    let supersede = Settings { blind_writes: Some("supersede".to_owned()), ..Settings::default() };
+    workload::establish(FLOODED, &supersede, &ground).await?;
     let open = stage.begin(format!("{FLOOD} clients without rest"), &all);
     // What they carry when they have as much to do as they take at once, with the usual clients.
     let (few, began) = (Answers::default(), stage.timeline.now());
@@ -87,6 +83,7 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
         () = ask_without_rest(FEW, &asks, &urls, &few) => unreachable!("it asks until it is no longer polled"),
     }
     let carried = stage.rate_with(began, few.served.into_inner());
+    let (few_refused, few_others) = (few.refused.into_inner(), few.others);
     let (answers, began) = (Answers::default(), stage.timeline.now());
     tokio::select! {
         biased;
@@ -95,13 +92,15 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     }
     let seconds = stage.timeline.now().saturating_sub(began).as_secs_f64().max(0.001);
     let Answers { served, refused, unable, others } = answers;
-    let others = others.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let others = [few_others, others]
+        .into_iter()
+        .filter_map(|others| others.into_inner().unwrap_or_else(PoisonError::into_inner));
     let (served, refused, unable) = (served.into_inner(), refused.into_inner(), unable.into_inner());
     stage.owes("overload", carried, began, served, GOODPUT_OF);
     stage.end(open);
     let each = |count: u64| count as f64 / seconds;
     Live::say(&format!(
-        "{:.0} a second of those who asked without rest were served, {:.0} turned away by 429, {:.0} told 503 or 504",
+        "of {FEW} who asked without rest {few_refused} requests were turned away, and {carried:.0} operations a second were done; of {FLOOD} {:.0} a second were served, {:.0} turned away by 429, {:.0} told 503 or 504",
         each(served),
         each(refused),
         each(unable)

@@ -146,6 +146,13 @@ pub(in crate::run) struct Change {
     open: Vec<Open>,
 }
 
+impl Change {
+    /// Whether it is begun as soon as something else is broken.
+    pub(super) fn is_to_begin(&self) -> bool {
+        !self.begun
+    }
+}
+
 /// Whether there is room for those who come.
 pub(super) fn has_room(stage: &Stage<'_>) -> bool {
     stage.site.len() + COME_MAX <= usize::from(NODES_MAX) + stage.removed.len()

@@ -11,6 +11,7 @@ mod members;
 mod processes;
 
 use super::goodput::Goodput;
+use super::scenarios::SCENARIOS;
 use super::site::Site;
 use super::timeline::{Open, Timeline};
 use super::tries::Noted;
@@ -19,7 +20,7 @@ use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ const LOSS_OF: u32 = 4;
 
 /// Those that may be there while members come and go. None takes a disk away: a power cut takes what was not synced, and no promise is
 /// given for that.
-const BESIDE: [Trouble; 19] = [
+pub(super) const BESIDE: [Trouble; 19] = [
     Trouble::Crash,
     Trouble::CrashAll,
     Trouble::Pause,
@@ -182,6 +183,8 @@ pub(super) struct Stage<'a> {
     pub(super) removed: BTreeMap<usize, Open>,
     /// What is still to be broken beside a change of members.
     pub(super) to_come: Vec<Trouble>,
+    /// What was broken beside one.
+    pub(super) came: BTreeSet<&'static str>,
     /// The change of members that is under way, if it is to be begun once something else is broken.
     pub(super) change: Option<members::Change>,
     /// What was done to the nodes, counted: what did nothing proves nothing.
@@ -274,6 +277,7 @@ impl Stage<'_> {
             self.to_come.shuffle(&mut self.chance);
         }
         let next = self.to_come.pop().expect("they were filled in");
+        self.came.extend(SCENARIOS.iter().find(|one| one.trouble == next).map(|one| one.name));
         // These nodes take as much at once as any, so nobody need be turned away; and slow clients are let be for long.
         let shows = |what: &&&str| **what != effects::TURNED_AWAY && **what != effects::HUNG_UP;
         if self.left() >= EFFECT_WITHIN {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
@@ -50,7 +51,11 @@ impl Library {
         fs::write(&source, SOURCE).with_context(|| format!("cannot write {}", source.display()))?;
         let mut command = Command::new("cc");
         command.args(["-O2", "-shared", "-fPIC", "-Wall", "-o"]).arg(&built).arg(&source).arg("-ldl");
-        let ran = command.output().context("no C compiler (`cc`) is here, and the shim is made by it")?;
+        // A Ctrl-C is for the harness, which waits for it.
+        let ran = command
+            .process_group(0)
+            .output()
+            .context("no C compiler (`cc`) is here, and the shim is made by it")?;
         ensure!(
             ran.status.success(),
             "the shim could not be built: {}",
