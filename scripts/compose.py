@@ -4,11 +4,11 @@
     scripts/compose.py [--image NAME]     the image must be there: scripts/image.sh makes it
 
 What a reader of docker-compose.yml would expect: five nodes become healthy, know each other, listen on 127.0.0.1 alone, run as
-nobody in particular, of a small image, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale`, all
+nobody in particular, of a small image, and share a secret that stands in no log. One is killed and misses nothing, a sixth comes by `--scale` and goes again, all
 but the first start again where that one can't, and when it has lost its disk it joins the others and founds no cluster of its own. And `cartwheel chaos --target compose`, of the
 release build or of CARTWHEEL_BIN, says in a line what it lacks, and leaves nothing when it is ended in the midst of a trouble.
 
-The last line is the count: `compose: 15 passed, 0 failed`.
+The last line is the count: `compose: 16 passed, 0 failed`.
 """
 
 import argparse
@@ -212,6 +212,20 @@ def a_sixth_comes_by_scale(compose):
     compose.settled(6)
 
 
+def it_goes_again_and_leaves_everything_behind(compose):
+    own = [f"n{number}:" for number in range(1, 6)]
+    members = cluster(PORTS[1])["members"]
+    sixth = [member["id"] for member in members if not member["http"].startswith(tuple(own))]
+    assert len(sixth) == 1, members
+    run(CARTWHEEL, "cluster", "leave", sixth[0])
+    run(CARTWHEEL, "cluster", "commit")
+    compose.settled(5)
+    compose("up", "-d", "--no-build", "--scale", "node=0")
+    assert len(compose.containers()) == 5, compose.containers()
+    for number in range(KEYS):
+        assert ask(PORTS[number % 5], key(KEYS + number)) == b"meanwhile", number
+
+
 def the_others_start_while_the_founder_can_t(compose):
     compose("stop", "-t", "20")
     spoil = "find /var/lib/cartwheel -name CURRENT | while read -r file; do echo nothing >$file; done"
@@ -308,6 +322,7 @@ STEPS = [
     the_secret_is_one_and_in_no_log,
     one_that_is_killed_misses_nothing,
     a_sixth_comes_by_scale,
+    it_goes_again_and_leaves_everything_behind,
     the_others_start_while_the_founder_can_t,
     a_founder_without_its_disk_joins_the_others,
     nothing_is_left,
