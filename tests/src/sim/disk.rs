@@ -183,7 +183,7 @@ impl Store for SimStore {
     }
 
     fn write(&self, batch: Batch, sync: bool) -> Result<(), StoreError> {
-        {
+        let may_arrive = {
             let mut bad = self.disk.lock();
             let (wear, slow_ms) = (bad.wear, bad.wear.slow_max.as_millis() as u64);
             bad.lag = Duration::from_millis(bad.chance.random_range(0..=slow_ms));
@@ -191,8 +191,11 @@ impl Store for SimStore {
                 // Whether it got there is the worse half of a failed write: nobody knows.
                 let fault = if bad.chance.random() { Fault::Io } else { Fault::IoAfterWrite };
                 self.disk.rows.set_fault(Some(fault));
+                matches!(fault, Fault::IoAfterWrite)
+            } else {
+                false
             }
-        }
+        };
         let seen = self.disk.watch.before(self.disk.host, &self.inner, &batch, sync);
         let done = self.inner.write(batch, sync);
         match &done {
@@ -203,7 +206,9 @@ impl Store for SimStore {
             // The fence stays up until the disk is opened again; the fault itself was one.
             Err(StoreError::Io(_)) => {
                 self.disk.rows.set_fault(None);
-                self.disk.watch.may_be_there(seen);
+                if may_arrive {
+                    self.disk.watch.may_be_there(seen);
+                }
             }
             Err(_) => {}
         }

@@ -8,7 +8,7 @@ use super::world::{Machine, SimWorld};
 use chaos::history::Entry;
 use node::boot;
 use node::config::{Config, NodeArgs};
-use node::store::Family;
+use node::store::{Family, StoreError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::bucket::BucketSettings;
@@ -279,10 +279,11 @@ impl Fleet {
 
     /// Makes a machine's disk as bad as that.
     pub fn set_wear(&mut self, host: Host, wear: Wear, now: Duration) {
-        for (is_so, times) in [(wear.fails(), &mut self.worn), (wear.full, &mut self.filled)] {
+        let (worn, filled) = (&mut self.worn, &mut self.filled);
+        for (is_so, times, at_most) in [(wear.fails(), worn, WORN_MAX), (wear.full, filled, RESTART_AFTER)] {
             match (is_so, times.get_mut(&host)) {
                 (true, _) => drop(times.insert(host, Duration::MAX)),
-                (false, Some(until)) => *until = (*until).min(now + WORN_MAX),
+                (false, Some(until)) => *until = (*until).min(now + at_most),
                 (false, None) => {}
             }
         }
@@ -357,10 +358,11 @@ async fn start(
     let (_stop, stopping) = watch_shutdown();
     match boot::run(world, config, BucketSettings::default(), stopping, None).await {
         Err(boot::BootError::Failed(why)) => trace.event(&format!("{host}  leaves: {why}")),
-        Err(boot::BootError::Store(why)) => {
+        Err(boot::BootError::Store(why @ StoreError::Full(_))) => {
             refuses.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
             trace.event(&format!("{host}  does not start: {why}"));
         }
+        Err(boot::BootError::Store(why)) => trace.event(&format!("{host}  does not start: {why}")),
         other => watch.broken(format!("{host} ended by itself: {other:?}")),
     }
     Ok(())

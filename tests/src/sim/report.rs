@@ -9,10 +9,12 @@ use std::time::Duration;
 
 /// Violations of one seed that are printed.
 const SHOWN_MAX: usize = 5;
-/// Operations of each workload that are acknowledged in a minute of load at least, however bad its troubles: a cluster that answers
-/// nobody has none. (With a bad draw few are left: three of three nodes are asked for, and one of them is nearly always away. The fewest of
-/// the seeds 1 to 2,100 were 11.)
+/// Operations of each workload that are acknowledged in a minute of load at least, however bad its troubles, or one of so many that were
+/// tried, where that is less: a cluster that answers nobody has none. (With a bad draw few are left. Of the seeds 1 to 2,200 seed 952 had the
+/// fewest, 11; of 2207, in which nodes are killed 20 times a minute on bad and clogged links, clients wait so long that few are tried at
+/// all: 9 of a workload, and 24 of 102 in all.)
 const ACKNOWLEDGED_A_MINUTE_MIN: u64 = 10;
+const ACKNOWLEDGED_OF: u64 = 10;
 
 /// What came of it.
 #[derive(Debug)]
@@ -89,12 +91,13 @@ pub(super) fn fewest(load: &[Entry], lasted: Duration) -> (u64, Option<String>) 
         _ => None,
     });
     let of = |setting: &Setting| {
-        (check::count(load, Some(&setting.bucket)).acknowledged, setting.workload.clone())
+        let counts = check::count(load, Some(&setting.bucket));
+        (counts.acknowledged, counts.tried, setting.workload.clone())
     };
-    let Some((fewest, workload)) = settings.map(of).min() else { return (0, None) };
-    let least = lasted.as_secs() * ACKNOWLEDGED_A_MINUTE_MIN / 60;
+    let Some((fewest, tried, workload)) = settings.map(of).min() else { return (0, None) };
+    let least = (lasted.as_secs() * ACKNOWLEDGED_A_MINUTE_MIN / 60).min(tried.div_ceil(ACKNOWLEDGED_OF));
     let idle =
-        || format!("{workload}: {fewest} operations were acknowledged, of which there must be {least}");
+        || format!("{workload}: {fewest} of {tried} operations were acknowledged, and there must be {least}");
     (fewest, (fewest < least).then(idle))
 }
 
@@ -110,20 +113,35 @@ mod tests {
         for bucket in ["busy", "idle"] {
             history.setting(Setting { workload: bucket.into(), bucket: bucket.into(), ..Setting::default() });
         }
+        let ask = |bucket: &str| {
+            let get = |_| Call::Get { min: None, reading: Reading::Load };
+            history.invoke(0, "n1", bucket, "k", get).0
+        };
         let serve = |bucket: &str, times: u64| {
-            for _ in 0..times {
-                let get = |_| Call::Get { min: None, reading: Reading::Load };
-                let (op, _) = history.invoke(0, "n1", bucket, "k", get);
-                history.ok(op, Answer::default());
-            }
+            (0..times).for_each(|_| history.ok(ask(bucket), Answer::default()));
         };
         let minute = Duration::from_secs(60);
         serve("busy", 1000);
+        assert!(fewest(&history.entries(), minute).1.is_none(), "nobody has asked it");
+        (0..100).for_each(|_| _ = ask("idle"));
         serve("idle", ACKNOWLEDGED_A_MINUTE_MIN - 1);
         let (count, said) = fewest(&history.entries(), minute);
         assert_eq!(count, ACKNOWLEDGED_A_MINUTE_MIN - 1);
         assert!(said.is_some_and(|said| said.starts_with("idle: ")));
         serve("idle", 1);
         assert_eq!(fewest(&history.entries(), minute), (ACKNOWLEDGED_A_MINUTE_MIN, None));
+    }
+
+    #[test]
+    fn where_little_was_tried_a_part_of_it_is_owed() {
+        let history = History::new(Arc::new(Duration::default));
+        history.setting(Setting { workload: "slow".into(), bucket: "slow".into(), ..Setting::default() });
+        let get = |_| Call::Get { min: None, reading: Reading::Load };
+        let ops: Vec<_> = (0..20).map(|_| history.invoke(0, "n1", "slow", "k", get).0).collect();
+        let minute = Duration::from_secs(60);
+        history.ok(ops[0], Answer::default());
+        assert!(fewest(&history.entries(), minute).1.is_some_and(|said| said.ends_with("there must be 2")));
+        history.ok(ops[1], Answer::default());
+        assert_eq!(fewest(&history.entries(), minute), (2, None));
     }
 }
