@@ -37,7 +37,7 @@ pub(super) fn mistakes(ops: &BTreeMap<OpId, Op>) -> Option<String> {
 pub(super) fn other_than_503(ops: &BTreeMap<OpId, Op>, expected: &Expected<'_>) -> Option<String> {
     let is_one = |op: &&Op| why(op).is_some_and(|why| NOT_503.contains(&why.code.as_str()));
     told(
-        ops.values().filter(is_one).filter(|op| !expected.is_of_the_forgotten(op)),
+        ops.values().filter(is_one).filter(|op| !expected.forgotten.has(op)),
         "errors of a node, and not by 503",
     )
 }
@@ -51,9 +51,8 @@ fn told<'a>(mut all: impl Iterator<Item = &'a Op>, what: &str) -> Option<String>
 mod tests {
     use super::*;
     use crate::history::{Call, Invoke, Moment, Reading};
-    use crate::run::pulse::Forgets;
+    use crate::run::forgotten::Forgotten;
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     fn refused(code: &str, bucket: &str) -> Op {
         let call = Call::Get { min: None, reading: Reading::Load };
@@ -66,8 +65,8 @@ mod tests {
     #[test]
     fn a_restart_is_answered_by_no_other_error_of_a_node_than_503() {
         let strict = BTreeSet::new();
-        let forgets = &Forgets::from([(("forgets".to_owned(), "k".to_owned()), Duration::ZERO)]);
-        let expected = Expected { urls: &[], strict: &strict, forgets, spans: &[] };
+        let forgotten = &Forgotten::default();
+        let expected = Expected { urls: &[], strict: &strict, forgotten, spans: &[] };
         let complaint = |op: Op| other_than_503(&BTreeMap::from([(0, op)]), &expected);
         let fine = ["write_quorum_not_met", "draining", "overloaded", "sibling_limit", "transport"];
         for code in fine {
@@ -76,7 +75,6 @@ mod tests {
         for code in NOT_503 {
             assert!(complaint(refused(code, "b")).unwrap().starts_with("1 answers"), "{code}");
         }
-        assert_eq!(complaint(refused("context_not_reached", "forgets")), None);
         assert!(mistakes(&BTreeMap::from([(0, refused(MISTAKE, "b"))])).is_some());
     }
 }

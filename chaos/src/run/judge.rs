@@ -4,9 +4,10 @@
 //! meanwhile ends, and leaves the thread behind. (A task for blocking work would not do: the runtime waits for those when it ends.)
 
 use super::answers;
+use super::forgotten::Forgotten;
 use super::goodput::Goodput;
 use super::live::Live;
-use super::pulse::{self, Expected, Pulse};
+use super::pulse::{Expected, Pulse};
 use super::scenarios::Scenario;
 use super::sessions::Sessions;
 use super::site::GRACE;
@@ -90,15 +91,14 @@ impl Seen {
         // What can't be joined is a violation already.
         let ops = history::ops(&entries).unwrap_or_default();
         let strict = buckets(&entries, |setting| setting.strict);
-        // What was deleted, has expired or was taken out of a cart is forgotten in the end.
-        let forgets = if forgotten > 0 { pulse::forgets(&ops, GRACE) } else { pulse::Forgets::new() };
-        let expected = Expected { urls: &urls, strict: &strict, forgets: &forgets, spans: &spans };
+        let excused = if forgotten > 0 { Forgotten::of(&ops, GRACE) } else { Forgotten::default() };
+        let expected = Expected { urls: &urls, strict: &strict, forgotten: &excused, spans: &spans };
         let pulse = Pulse::new(&ops, &expected, loaded);
         let tries = tries.tally(&expected, loaded);
         accidents.extend(answers::mistakes(&ops));
-        if scenario.trouble == Trouble::Restart {
+        if matches!(scenario.trouble, Trouble::Restart | Trouble::Upgrade) {
             accidents.extend(answers::other_than_503(&ops, &expected));
-            accidents.extend(tries.other_than_503());
+            accidents.extend(tries.mistakes());
         }
         let sessions = Sessions::of(&ops, &expected);
         if scenario.trouble == Trouble::None && load >= FORGOTTEN_WITHIN && forgotten == 0 {

@@ -33,6 +33,7 @@ mod answers;
 mod counters;
 mod course;
 mod equal;
+mod forgotten;
 mod goodput;
 mod judge;
 mod live;

@@ -4,8 +4,9 @@
 //! A refusal is an answer (the request was at fault, or had to wait for what it asked to see); no answer is what says that the node
 //! could not, or nothing at all.
 
+use super::forgotten::Forgotten;
 use super::timeline::{Span, able};
-use crate::history::{Call, Fate, Op, OpId};
+use crate::history::{Fate, Op, OpId};
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -57,33 +58,14 @@ fn is_answered(fate: &Fate) -> bool {
     }
 }
 
-/// Bucket and key, and from when on what was deleted of it may be forgotten.
-pub(super) type Forgets = BTreeMap<(String, String), Duration>;
-
-/// So long after the first deletion of a key, or removal from it, began, or after its first lifetime did, this grace is over.
-pub(super) fn forgets(ops: &BTreeMap<OpId, Op>, grace: Duration) -> Forgets {
-    let mut from = Forgets::new();
-    for op in ops.values() {
-        let lives = match op.invoke.call {
-            Call::Delete { .. } | Call::CartRemove { .. } | Call::CartEmpty { .. } => Duration::ZERO,
-            Call::Put { ttl_ms: Some(ms), .. } => Duration::from_millis(ms),
-            _ => continue,
-        };
-        let may_go = at(op.begun.at_us) + lives + grace;
-        let known = from.entry((op.invoke.bucket.clone(), op.invoke.key.clone())).or_insert(may_go);
-        *known = may_go.min(*known);
-    }
-    from
-}
-
 /// What a run expects of whom.
 pub(super) struct Expected<'a> {
     /// The nodes in their order.
     pub(super) urls: &'a [String],
     /// Buckets of what insists on owners: that is not expected to be answered while owners are out of reach.
     pub(super) strict: &'a BTreeSet<String>,
-    /// From when on the deletions of a key may be forgotten: who asks for the context of one is told for good that it is not reached.
-    pub(super) forgets: &'a Forgets,
+    /// Operations that asked for the context of a deletion that may have been forgotten.
+    pub(super) forgotten: &'a Forgotten,
     /// What was broken when.
     pub(super) spans: &'a [Span],
 }
@@ -91,7 +73,7 @@ pub(super) struct Expected<'a> {
 impl Expected<'_> {
     /// Whether the operation asked a node that could do what it was asked.
     pub(super) fn has_to_answer(&self, op: &Op, (begun, ended): (Duration, Option<Duration>)) -> bool {
-        self.can_serve(&op.invoke.node, &op.invoke.bucket, begun, ended) && !self.is_of_the_forgotten(op)
+        self.can_serve(&op.invoke.node, &op.invoke.bucket, begun, ended) && !self.forgotten.has(op)
     }
 
     /// Whether that node could serve what is asked of the bucket.
@@ -108,19 +90,11 @@ impl Expected<'_> {
     }
 
     /// Whether two owners may be out of reach, of three. That who was is back takes as long to be noticed as that he was gone.
-    fn may_lack_owners(&self, begun: Duration, ended: Option<Duration>) -> bool {
+    pub(super) fn may_lack_owners(&self, begun: Duration, ended: Option<Duration>) -> bool {
         let begun = begun.saturating_sub(NOTICED_AFTER);
         let met = || self.spans.iter().filter(|span| span.shown && span.meets(begun, ended));
         let unable: BTreeSet<usize> = met().flat_map(|span| &span.unable).copied().collect();
         unable.len() > 1 || met().any(|span| span.parts)
-    }
-
-    /// Whether it asked for the context of a deletion that may have been forgotten.
-    pub(super) fn is_of_the_forgotten(&self, op: &Op) -> bool {
-        let not_reached = matches!(&op.fate, Fate::Failed(why) if why.code == "context_not_reached");
-        let of = || (op.invoke.bucket.clone(), op.invoke.key.clone());
-        let answered = at(op.ended.map_or(op.begun.at_us, |ended| ended.at_us));
-        not_reached && self.forgets.get(&of()).is_some_and(|from| *from <= answered)
     }
 }
 
@@ -129,7 +103,7 @@ pub(super) fn times(op: &Op) -> (Duration, Option<Duration>) {
     (at(op.begun.at_us), op.ended.map(|ended| at(ended.at_us)))
 }
 
-fn at(us: u64) -> Duration {
+pub(super) fn at(us: u64) -> Duration {
     Duration::from_micros(us)
 }
 
@@ -233,8 +207,8 @@ mod tests {
         loaded: (Duration, Duration),
     ) -> Pulse {
         let urls = ["a".to_owned(), "b".to_owned()];
-        let forgets = &Forgets::from([(("forgets".to_owned(), "k".to_owned()), Duration::from_millis(50))]);
-        Pulse::new(ops, &Expected { urls: &urls, strict, forgets, spans }, loaded)
+        let forgotten = &Forgotten::default();
+        Pulse::new(ops, &Expected { urls: &urls, strict, forgotten, spans }, loaded)
     }
 
     /// Owners that are out of reach, and a moment after that, excuse who insists on them; one of three, a slow disk and nodes that have left do
@@ -266,13 +240,6 @@ mod tests {
             (0..).zip(all.map(|code| op("a", 100, Some(5), failed(code)))).collect();
         let s = Duration::from_secs;
         assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (7, 2));
-        let mut forgotten = op("a", 100, Some(5), failed("context_not_reached"));
-        forgotten.invoke.bucket = "forgets".to_owned();
-        let mut too_early = forgotten.clone();
-        too_early.begun.at_us = 40_000;
-        too_early.ended.as_mut().unwrap().at_us = 45_000;
-        let ops = BTreeMap::from([(0, forgotten), (1, too_early)]);
-        assert_eq!(pulse(&ops, &BTreeSet::new(), &[], (s(0), s(1))).fair(), (1, 0));
     }
 
     #[test]

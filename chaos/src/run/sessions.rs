@@ -26,7 +26,7 @@ impl Sessions {
             matches!(op.invoke.call, Call::Get { min: Some(_), .. } | Call::CartGet { min: Some(_), .. })
         };
         let (mut sessions, mut buckets) = (Self::default(), BTreeMap::<&str, (usize, usize)>::new());
-        for op in ops.values().filter(has_min) {
+        for op in ops.values().filter(has_min).filter(|op| !expected.forgotten.has(op)) {
             let is_seen = matches!(op.fate, Fate::Ok(_));
             sessions.asked += 1;
             sessions.seen += usize::from(is_seen);
@@ -62,9 +62,8 @@ impl fmt::Display for Sessions {
 mod tests {
     use super::*;
     use crate::history::{Answer, Invoke, Moment, Reading, Why};
-    use crate::run::pulse::Forgets;
+    use crate::run::forgotten::Forgotten;
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     #[test]
     fn each_bucket_answers_its_sessions_and_not_only_all_together() {
@@ -77,18 +76,17 @@ mod tests {
         let refused = || Fate::Failed(Why { code: "context_not_reached".into(), ..Why::default() });
         let mut list: Vec<Op> = (0..100).map(|_| op("busy", "k", Fate::Ok(Answer::default()))).collect();
         list.extend((0..READS_MIN).map(|_| op("carts", "gone", refused())));
-        let judged = |list: &[Op], forgets: &Forgets| {
+        let judged = |list: &[Op]| {
             let ops = (0..).zip(list.to_vec()).collect();
-            let strict = BTreeSet::new();
-            Sessions::of(&ops, &Expected { urls: &["n".to_owned()], strict: &strict, forgets, spans: &[] })
+            let (strict, forgotten) = (BTreeSet::new(), &Forgotten::default());
+            let urls = ["n".to_owned()];
+            Sessions::of(&ops, &Expected { urls: &urls, strict: &strict, forgotten, spans: &[] })
         };
-        let forgets = Forgets::from([(("carts".to_owned(), "gone".to_owned()), Duration::ZERO)]);
-        let excused = judged(&list, &forgets);
-        assert_eq!((excused.asked, excused.seen, excused.broken()), (100 + READS_MIN, 100, 0));
-        let not = judged(&list, &Forgets::new());
-        assert_eq!((&not.unseen, not.broken()), (&vec![("carts".to_owned(), READS_MIN, 0)], 1));
+        let told = judged(&list);
+        assert_eq!((told.asked, told.seen), (100 + READS_MIN, 100));
+        assert_eq!((&told.unseen, told.broken()), (&vec![("carts".to_owned(), READS_MIN, 0)], 1));
         list.pop();
-        assert_eq!(judged(&list, &Forgets::new()).broken(), 0, "too few say nothing");
-        assert_eq!(judged(&list[99..], &Forgets::new()).broken(), 1, "of all more than half are refused");
+        assert_eq!(judged(&list).broken(), 0, "too few say nothing");
+        assert_eq!(judged(&list[99..]).broken(), 1, "of all more than half are refused");
     }
 }

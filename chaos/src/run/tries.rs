@@ -25,7 +25,7 @@ pub(super) struct Noted {
 /// All requests for data so far.
 #[derive(Default)]
 pub(super) struct Tries {
-    /// Nodes and buckets, each with its number: there are a few, and requests by the hundred thousand.
+    /// Nodes, buckets and keys, each with its number: there are a few, and requests by the hundred thousand.
     names: BTreeMap<String, u32>,
     all: Vec<Try>,
 }
@@ -33,6 +33,7 @@ pub(super) struct Tries {
 struct Try {
     node: u32,
     bucket: u32,
+    key: u32,
     begun: Duration,
     /// When it was answered, or nobody waited for an answer any more.
     ended: Duration,
@@ -51,14 +52,16 @@ pub(super) struct Tally {
     pub(super) later: (u64, u64),
     /// How those of both were answered that were not served.
     pub(super) not: BTreeMap<String, u64>,
-    /// Those that were told that the context they asked for is not reached, which is for sessions to judge, and in none of the above.
-    pub(super) not_reached: u64,
-    /// Of all, whomever they asked, those that were answered by a status of 500 or more, by that; but for the last.
+    /// Those that were told that the context they asked for is not reached, and in none of the above: it lies where nobody gets to, or has
+    /// been forgotten.
+    pub(super) out_of_reach: u64,
+    /// Of all, whomever they asked, those that were answered by a status of 500 or more, by that.
     pub(super) errors: BTreeMap<u16, u64>,
 }
 
-/// What a node says that can't do it now, and nothing else where nothing but announced restarts happens.
-const UNAVAILABLE: u16 = 503;
+/// What a node says that can't do it now, and what it says when the time that it was given is up. Where nothing but announced restarts
+/// happens it says nothing else, and how often it may say the second is for P4.
+const EXPECTED: [u16; 2] = [503, 504];
 
 impl Noted {
     pub(super) fn new(network: ReqwestTransport, now: Now) -> Self {
@@ -82,11 +85,14 @@ impl Noted {
     /// Notes that a request begins. What asks for no data is none of these.
     fn begin(&self, base: &str, target: &str) -> Option<Asked<'_>> {
         let of_bucket = DATA.into_iter().find_map(|prefix| target.strip_prefix(prefix))?;
-        let bucket = of_bucket.split(['/', '?']).next()?;
+        let mut words = of_bucket.split(['/', '?']);
+        let bucket = words.next()?;
+        // Keys are plain words here, so they stand in the request as they are.
+        let key = words.find(|word| *word != "keys").unwrap_or_default();
         let begun = (self.now)();
         let mut tries = self.tries();
-        let (node, bucket) = (tries.number(base), tries.number(bucket));
-        tries.all.push(Try { node, bucket, begun, ended: begun, status: 0, not_reached: false });
+        let (node, bucket, key) = (tries.number(base), tries.number(bucket), tries.number(key));
+        tries.all.push(Try { node, bucket, key, begun, ended: begun, status: 0, not_reached: false });
         Some(Asked { noted: self, at: tries.all.len() - 1, status: 0, not_reached: false })
     }
 }
@@ -147,8 +153,12 @@ impl Tries {
         for one in self.all.iter().filter(|one| (from..until).contains(&one.begun)) {
             let (node, bucket) = (named[&one.node], named[&one.bucket]);
             let ended = Some(one.ended);
-            if one.not_reached {
-                tally.not_reached += 1;
+            let is_out_of_reach = || {
+                expected.may_lack_owners(one.begun, ended)
+                    || expected.forgotten.has_request(bucket, named[&one.key], one.begun)
+            };
+            if one.not_reached && is_out_of_reach() {
+                tally.out_of_reach += 1;
                 continue;
             }
             if one.status >= 500 {
@@ -170,13 +180,12 @@ impl Tries {
 }
 
 impl Tally {
-    /// Answers by a status of 500 or more that is not 503, at whatever try: clients that don't ask again meet them.
-    pub(super) fn other_than_503(&self) -> Option<String> {
-        let others = self.errors.iter().filter(|(status, _)| **status != UNAVAILABLE);
+    /// Answers by any other status of 500 or more, at whatever try: clients that don't ask again meet them.
+    pub(super) fn mistakes(&self) -> Option<String> {
+        let others = self.errors.iter().filter(|(status, _)| !EXPECTED.contains(status));
         let told: Vec<String> = others.map(|(status, count)| format!("{count} by {status}")).collect();
-        (!told.is_empty()).then(|| {
-            format!("requests were answered by errors of a node that are not 503: {}", told.join(", "))
-        })
+        (!told.is_empty())
+            .then(|| format!("requests were answered by errors that nobody is to meet: {}", told.join(", ")))
     }
 }
 
@@ -185,6 +194,7 @@ impl Try {
     fn how(&self) -> String {
         match self.status {
             0 => "no answer".to_owned(),
+            status if self.not_reached => format!("{status} context_not_reached"),
             status => status.to_string(),
         }
     }
@@ -205,9 +215,9 @@ impl fmt::Display for Tally {
             part(early, early_served)
         )?;
         self.not.iter().try_for_each(|(how, count)| write!(f, ", {count} by {how}"))?;
-        match self.not_reached {
+        match self.out_of_reach {
             0 => Ok(()),
-            count => write!(f, "; {count} were told that their context is not reached"),
+            count => write!(f, "; {count} asked for a context that was out of reach, or forgotten"),
         }
     }
 }
@@ -215,7 +225,7 @@ impl fmt::Display for Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::pulse::Forgets;
+    use crate::run::forgotten::Forgotten;
     use crate::run::timeline::Span;
     use bytes::Bytes;
     use std::collections::BTreeSet;
@@ -246,7 +256,8 @@ mod tests {
             (1, "n1", "a/keys/k", answer(503, "")),
             (1, "n1", "a/keys/k", None),
             (1, "n1", "a/keys/k", answer(504, r#"{"code":"context_not_reached"}"#)),
-            (20, "n1", "a/keys/k", answer(504, "")),
+            (6, "n1", "a/keys/k", answer(504, r#"{"code":"context_not_reached"}"#)),
+            (20, "n1", "a/keys/k", answer(500, "")),
             (20, "n2", "cart-7/items", answer(204, "")),
             (20, "n1", "a/keys/k", answer(503, "")),
             (22, "n1", "a/keys/k", answer(200, "")),
@@ -258,17 +269,17 @@ mod tests {
         ask(1, "n1", "/v1/cluster", answer(500, ""));
         let (urls, strict) = (["n1".to_owned(), "n2".to_owned()], BTreeSet::new());
         let crash = Span { until: Some(S(21)), ..Span::new("n1 killed".to_owned(), [0].into(), S(19)) };
-        let spans = [crash];
-        let forgets = &Forgets::new();
-        let expected = Expected { urls: &urls, strict: &strict, forgets, spans: &spans };
+        let parted = Span { parts: true, until: Some(S(7)), ..Span::new("cut".to_owned(), [].into(), S(5)) };
+        let (spans, forgotten) = ([parted, crash], &Forgotten::default());
+        let expected = Expected { urls: &urls, strict: &strict, forgotten, spans: &spans };
         let tally = noted.take().tally(&expected, (S(0), S(30)));
-        let not = [("429", 1), ("503", 1), ("no answer", 1)];
+        let not = [("429", 1), ("503", 1), ("504 context_not_reached", 1), ("no answer", 1)];
         let not = not.map(|(how, count)| (how.to_owned(), count)).into();
-        let errors = [(503, 2), (504, 1)].into();
-        assert_eq!(tally, Tally { early: (2, 2), later: (5, 2), not, not_reached: 1, errors });
-        assert_eq!(tally.other_than_503().unwrap().split(": ").last(), Some("1 by 504"));
-        let fine = Tally { errors: [(503, 2)].into(), ..Tally::default() };
-        assert_eq!(fine.other_than_503(), None);
+        let errors = [(500, 1), (503, 2), (504, 1)].into();
+        assert_eq!(tally, Tally { early: (2, 2), later: (6, 2), not, out_of_reach: 1, errors });
+        assert_eq!(tally.mistakes().unwrap().split(": ").last(), Some("1 by 500"));
+        let fine = Tally { errors: [(503, 2), (504, 1)].into(), ..Tally::default() };
+        assert_eq!(fine.mistakes(), None);
         assert_eq!(noted.take().tally(&expected, (S(0), S(30))), Tally::default());
     }
 
@@ -285,7 +296,8 @@ mod tests {
         assert!(tokio::time::timeout(soon, client.get("b", "k", &options)).await.is_err());
         let (urls, strict) = ([base], BTreeSet::new());
         let later = Span::new("n1 killed".to_owned(), [0].into(), began.elapsed() + S(10));
-        let expected = Expected { urls: &urls, strict: &strict, forgets: &Forgets::new(), spans: &[later] };
+        let expected =
+            Expected { urls: &urls, strict: &strict, forgotten: &Forgotten::default(), spans: &[later] };
         let tally = noted.take().tally(&expected, (S(0), S(5)));
         let not = [("no answer".to_owned(), 1)].into();
         assert_eq!(tally, Tally { later: (1, 0), not, ..Tally::default() });

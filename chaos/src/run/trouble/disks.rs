@@ -236,7 +236,7 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     // What the node had kept for itself goes as well: not a byte is left.
     let until = stage.timeline.now() + stage.draw(1_000..3_000).min(stage.left());
     let (mut turns, mut deleted) = (0, 0);
-    for (number, context) in (0..).zip(seen) {
+    for (number, context) in seen {
         fill(&ballast, 0)?;
         turns += 1;
         // Deletions it still takes: RocksDB has set room aside for its log. Where that is full another owner takes them.
@@ -262,15 +262,19 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Writes values that are to be deleted, through a node, and gives what whoever deletes them has seen.
-async fn to_be_deleted(client: &Client<Noted>) -> Result<Vec<client::Context>> {
+/// Writes values that are to be deleted, through a node, and gives their numbers and what whoever deletes them has seen. A few that were
+/// not taken are let be.
+async fn to_be_deleted(client: &Client<Noted>) -> Result<Vec<(u32, client::Context)>> {
     let mut seen = Vec::new();
     for number in 0..DELETED_KEYS {
-        let read = client.get(FULL, format!("d{number}"), &ReadOptions::default()).await?;
+        let Ok(read) = client.get(FULL, format!("d{number}"), &ReadOptions::default()).await else {
+            continue;
+        };
         let options = WriteOptions { context: read.context, ..WriteOptions::default() };
-        let written = client.put(FULL, format!("d{number}"), "v", &options).await?;
-        seen.extend(written.context);
+        let written = client.put(FULL, format!("d{number}"), "v", &options).await;
+        seen.extend(written.ok().and_then(|written| written.context).map(|context| (number, context)));
     }
+    ensure!(seen.len() > DELETED_KEYS as usize / 2, "of {DELETED_KEYS} values {} were taken", seen.len());
     Ok(seen)
 }
 

@@ -3,6 +3,7 @@
 use super::{Stage, Trouble, effects, names};
 use crate::limits::NODES_MAX;
 use crate::run::equal;
+use crate::run::scenarios::SCENARIOS;
 use crate::run::timeline::Open;
 use crate::run::tries::Noted;
 use crate::target::process::name;
@@ -242,7 +243,10 @@ async fn meanwhile(stage: &mut Stage<'_>, beside: Option<Trouble>) -> Result<()>
         begin(stage).await?;
     }
     if let Some(beside) = beside {
+        let is_late = stage.left().is_zero();
         Box::pin(super::once(beside, stage)).await?;
+        let name = SCENARIOS.iter().find(|one| one.trouble == beside).map(|one| one.name);
+        stage.came.extend(name.filter(|_| !is_late));
     }
     begin(stage).await
 }

@@ -11,7 +11,6 @@ mod members;
 mod processes;
 
 use super::goodput::Goodput;
-use super::scenarios::SCENARIOS;
 use super::site::Site;
 use super::timeline::{Open, Timeline};
 use super::tries::Noted;
@@ -277,7 +276,6 @@ impl Stage<'_> {
             self.to_come.shuffle(&mut self.chance);
         }
         let next = self.to_come.pop().expect("they were filled in");
-        self.came.extend(SCENARIOS.iter().find(|one| one.trouble == next).map(|one| one.name));
         // These nodes take as much at once as any, so nobody need be turned away; and slow clients are let be for long.
         let shows = |what: &&&str| **what != effects::TURNED_AWAY && **what != effects::HUNG_UP;
         if self.left() >= EFFECT_WITHIN {
