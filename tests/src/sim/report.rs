@@ -94,11 +94,17 @@ pub(super) fn fewest(load: &[Entry], lasted: Duration) -> (u64, Option<String>) 
         let counts = check::count(load, Some(&setting.bucket));
         (counts.acknowledged, counts.tried, setting.workload.clone())
     };
-    let Some((fewest, tried, workload)) = settings.map(of).min() else { return (0, None) };
-    let least = (lasted.as_secs() * ACKNOWLEDGED_A_MINUTE_MIN / 60).min(tried.div_ceil(ACKNOWLEDGED_OF));
-    let idle =
-        || format!("{workload}: {fewest} of {tried} operations were acknowledged, and there must be {least}");
-    (fewest, (fewest < least).then(idle))
+    let all: Vec<_> = settings.map(of).collect();
+    let idle = all.iter().find_map(|(acknowledged, tried, workload)| {
+        let most = lasted.as_secs() * ACKNOWLEDGED_A_MINUTE_MIN / 60;
+        // One that has not even tried is as idle as one can be.
+        let least = most.min(tried.div_ceil(ACKNOWLEDGED_OF).max(1));
+        let said = || {
+            format!("{workload}: {acknowledged} of {tried} operations were acknowledged, and there must be {least}")
+        };
+        (*acknowledged < least).then(said)
+    });
+    (all.iter().map(|(acknowledged, ..)| *acknowledged).min().unwrap_or_default(), idle)
 }
 
 #[cfg(test)]
@@ -122,7 +128,7 @@ mod tests {
         };
         let minute = Duration::from_secs(60);
         serve("busy", 1000);
-        assert!(fewest(&history.entries(), minute).1.is_none(), "nobody has asked it");
+        assert!(fewest(&history.entries(), minute).1.is_some(), "nobody has even asked it");
         (0..100).for_each(|_| _ = ask("idle"));
         serve("idle", ACKNOWLEDGED_A_MINUTE_MIN - 1);
         let (count, said) = fewest(&history.entries(), minute);
@@ -143,5 +149,11 @@ mod tests {
         assert!(fewest(&history.entries(), minute).1.is_some_and(|said| said.ends_with("there must be 2")));
         history.ok(ops[1], Answer::default());
         assert_eq!(fewest(&history.entries(), minute), (2, None));
+        // Of another one more were acknowledged, and much more was tried.
+        history.setting(Setting { workload: "busy".into(), bucket: "busy".into(), ..Setting::default() });
+        let ops: Vec<_> = (0..500).map(|_| history.invoke(0, "n1", "busy", "k", get).0).collect();
+        ops[..5].iter().for_each(|op| history.ok(*op, Answer::default()));
+        let (count, said) = fewest(&history.entries(), minute);
+        assert!(count == 2 && said.is_some_and(|said| said.starts_with("busy: 5 of 500")));
     }
 }
