@@ -19,6 +19,7 @@ use ring::members::{Description, Status, View};
 use ring::place::Layout;
 use ring::tree::Leaf;
 use ring::wire::peer::{Answer, Ask, Message, QuorumAsk, Refusal, WriteAsk};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 const OWNER: NodeId = NodeId(11);
@@ -51,6 +52,26 @@ async fn a_write_that_is_overtaken_by_its_nodes_removal_is_not_acknowledged() {
     let asks = Message { head: Ask::Lacks, body: postcard::to_stdvec::<Vec<Leaf>>(&vec![]).unwrap().into() };
     let answer = bench.node.ask(OWNER, asks, GOSSIP_TIMEOUT).await.unwrap();
     assert!(matches!(answer.head, Answer::Refused(Refusal::Unavailable(_))), "{answer:?}");
+}
+
+/// A key's owner has given way to another, and its coordinator has not heard of it. Whom it asked by the old tables it does not ask
+/// again by the new ones, once it has heard of them: his copy would count, and nobody reads there.
+#[tokio::test(start_paused = true)]
+async fn who_owns_a_key_no_more_is_not_sent_it_again() {
+    let other = Peer::new(OTHER.0);
+    let bench = Bench::start(1, &[ME, OWNER], &[&other]).await;
+    let owner = bench.beside(OWNER).await;
+    owner.update(|view| {
+        view.set_status(OTHER, Status::Up).unwrap();
+        view.set_status(OWNER, Status::Leaving).unwrap();
+        view.settled.layout = Layout::empty(1).evolve(&view.claimants());
+        view.settled.stamp += 1;
+    });
+    let id = &ids(1)[0];
+    let written = bench.node.coordinate(write_of(id, 2), "v".into()).await.unwrap().head;
+    assert_eq!((written.outcome, written.acked, written.owners), (Outcome::Applied, 2, 2));
+    assert_eq!(bench.owners(id).iter().collect::<BTreeSet<_>>(), BTreeSet::from([&ME, &OTHER]));
+    assert!(other.holds(id) && owner.kept().is_empty());
 }
 
 /// A node was removed while it could not be reached, and what it holds was deleted and forgotten by all others meanwhile. Somebody

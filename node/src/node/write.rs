@@ -153,12 +153,13 @@ impl<W: World> Node<W> {
     }
 
     /// The same for what may be asked twice: if the connection breaks before the answer, over the next one; and if this node turns
-    /// out to act by older tables, when it has heard of the newer ones.
+    /// out to act by older tables, when it has heard of the newer ones and these still want it.
     async fn ask_anew(
         &self,
         to: NodeId,
         message: Message<Ask>,
         deadline: Duration,
+        still: impl Fn() -> bool,
     ) -> Result<Message<Answer>, CallError> {
         let until = self.now() + deadline;
         let (mut replans, mut resends) = (0, 0);
@@ -170,6 +171,9 @@ impl<W: World> Node<W> {
                 {
                     replans += 1;
                     crate::duty::gossip::exchange(self, to).await;
+                    if !still() {
+                        return answer;
+                    }
                 }
                 Err(CallError::Lost) if resends < RESENDS_MAX && self.now() < until => resends += 1,
                 _ => return answer,
@@ -394,8 +398,11 @@ impl<W: World> Drive<W> {
         let (node, timeout) = (self.node.clone(), self.timeout);
         let head = Ask::Store { id: self.id.clone(), hint_for, sync: self.sync };
         let message = Message { head, body: self.replicate.clone() };
+        let id = self.id.clone();
         Box::pin(async move {
-            let answer = node.ask_anew(to, message, timeout).await;
+            // An owner of before would take it by the tables of now, and count, though nobody reads there and it keeps no hint.
+            let still = || hint_for.is_some() || node.own_plan(&node.cluster.snapshot(), &id).concerns(to);
+            let answer = node.ask_anew(to, message, timeout, still).await;
             Some(match answer {
                 Ok(Message { head: Answer::Stored { durable }, .. }) => Event::Stored { by: to, durable },
                 _ => Event::Failed { by: to },

@@ -67,7 +67,7 @@ impl Plan {
     }
 
     /// Whether the node owns the key in any table.
-    fn concerns(&self, node: NodeId) -> bool {
+    pub fn concerns(&self, node: NodeId) -> bool {
         self.owns(node) || self.pending.contains(&node)
     }
 
