@@ -88,8 +88,19 @@ pub struct Options {
     pub load: Duration,
     /// Whether to keep the lines of the trace.
     pub keep_lines: bool,
-    /// What all clients do, if the seed is not to draw that.
-    pub only: Option<Kind>,
+    /// What all clients do and how, if the seed is not to draw that.
+    pub only: Option<Only>,
+}
+
+/// What all clients do, and how they are where the seed is not to draw that.
+#[derive(Clone, Copy, Debug)]
+pub struct Only {
+    /// What they do.
+    pub kind: Kind,
+    /// Whether they insist on a majority of the owners.
+    pub strict: Option<bool>,
+    /// How long they wait for an answer.
+    pub patience: Option<Duration>,
 }
 
 /// Where a run is; the clients go by it.
@@ -221,7 +232,8 @@ impl<'a> Run<'a> {
         let gone = Gone::default();
         let joined: Joined = Arc::default();
         let told: Rc<Told> = Rc::default();
-        let patience = *PATIENCE.choose(&mut chance).expect("the list is not empty");
+        let drawn = *PATIENCE.choose(&mut chance).expect("the list is not empty");
+        let patience = options.only.and_then(|only| only.patience).unwrap_or(drawn);
         let people = People {
             load: options.load,
             only: options.only,
@@ -391,6 +403,10 @@ impl<'a> Run<'a> {
         let done = self.sim.step();
         self.trace.set_now(self.sim.elapsed());
         self.receipts.look(&self.fleet);
+        // Of what is noticed at once the moment is worth most.
+        for broken in self.fleet.watch.noticed() {
+            self.trace.event(&format!("broken  {broken}"));
+        }
         match done {
             Ok(over) => {
                 if over {

@@ -5,7 +5,7 @@ use super::rest;
 use super::transport::SimTransport;
 use super::watch::Watch;
 use super::wires::{HTTP_PORT, Host};
-use super::{CLIENT, Stage};
+use super::{CLIENT, Only, Stage};
 use chaos::history::History;
 use chaos::workload::{self, Ground, Joined, Kind, Plan, ReadBack};
 use client::{Client, ReadOptions, WriteOptions};
@@ -61,7 +61,7 @@ pub(super) struct People {
     /// For how long they work.
     pub(super) load: Duration,
     /// What they do, if that is not to be drawn.
-    pub(super) only: Option<Kind>,
+    pub(super) only: Option<Only>,
     /// How they reach the nodes.
     pub(super) transport: SimTransport,
     /// The nodes that they know from the beginning.
@@ -154,7 +154,7 @@ impl People {
         kinds.truncate(self.chance.random_range(1..=KINDS_MAX));
         kinds.sort_unstable();
         let only = self.only;
-        kinds = only.map_or(kinds, |only| vec![only]);
+        kinds = only.map_or(kinds, |only| vec![only.kind]);
         let think_ms = *[20, 60, 200].choose(&mut self.chance).expect("the list is not empty");
         let think = Duration::from_millis(think_ms)..Duration::from_millis(3 * think_ms);
         let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
@@ -163,7 +163,8 @@ impl People {
                 self.aside.random_range(0..UNSYNCED_OF) == 0 && !GOES_ON_FROM_ITS_TOKEN.contains(&kind);
             let quorums = *QUORUMS.choose(&mut self.chance).expect("the list is not empty");
             let quorums = quorums.filter(|[n, ..]| *n <= nodes);
-            let strict = self.chance.random_range(0..STRICT_OF) == 0;
+            let drawn = self.chance.random_range(0..STRICT_OF) == 0;
+            let strict = only.and_then(|only| only.strict).unwrap_or(drawn);
             let value_bytes = *VALUE_BYTES.choose(&mut self.chance).expect("the list is not empty");
             let rests = kind == Kind::Recreate && (only.is_some() || self.aside.random::<bool>());
             let rests = rests.then_some(RESTS);

@@ -9,11 +9,13 @@ use super::seeds::{Outcome, Seeds, Total};
 use ring::planted::{self, Bug};
 
 /// Rules with a scene of their own.
-const SCENES: [(Bug, &str); 4] = [
+const SCENES: [(Bug, &str); 6] = [
     (Bug::ReadsTarget, "fill"),
     (Bug::RecordUnsynced, "cuts"),
     (Bug::SendBeforeSync, "cuts"),
     (Bug::ReapIgnoresHints, "hints"),
+    (Bug::ReapAtOnce, "late"),
+    (Bug::OldTables, "tables"),
 ];
 
 /// Which rules are to be switched off.

@@ -108,12 +108,13 @@ impl Receipts {
                 holds(rows, fleet.partitions(), &of.id, dot)
                     && (!settled || self.counts(**host, watch.known(**host), rows, &of.id))
             };
-            let there = hosts.iter().filter(has).count();
+            let there: Vec<String> = hosts.iter().filter(has).map(Host::to_string).collect();
             let lost = watch.harms() - of.harms;
-            if there + lost < durable as usize {
+            if there.len() + lost < durable as usize {
                 watch.broken(format!(
-                    "{:?} was acknowledged as {etag}, durable on {durable} disks, and {there} owners and stand-ins have it synced",
-                    of.id
+                    "{:?} was acknowledged as {etag} ({dot:?}), durable on {durable} disks, and of owners and stand-ins {} have it synced",
+                    of.id,
+                    there.join(", ")
                 ));
             }
         }

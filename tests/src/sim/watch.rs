@@ -62,6 +62,8 @@ struct State {
     /// How often a disk was lost, put back, or spoiled.
     harms: usize,
     violations: Vec<String>,
+    /// How many of them were told at their moment.
+    told: usize,
     /// Records that were written as something else than they were.
     changes: u64,
     /// Batches that were written.
@@ -402,6 +404,14 @@ impl Watch {
         if state.violations.len() < KEPT_MAX {
             state.violations.push(what);
         }
+    }
+
+    /// What was broken since this was last asked.
+    pub fn noticed(&self) -> Vec<String> {
+        let mut state = self.lock();
+        let noticed = state.violations[state.told..].to_vec();
+        state.told = state.violations.len();
+        noticed
     }
 
     /// What was broken so far.
