@@ -24,6 +24,7 @@ use std::sync::atomic::Ordering;
 
 const OWNER: NodeId = NodeId(11);
 const OTHER: NodeId = NodeId(12);
+const THIRD: NodeId = NodeId(13);
 
 /// Two nodes were removed while they could not be reached. The one learns of it from the other, in the midst of a client's write that
 /// both are to store. It must not be acknowledged: what the two of them hold is nobody's copy.
@@ -54,24 +55,63 @@ async fn a_write_that_is_overtaken_by_its_nodes_removal_is_not_acknowledged() {
     assert!(matches!(answer.head, Answer::Refused(Refusal::Unavailable(_))), "{answer:?}");
 }
 
+/// The only partition goes from one node to another.
+fn gives_way(view: &mut View) {
+    view.set_status(OTHER, Status::Up).unwrap();
+    view.set_status(OWNER, Status::Leaving).unwrap();
+    view.settled.layout = Layout::empty(1).evolve(&view.claimants());
+    view.settled.stamp += 1;
+}
+
 /// A key's owner has given way to another, and its coordinator has not heard of it. Whom it asked by the old tables it does not ask
 /// again by the new ones, once it has heard of them: his copy would count, and nobody reads there.
 #[tokio::test(start_paused = true)]
 async fn who_owns_a_key_no_more_is_not_sent_it_again() {
-    let other = Peer::new(OTHER.0);
-    let bench = Bench::start(1, &[ME, OWNER], &[&other]).await;
+    for breaks in [0, 1] {
+        let other = Peer::new(OTHER.0);
+        let bench = Bench::start(1, &[ME, OWNER], &[&other]).await;
+        let owner = bench.beside(OWNER).await;
+        owner.update(gives_way);
+        let id = &ids(1)[0];
+        let write = bench.node.coordinate(write_of(id, 2), "v".into());
+        let written = if breaks == 0 {
+            write.await
+        } else {
+            // It hears of it from a third, just before the connection breaks.
+            bench.hangs_up(OWNER, breaks).await;
+            tokio::join!(write, async { bench.update(gives_way) }).0
+        };
+        let said = written.unwrap().head;
+        assert_eq!((said.outcome, said.acked, said.owners), (Outcome::Applied, 2, 2), "{breaks}");
+        assert_eq!(bench.owners(id).iter().collect::<BTreeSet<_>>(), BTreeSet::from([&ME, &OTHER]));
+        assert!(other.holds(id) && owner.kept().is_empty(), "{breaks} broken connections");
+    }
+}
+
+/// The same where the owner of before is still a member, and two of the owners of now are dead: it keeps a hint for one of them, like
+/// any other fallback.
+#[tokio::test(start_paused = true)]
+async fn who_owns_a_key_no_more_may_stand_in() {
+    let bench = Bench::start(32, &[ME, OWNER, OTHER], &[]).await;
+    bench.update(|view| {
+        view.admit(THIRD, said(THIRD)).unwrap();
+    });
     let owner = bench.beside(OWNER).await;
     owner.update(|view| {
-        view.set_status(OTHER, Status::Up).unwrap();
-        view.set_status(OWNER, Status::Leaving).unwrap();
-        view.settled.layout = Layout::empty(1).evolve(&view.claimants());
+        view.set_status(THIRD, Status::Up).unwrap();
+        view.settled.layout = view.target();
         view.settled.stamp += 1;
     });
-    let id = &ids(1)[0];
-    let written = bench.node.coordinate(write_of(id, 2), "v".into()).await.unwrap().head;
-    assert_eq!((written.outcome, written.acked, written.owners), (Outcome::Applied, 2, 2));
-    assert_eq!(bench.owners(id).iter().collect::<BTreeSet<_>>(), BTreeSet::from([&ME, &OTHER]));
-    assert!(other.holds(id) && owner.kept().is_empty());
+    let all = ids(200);
+    let given = |id: &&ObjectId| {
+        let owners = owner.owners(id);
+        owners.contains(&ME) && !owners.contains(&OWNER)
+    };
+    let id = all.iter().find(given).expect("one of them has other owners");
+    let said = bench.node.coordinate(write_of(id, 2), "v".into()).await.unwrap().head;
+    assert_eq!((said.outcome, said.acked, said.owners, said.fallbacks), (Outcome::Applied, 2, 1, 1));
+    let hints = [OTHER, THIRD].map(|target| owner.hints_for(target));
+    assert_eq!((owner.kept(), hints.iter().sum::<usize>()), (vec![id.clone()], 1));
 }
 
 /// A node was removed while it could not be reached, and what it holds was deleted and forgotten by all others meanwhile. Somebody

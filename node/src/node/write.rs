@@ -141,6 +141,17 @@ impl<W: World> Node<W> {
         message: Message<Ask>,
         deadline: Duration,
     ) -> Result<Message<Answer>, CallError> {
+        self.ask_by(None, to, message, deadline).await
+    }
+
+    /// The same under the name of these tables, or of those of the moment when it goes out.
+    async fn ask_by(
+        &self,
+        tables: Option<TableTag>,
+        to: NodeId,
+        message: Message<Ask>,
+        deadline: Duration,
+    ) -> Result<Message<Answer>, CallError> {
         let stands_alone = self.past.standing() == super::past::Standing::Alone;
         if stands_alone
             && super::serve::touches_copies(&message.head)
@@ -148,43 +159,50 @@ impl<W: World> Node<W> {
         {
             return Err(CallError::Unreachable);
         }
-        let answer = self.pool.call(to, self.table_tag(), message.encode(), deadline).await?;
+        let tables = tables.unwrap_or_else(|| self.table_tag());
+        let answer = self.pool.call(to, tables, message.encode(), deadline).await?;
         Message::decode(&answer).map_err(|_| CallError::Lost)
     }
 
-    /// The same for what may be asked twice: if the connection breaks before the answer, over the next one; and if this node turns
-    /// out to act by older tables, when it has heard of the newer ones and these still want it.
-    async fn ask_anew(
+    /// Asks an owner or a stand-in to store a record, by the tables by which it was chosen. It may be asked twice: if the connection
+    /// breaks before the answer, over the next one; and if this node turns out to act by older tables, when it has heard of the newer
+    /// ones. An owner of before is not: by those it would take it, and count, though nobody reads there and it keeps no hint.
+    async fn ask_to_store(
         &self,
         to: NodeId,
-        message: Message<Ask>,
+        ask: Message<Ask>,
         deadline: Duration,
-        still: impl Fn() -> bool,
+        mut tables: TableTag,
     ) -> Result<Message<Answer>, CallError> {
         let until = self.now() + deadline;
         let (mut replans, mut resends) = (0, 0);
         loop {
-            let answer = self.ask(to, message.clone(), until - self.now()).await;
+            let answer = self.ask_by(Some(tables), to, ask.clone(), until - self.now()).await;
             match &answer {
                 Ok(Message { head: Answer::Refused(Refusal::StaleTables), .. })
                     if replans < REPLANS_MAX && self.now() < until =>
                 {
                     replans += 1;
                     crate::duty::gossip::exchange(self, to).await;
-                    if !still() {
-                        return answer;
-                    }
                 }
                 Err(CallError::Lost) if resends < RESENDS_MAX && self.now() < until => resends += 1,
                 _ => return answer,
             }
+            let snapshot = self.cluster.snapshot();
+            let is_asked = match &ask.head {
+                Ask::Store { id, hint_for: None, .. } => self.cluster.plan(&snapshot, id).concerns(to),
+                _ => true,
+            };
+            if !is_asked {
+                return answer;
+            }
+            tables = tag_of(&snapshot);
         }
     }
 
     /// The name of the tables by which this node acts.
     pub(crate) fn table_tag(&self) -> TableTag {
-        let name = self.cluster.snapshot().regime.name();
-        TableTag { counter: name.counter, digest: name.digest }
+        tag_of(&self.cluster.snapshot())
     }
 
     /// Coordinates a write here.
@@ -226,7 +244,7 @@ impl<W: World> Node<W> {
             answer: Some(answer),
             taken: None,
             replicate: Bytes::new(),
-            regime: snapshot.regime.name().digest,
+            tables: tag_of(&snapshot),
             _work: self.begin_work(),
         };
         tokio::spawn(drive.run(plan, write));
@@ -241,6 +259,12 @@ impl<W: World> Node<W> {
         }
         plan
     }
+}
+
+/// What tables are called between nodes.
+fn tag_of(snapshot: &Snapshot) -> TableTag {
+    let name = snapshot.regime.name();
+    TableTag { counter: name.counter, digest: name.digest }
 }
 
 /// Awaits some work however long it takes, and says when it takes too long. A client need not wait for a disk that hangs;
@@ -298,7 +322,7 @@ struct Drive<W: World> {
     taken: Option<Taken>,
     replicate: Bytes,
     /// The tables by which it goes on.
-    regime: u64,
+    tables: TableTag,
     /// It holds the record until the last replica has it.
     _work: Work<W>,
 }
@@ -368,9 +392,9 @@ impl<W: World> Drive<W> {
     /// forgotten, so the write ends here: its outcome is not known, and the copy is compared like all others. Whether it goes on.
     fn catch_up(&mut self, put: &mut Put, effects: &mut Vec<Effect>) -> bool {
         let snapshot = self.node.cluster.snapshot();
-        let now = snapshot.regime.name().digest;
-        if now != self.regime {
-            self.regime = now;
+        let now = tag_of(&snapshot);
+        if now.digest != self.tables.digest {
+            self.tables = now;
             put.on(Event::Replanned(self.node.own_plan(&snapshot, &self.id)), effects);
         }
         !snapshot.is_removed(self.node.id())
@@ -398,11 +422,9 @@ impl<W: World> Drive<W> {
         let (node, timeout) = (self.node.clone(), self.timeout);
         let head = Ask::Store { id: self.id.clone(), hint_for, sync: self.sync };
         let message = Message { head, body: self.replicate.clone() };
-        let id = self.id.clone();
+        let tables = self.tables;
         Box::pin(async move {
-            // An owner of before would take it by the tables of now, and count, though nobody reads there and it keeps no hint.
-            let still = || hint_for.is_some() || node.own_plan(&node.cluster.snapshot(), &id).concerns(to);
-            let answer = node.ask_anew(to, message, timeout, still).await;
+            let answer = node.ask_to_store(to, message, timeout, tables).await;
             Some(match answer {
                 Ok(Message { head: Answer::Stored { durable }, .. }) => Event::Stored { by: to, durable },
                 _ => Event::Failed { by: to },

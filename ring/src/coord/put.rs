@@ -161,8 +161,7 @@ impl Put {
                 self.conclude(out);
             }
             Event::Failed { by } if by != self.plan.me && self.waits_for(by) => {
-                self.asked.insert(by, Asked::No);
-                self.replace(by, out);
+                self.failed(by, out);
                 self.conclude(out);
             }
             Event::Replanned(plan) => self.replan(plan, out),
@@ -223,12 +222,17 @@ impl Put {
         self.stands_for.retain(|n, _| *n == me || plan.concerns(*n) || plan.fallbacks.contains(n));
         self.passed_over.retain(|owner| plan.concerns(*owner));
         self.ask_concerned(out);
+        self.stand_in_for_missing(out);
+        self.conclude(out);
+    }
+
+    /// Sees to it that somebody keeps a hint for each owner that has failed or was not asked.
+    fn stand_in_for_missing(&mut self, out: &mut Vec<Effect>) {
         for owner in self.plan.concerned() {
             if self.asked.get(&owner) == Some(&Asked::No) || self.passed_over.contains(&owner) {
                 self.stand_in(owner, out);
             }
         }
-        self.conclude(out);
     }
 
     fn failed_here(&mut self, out: &mut Vec<Effect>) {
@@ -289,13 +293,19 @@ impl Put {
     }
 
     /// Somebody failed: an owner, or the fallback that stood for one.
-    fn replace(&mut self, failed: NodeId, out: &mut Vec<Effect>) {
+    fn failed(&mut self, failed: NodeId, out: &mut Vec<Effect>) {
+        self.asked.insert(failed, Asked::No);
         match self.stands_for.remove(&failed) {
             // An owner that was doubted and asked in the end may have taken it after all.
             Some(owner) if matches!(self.asked.get(&owner), Some(Asked::Yes { .. })) => {}
             Some(owner) => self.stand_in(owner, out),
             // A node that is being filled must not miss a write that came after its filling began.
-            None => self.stand_in(failed, out),
+            None if self.plan.concerns(failed) => self.stand_in(failed, out),
+            // It was asked as an owner, and is none any more: as a fallback it has not been asked yet.
+            None => {
+                self.asked.remove(&failed);
+                self.stand_in_for_missing(out);
+            }
         }
     }
 
