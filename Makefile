@@ -55,7 +55,7 @@ sim: ## Simulate clusters under random troubles: SEEDS=300 SEED_START=1 SECONDS=
 model: ## Search the one-key protocol one event deeper than the tests do, and with its rules switched off
 	@scripts/test.sh model
 
-checkers: ## See that the simulation still notices: seven safety rules switched off, each noticed within 100 seeds
+checkers: ## See that the simulation still notices: a dozen safety rules switched off, each noticed within 100 seeds
 	@scripts/test.sh checkers
 
 planted: ## Switch off one safety rule after the other, and see that the simulation notices each

@@ -65,11 +65,13 @@ stage_sim() {
 
 stage_planted() { build_simulation --features planted && "$target/release/sim" --bugs --seeds "${SEEDS:-2000}"; }
 
-# A check that nobody has seen fail may be blind: each of these is noticed within some seeds, and the seven cover the checkers
-# of lost values and of lifetimes, and the watch on dots, on hints and on leaves. All of them, to the last, are for `make planted`.
+# A check that nobody has seen fail may be blind: each of these is noticed within some seeds, and together they cover the checkers
+# of lost values, of sessions, of majorities and of lifetimes, the rest at the end, and the watch on dots, on receipts and on leaves. All
+# of them, to the last, are for `make planted`.
 stage_checkers() {
     local bug bugs=()
-    for bug in one-epoch ack-before-sync leaf-apart merge-equal-counts last-write-wins own-calendar whole-clock; do
+    for bug in one-epoch ack-before-sync leaf-apart merge-equal-counts last-write-wins own-calendar whole-clock \
+        repairs-equal forward-twice reap-at-once reads-target old-tables; do
         bugs+=(--bug "$bug")
     done
     build_simulation --features planted

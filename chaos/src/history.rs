@@ -109,9 +109,16 @@ pub struct Setting {
     /// Whether its reads and writes insist on a majority of the owners.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
+    /// How many owners a write of it requires then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub majority: u32,
     /// Whether its writes are acknowledged before they are synced (`durability = os`): a power cut may take them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsynced: bool,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The begin of an operation.

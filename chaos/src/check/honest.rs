@@ -1,7 +1,8 @@
 //! P6 and P1: an error that says "nothing changed" is true, and an acknowledgement had the replicas that it claims.
 //!
 //! A value whose write was refused must never be shown, by any read, at any time. Of an acknowledgement only its receipt
-//! can be judged: it names as many replicas as the bucket requires, and so many had answered, and had the write on their disks, where the
+//! can be judged: it names as many replicas as the bucket requires or more, and so many had answered, of the owners a majority where the
+//! bucket insists on one, and had the write on their disks, where the
 //! bucket is one that is synced first.
 
 use super::{Breach, Story, Violation};
@@ -10,6 +11,7 @@ use crate::history::{Fate, Setting};
 pub(super) fn check(story: &Story, settings: &[Setting], found: &mut Vec<Violation>) {
     let setting = settings.iter().find(|setting| setting.bucket == story.bucket);
     let w = setting.map_or(0, |setting| setting.w);
+    let majority = setting.map_or(0, |setting| setting.majority);
     for (read, sight) in story.reads() {
         for value in &sight.values {
             let write = &story.ops[value];
@@ -32,6 +34,12 @@ pub(super) fn check(story: &Story, settings: &[Setting], found: &mut Vec<Violati
         };
         if receipt.w < w {
             let text = format!("{op}, with a receipt that says {receipt}, and the bucket requires {w}");
+            found.push(story.breach(Breach::Dishonest, vec![op.invoke.op], text));
+        }
+        if receipt.acked.saturating_sub(receipt.fallbacks) < majority {
+            let text = format!(
+                "{op}, with a receipt that says {receipt}, and the bucket insists on {majority} owners"
+            );
             found.push(story.breach(Breach::Dishonest, vec![op.invoke.op], text));
         }
         let held = if story.unsynced { receipt.acked } else { receipt.acked.min(receipt.durable) };

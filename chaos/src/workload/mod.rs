@@ -148,6 +148,8 @@ impl Plan {
     }
 }
 
+/// The N of a bucket that nobody has set up.
+const USUAL_N: u32 = 3;
 /// The W of a bucket that nobody has set up: a majority of three.
 const USUAL_W: u32 = 2;
 /// How soon a node that has not heard of a setting is asked again.
@@ -269,6 +271,7 @@ pub async fn run<T: HttpTransport + Clone>(
         siblings_max: settings(plan).and_then(|settings| settings.max_siblings),
         w: plan.quorums.map_or(USUAL_W, |[.., w]| w),
         strict: plan.strict,
+        majority: if plan.strict { plan.quorums.map_or(USUAL_N, |[n, ..]| n) / 2 + 1 } else { 0 },
         unsynced: plan.unsynced,
     });
     let desks: client::Result<Vec<_>> =

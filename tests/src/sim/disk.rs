@@ -201,7 +201,7 @@ impl Store for SimStore {
         match &done {
             Ok(()) => {
                 self.disk.was_written(sync);
-                self.disk.watch.after(self.disk.host, &self.inner, seen);
+                self.disk.watch.after(self.disk.host, &self.inner, seen, sync);
             }
             // The fence stays up until the disk is opened again; the fault itself was one.
             Err(StoreError::Io(_)) => {
@@ -257,7 +257,10 @@ impl Store for SimStore {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.inner.flush().inspect(|()| self.disk.was_written(true))
+        self.inner.flush().inspect(|()| {
+            self.disk.was_written(true);
+            self.disk.watch.synced(self.disk.host);
+        })
     }
 
     fn lag(&self) -> Duration {

@@ -439,6 +439,7 @@ impl<'a> Run<'a> {
         // What is read back in the end is no load.
         let load = &entries[..self.loaded.min(entries.len())];
         let (fewest, idle) = report::fewest(load, self.options.load);
+        let refused = report::refused_at_rest(&entries);
         let unexpected = log::unexpected(&self.came).into_iter().map(|line| format!("an error: {line}"));
         let rings = converged::other_tables(&self.fleet, &self.told.rings.borrow());
         let panic = Some(log::last_panic()).filter(|said| !said.is_empty());
@@ -460,6 +461,7 @@ impl<'a> Run<'a> {
                 .chain(judged)
                 .chain(unexpected)
                 .chain(idle)
+                .chain(refused)
                 .chain(rings)
                 .chain(panic)
                 .collect(),

@@ -3,7 +3,8 @@
 use super::fleet::Shape;
 use super::plagues::Plague;
 use chaos::check::{self, Counts};
-use chaos::history::{Entry, Setting, What};
+use chaos::history::{Call, Entry, Reading, Setting, What};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -107,10 +108,42 @@ pub(super) fn fewest(load: &[Entry], lasted: Duration) -> (u64, Option<String>) 
     (all.iter().map(|(acknowledged, ..)| *acknowledged).min().unwrap_or_default(), idle)
 }
 
+/// Reads of the end that failed twice, at one node and of one key. Nodes at rest have no reason to refuse one: where real machines are tried
+/// for half a minute, here a second try is enough.
+pub(super) fn refused_at_rest(entries: &[Entry]) -> Option<String> {
+    let (mut begun, mut failed) = (BTreeMap::new(), BTreeMap::new());
+    for entry in entries {
+        match &entry.what {
+            What::Invoke(invoke) => {
+                let (Call::Get { reading, .. } | Call::CartGet { reading, .. }) = &invoke.call else {
+                    continue;
+                };
+                if *reading == Reading::Settled {
+                    begun.insert(invoke.op, (&invoke.node, &invoke.bucket, &invoke.key));
+                }
+            }
+            What::Fail { op, why } | What::Info { op, why } => {
+                let Some(of) = begun.get(op) else { continue };
+                let times = failed.entry(*of).or_insert(0);
+                *times += 1;
+                if *times > 1 {
+                    let (node, bucket, key) = of;
+                    return Some(format!(
+                        "all is well, and {node} refuses {bucket}/{key} again: {}",
+                        why.detail
+                    ));
+                }
+            }
+            What::Ok { .. } | What::Setting(_) => {}
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chaos::history::{Answer, Call, History, Reading};
+    use chaos::history::{Answer, History, Why};
     use std::sync::Arc;
 
     #[test]
@@ -155,5 +188,23 @@ mod tests {
         ops[..5].iter().for_each(|op| history.ok(*op, Answer::default()));
         let (count, said) = fewest(&history.entries(), minute);
         assert!(count == 2 && said.is_some_and(|said| said.starts_with("busy: 5 of 500")));
+    }
+
+    #[test]
+    fn a_node_at_rest_refuses_nothing_twice() {
+        let history = History::new(Arc::new(Duration::default));
+        let read = |node: &str, key: &str, fails: bool| {
+            let call = Call::Get { min: None, reading: Reading::Settled };
+            let (op, _) = history.invoke(0, node, "b", key, |_| call);
+            match fails {
+                true => history.fail(op, Why::default()),
+                false => history.ok(op, Answer::default()),
+            }
+            refused_at_rest(&history.entries()).is_some()
+        };
+        let once =
+            [read("n1", "k", true), read("n1", "k", false), read("n2", "k", true), read("n1", "l", true)];
+        assert_eq!(once, [false; 4]);
+        assert!(read("n2", "k", true));
     }
 }

@@ -55,6 +55,8 @@ struct State {
     late: BTreeMap<Host, Duration>,
     /// Up to which count each name has issued dots for a key, by what was written to its own disk.
     issued: BTreeMap<(ObjectId, Actor), u64>,
+    /// What was written to a disk and is not synced yet, where it has to be before anybody hears of it.
+    unsynced: BTreeMap<Host, Vec<Issue>>,
     /// Which layout each settled one was, by its number.
     settled: BTreeMap<u64, u64>,
     /// Whether a disk has been put back that may have forgotten to what it agreed (docs/membership.md).
@@ -91,11 +93,16 @@ fn concerns<S: Store>(
 }
 
 /// Whether the hint is of a bucket whose writes are synced before they are acknowledged.
-fn syncs_first<S: Store>(store: &S, hint: &[u8]) -> bool {
+fn hinted_syncs_first<S: Store>(store: &S, hint: &[u8]) -> bool {
     let hint = keys::decode_hint_key(&Bytes::copy_from_slice(hint));
+    hint.map_or(true, |(_, _, id)| syncs_first(store, &id))
+}
+
+/// Whether the key's bucket is one whose writes are synced before they are acknowledged.
+fn syncs_first<S: Store>(store: &S, id: &ObjectId) -> bool {
     let view = store.get(Family::Meta, keys::VIEW).ok().flatten().and_then(|bytes| View::decode(&bytes).ok());
-    let (Ok((_, _, id)), Some(view)) = (hint, view) else { return true };
-    view.bucket(id.bucket()).is_none_or(|settings| settings.durability == Durability::Fsync)
+    let settings = view.as_ref().and_then(|view| view.bucket(id.bucket()));
+    settings.is_none_or(|settings| settings.durability == Durability::Fsync)
 }
 
 /// Whether the disk is one that may be behind, whose copies become what the others have.
@@ -115,8 +122,11 @@ fn fault(table: &Table, partition: Partition, view: &View) -> Option<String> {
     (!is_right).then(|| format!("the list of {partition:?} is {:?}", list.collect::<Vec<_>>()))
 }
 
+/// Up to which count a node has issued dots of its own for a key.
+type Issue = (ObjectId, Actor, u64);
+
 /// Up to which count a node has issued dots of its own, by a record of its disk.
-fn issued(here: Option<NodeId>, id: &ObjectId, record: &Record) -> Vec<(ObjectId, Actor, u64)> {
+fn issued(here: Option<NodeId>, id: &ObjectId, record: &Record) -> Vec<Issue> {
     let own = record.clock.runs().iter().map(|run| run.actor).filter(|actor| here == Some(actor.node));
     own.map(|actor| (id.clone(), actor, record.clock.top(actor))).collect()
 }
@@ -126,7 +136,7 @@ pub struct Seen {
     rows: Vec<(Bytes, Option<Bytes>)>,
     /// Whose disk it is, and up to which count it issues dots by this batch.
     here: Option<NodeId>,
-    issues: Vec<(ObjectId, Actor, u64)>,
+    issues: Vec<Issue>,
 }
 
 impl Watch {
@@ -139,7 +149,7 @@ impl Watch {
             if let Change::Put(Family::Hints, key, row) = change
                 && HintRow::decode(row).counted
                 && !sync
-                && syncs_first(store, key)
+                && hinted_syncs_first(store, key)
             {
                 self.broken(format!("{host}: a hint that counts is written without a sync"));
             }
@@ -170,10 +180,16 @@ impl Watch {
     }
 
     /// After it was written.
-    pub fn after<S: Store>(&self, host: Host, store: &S, seen: Seen) {
+    pub fn after<S: Store>(&self, host: Host, store: &S, seen: Seen, sync: bool) {
         self.lock().batches += 1;
         let Seen { rows, here, issues } = seen;
-        self.note_issued(issues);
+        let (waits, heard): (Vec<Issue>, Vec<Issue>) =
+            issues.into_iter().partition(|(id, ..)| !sync && syncs_first(store, id));
+        self.note_issued(heard);
+        self.lock().unsynced.entry(host).or_default().extend(waits);
+        if sync {
+            self.synced(host);
+        }
         for (key, _) in rows {
             let Ok((partition, id)) = keys::decode_record_key(&key) else { continue };
             let at = keys::leaf_key(partition, tree::slot(position(&id)), &id);
@@ -373,7 +389,13 @@ impl Watch {
         self.note_issued(seen.issues);
     }
 
-    fn note_issued(&self, issues: Vec<(ObjectId, Actor, u64)>) {
+    /// All that was written to this disk is synced now.
+    pub fn synced(&self, host: Host) {
+        let issues = self.lock().unsynced.remove(&host).unwrap_or_default();
+        self.note_issued(issues);
+    }
+
+    fn note_issued(&self, issues: Vec<Issue>) {
         let mut state = self.lock();
         for (id, actor, count) in issues {
             let issued = state.issued.entry((id, actor)).or_default();
@@ -381,7 +403,7 @@ impl Watch {
         }
     }
 
-    /// A dot goes nowhere before it is written where it was issued.
+    /// A dot goes nowhere before it is written where it was issued, and synced unless the bucket says otherwise.
     fn look_at_origin(&self, host: Host, here: Option<NodeId>, id: &ObjectId, record: &Record) {
         let early = {
             let state = self.lock();
@@ -393,7 +415,7 @@ impl Watch {
         };
         if let Some(dot) = early {
             self.broken(format!(
-                "{host}: the dot {dot:?} of {id:?} is here before it is where it was issued"
+                "{host}: the dot {dot:?} of {id:?} is here before it is synced where it was issued"
             ));
         }
     }

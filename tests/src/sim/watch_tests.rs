@@ -57,6 +57,7 @@ fn a_dot_is_first_where_it_is_issued() {
     };
     let (one, two) = (store(1), store(2));
     let key = keys::record_key(Partition(0), &id);
+    let synced = std::cell::Cell::new(true);
     let comes = |host: u8, store: &node::store::mem::MemStore, count: u64, fails: bool| {
         let dot = |count| Dot { actor: Actor { node: NodeId(1), epoch: 1 }, count };
         let mut record = Record::default();
@@ -72,7 +73,7 @@ fn a_dot_is_first_where_it_is_issued() {
             watch.may_be_there(seen);
         } else {
             store.write(batch, true).expect("the disk is well");
-            watch.after(Host(host), store, seen);
+            watch.after(Host(host), store, seen, synced.get());
         }
         watch.violations().len()
     };
@@ -82,6 +83,17 @@ fn a_dot_is_first_where_it_is_issued() {
     assert_eq!([comes(1, &one, 3, false), comes(2, &two, 2, false)], [0; 2], "{:?}", said());
     assert_eq!([comes(1, &one, 4, true), comes(2, &two, 4, false)], [0; 2], "it may be there: {:?}", said());
     assert_eq!(comes(2, &two, 5, false), 1, "it is nowhere else yet");
+    synced.set(false);
+    assert_eq!(
+        [comes(1, &one, 6, false), comes(2, &two, 6, false)],
+        [1, 2],
+        "it is not synced: {:?}",
+        said()
+    );
+    watch.synced(Host(1));
+    assert_eq!([comes(2, &two, 6, false), comes(1, &one, 7, false)], [2; 2], "{:?}", said());
+    synced.set(true);
+    assert_eq!([comes(1, &one, 8, false), comes(2, &two, 7, false)], [2; 2], "{:?}", said());
 }
 
 #[test]

@@ -254,6 +254,9 @@ fn a_receipt_adds_up() {
     finds(Breach::Dishonest, "quorum 2\n 0 put a receipt 1 1 1\n 9 final = a");
     finds(Breach::Dishonest, "quorum 2\n 0 put a receipt none\n 9 final = a");
     passes("0 put a receipt none\n 9 final = a");
+    // Who stands in for an owner is none.
+    passes("majority 2\n 0 put a receipt 2 3 3 1\n 9 final = a");
+    finds(Breach::Dishonest, "majority 2\n 0 put a receipt 2 3 3 2\n 9 final = a");
 }
 
 #[test]
@@ -296,6 +299,9 @@ fn siblings_have_not_seen_each_other() {
 fn siblings_stay_below_the_limit() {
     passes("setting blind 2\n 0 put a\n 0 put b\n 0 put c !\n 9 final = a b");
     finds(Breach::Siblings, "setting blind 2\n 0 put a\n 0 put b\n 0 put c\n 9 final = a b c");
+    // A node takes none that makes them more, but with a context: it had more before, from others.
+    finds(Breach::Siblings, "setting blind 2\n 0 put a beside 3\n 9 final = a");
+    passes("setting blind 2\n 0 put a beside 2\n 0 get = a\n 0 put b having 1 beside 3\n 9 final = b");
     // Who does not know how often nodes were cut off can't judge it.
     let script = play("setting blind 2\n 0 put a\n 0 put b\n 0 put c\n 9 final = a b c");
     assert_eq!(all(&script), []);

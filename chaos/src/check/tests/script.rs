@@ -56,6 +56,10 @@ impl Stage {
                 let w = w.parse().unwrap();
                 self.history.setting(Setting { bucket: "b".into(), w, ..Setting::default() });
             }
+            ["majority", of] => {
+                let majority = of.parse().unwrap();
+                self.history.setting(Setting { bucket: "b".into(), majority, ..Setting::default() });
+            }
             ["strict"] => {
                 self.history.setting(Setting { bucket: "b".into(), strict: true, ..Setting::default() });
             }
@@ -85,8 +89,10 @@ impl Stage {
     fn begin(&self, words: &[&str]) -> (OpId, Vec<String>) {
         self.pass(HALF_LINE_MS);
         let client: u32 = words[0].parse().unwrap();
-        let end =
-            words.iter().position(|word| ["=", "?", "!", "receipt"].contains(word)).unwrap_or(words.len());
+        let end = words
+            .iter()
+            .position(|word| ["=", "?", "!", "receipt", "beside"].contains(word))
+            .unwrap_or(words.len());
         let (asked, rest) = (&words[1..end], words[end..].iter().map(|word| (*word).to_owned()).collect());
         let after = |name: &str| {
             let at = asked.iter().position(|word| *word == name)?;
@@ -128,8 +134,13 @@ impl Stage {
             }
             Some("receipt") => {
                 let [w, acked, durable] = [1, 2, 3].map(|at| rest[at].parse().unwrap());
-                let receipt = Some(Receipt { w, acked, durable, fallbacks: 0, hints: 0 });
+                let fallbacks = rest.get(4).map_or(0, |word| word.parse().unwrap());
+                let receipt = Some(Receipt { w, acked, durable, fallbacks, hints: 0 });
                 self.history.ok(op, Answer { receipt, ..Answer::default() });
+            }
+            Some("beside") => {
+                let siblings = Some(rest[1].parse().unwrap());
+                self.history.ok(op, Answer { siblings, ..Answer::default() });
             }
             _ => self.history.ok(op, answer(rest.get(1..).unwrap_or_default())),
         }
