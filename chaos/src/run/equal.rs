@@ -5,12 +5,14 @@ use crate::history::{History, What};
 use crate::http::Http;
 use crate::limits::CONNECT_MAX;
 use anyhow::{Result, bail};
-use client::{Client, ReqwestTransport};
+use client::{Client, Explanation, ReqwestTransport};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+/// Owners that a key has: N of the buckets of all workloads.
+const OWNERS: usize = 3;
 /// Keys asked about at once.
 const AT_ONCE: usize = 16;
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -116,9 +118,16 @@ async fn hints(urls: &[String], http: &Http) -> Option<u64> {
 async fn differing(keys: BTreeSet<Key>, clients: &[Client<ReqwestTransport>]) -> BTreeSet<Key> {
     let asked = stream::iter(keys.into_iter().zip(clients.iter().cycle())).map(|(key, client)| async move {
         let told = client.explain(&key.0, &key.1).await;
-        (!told.is_ok_and(|told| told.verdict == "converged")).then_some(key)
+        (!told.is_ok_and(|told| is_equal(&told, OWNERS.min(clients.len())))).then_some(key)
     });
     asked.buffer_unordered(AT_ONCE).filter_map(|key| async { key }).collect().await
+}
+
+/// A node's word is not enough: so many others must be owners, each once, or there is nothing to compare.
+fn is_equal(told: &Explanation, least: usize) -> bool {
+    let owners = told.replicas.iter().filter(|replica| replica.role.as_deref() == Some("owner"));
+    let owners: BTreeSet<&str> = owners.map(|replica| replica.node.as_str()).collect();
+    told.verdict == "converged" && owners.len() >= least
 }
 
 /// All keys that anybody asked for.

@@ -2,7 +2,7 @@
 //!
 //! A record is forgotten as a whole, when nothing in it is alive and everybody has agreed on that for a grace. So the excuse is for a key
 //! that somebody deleted, or a cart that somebody emptied, a grace before the answer at least; and if the reader asks for what was
-//! written, only if that deletion may have come after the write. (No client holds what has expired for as long as a grace.)
+//! written or deleted, only if that deletion is the one, or may have come after it. (No client holds what has expired for as long as a grace.)
 
 use super::pulse::times;
 use crate::history::{Call, Fate, Op, OpId};
@@ -66,8 +66,7 @@ fn is_refused(op: &Op) -> bool {
 fn written(ops: &BTreeMap<OpId, Op>, read: &Op) -> Option<Duration> {
     let (Call::Get { min, .. } | Call::CartGet { min, .. }) = &read.invoke.call else { return None };
     let min = ops.get(min.as_ref()?)?;
-    matches!(min.invoke.call, Call::Put { .. } | Call::CartAdd { .. } | Call::CartSet { .. })
-        .then(|| times(min).0)
+    (!min.reads()).then(|| times(min).0)
 }
 
 #[cfg(test)]
@@ -118,6 +117,7 @@ mod tests {
         assert!(excused(&[delete(2, 5), put(1, 30), delete(3, 31), read(60)]));
         assert!(excused(&[delete(1, 5), read(30)]), "the deletion itself");
         assert!(!excused(&[delete(1, 25), read(30)]));
+        assert!(!excused(&[delete(2, 1), put(3, 20), delete(1, 25), read(30)]), "one of long before");
         let removed = |number| {
             op(number, Call::CartRemove { sku: "s".into(), seen: None }, 5, Fate::Ok(Answer::default()))
         };

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// More than this is no bound any more: caches of 64 MiB, memory tables of 96 MiB, and what is in flight are a third of it.
-const MOST: u64 = 1 << 30;
+/// More than this is no bound any more: caches of 64 MiB, memory tables of 96 MiB, and what is in flight are two thirds of it.
+const MOST: u64 = 512 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The most that each node took, in bytes.
@@ -103,6 +103,6 @@ mod tests {
             let most = memory.most();
             assert_eq!((most.is_some(), complaint(most.as_ref()).is_none()), (is_found, is_found));
         }
-        assert!(complaint(Some(&("n1".to_owned(), MOST + 1))).unwrap().contains("n1 took 1024 MiB"));
+        assert!(complaint(Some(&("n1".to_owned(), MOST + 1))).unwrap().contains("n1 took 512 MiB"));
     }
 }

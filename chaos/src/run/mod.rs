@@ -150,6 +150,15 @@ pub(crate) enum Failure {
     Other(anyhow::Error),
 }
 
+impl Failure {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Usage(why) => anyhow::Error::msg(why),
+            Self::Other(error) => error,
+        }
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Other(error.into())
@@ -302,14 +311,16 @@ async fn run_all(
             let ran = ran.map(|ran| ran.unwrap_or_else(|panic| Err(Failure::Other(panicked(&*panic)))));
             match ran {
                 Ok(Ok(outcome)) => {
-                    cleaned?;
                     broken += usize::from(!outcome.verdict.holds());
                     sums += outcome.verdict.sums;
                     say(&outcome.to_string());
                     folder.add(&outcome)?;
+                    cleaned?;
                 }
-                // The others are run all the same; what is known of this one is kept.
-                Ok(Err(Failure::Other(error))) => {
+                // The others are run all the same; what is known of this one is kept. Where something has run already, what is not there
+                // any more is no mistake of whoever asked for it.
+                Ok(Err(wrong)) if matches!(wrong, Failure::Other(_)) || folder.runs() + endless > 0 => {
+                    let error = wrong.into_error();
                     endless += 1;
                     let name = format!("{}-{seed}", scenario.name);
                     let kept = folder.keep_endless(&name, course.history(), &error)?;

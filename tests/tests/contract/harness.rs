@@ -2,6 +2,7 @@
 //! that afterwards looks as it did before, however the run ended.
 
 use anyhow::{Context, Result, ensure};
+use client::{Client, ListOptions, ReadOptions, WriteOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
@@ -204,6 +205,57 @@ async fn a_dead_node_is_told_of_soon_after_the_load() -> Result<()> {
     ensure!(out.contains("not waited for: n3 ended by itself"), "{out}");
     ensure!(out.contains("hot-key, seed 1: BROKEN"), "{out}");
     Ok(())
+}
+
+/// Values that somebody deletes who is none of the run's clients are lost, as far as these can know: the run says so, names one, and
+/// keeps its history.
+#[tokio::test]
+async fn what_is_lost_is_told_by_name() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = command()?;
+    command.args(["chaos", "run", "calm", "--seconds", "10"]).current_dir(dir.path());
+    command.env("TMPDIR", dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn()?;
+    let deleted =
+        tokio::time::timeout(RUN_MAX, delete_some(dir.path())).await.context("nothing was written")??;
+    let ran = tokio::time::timeout(RUN_MAX, child.wait_with_output()).await.context("it did not end")??;
+    let out = String::from_utf8_lossy(&ran.stdout);
+    ensure!(ran.status.code() == Some(1), "{:?}\n{out}", ran.status);
+    ensure!(out.contains("calm, seed 1: BROKEN"), "{out}");
+    ensure!(deleted.iter().any(|key| out.contains(&format!("{KEYS}/{key}"))), "none of {deleted:?} in {out}");
+    ensure!(dir.path().join("cartwheel-chaos/calm-1.jsonl").is_file(), "no history is kept");
+    Ok(())
+}
+
+/// The bucket of W3, in which each element has a key of its own.
+const KEYS: &str = "w-keys";
+
+/// Waits until a run below that directory has written some keys, and deletes a few of them.
+async fn delete_some(dir: &Path) -> Result<Vec<String>> {
+    let (url, keys) = loop {
+        if let Ok(url) = url_of(dir, "/n1/node.toml")
+            && let Ok(page) = Client::new(vec![url.clone()])?.keys(KEYS, &ListOptions::default()).await
+            && page.keys.len() > 50
+        {
+            break (url, page.keys);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let (node, mut deleted) = (Client::new(vec![url])?, Vec::new());
+    for key in keys.iter().take(5) {
+        let context = node.get(KEYS, key, &ReadOptions::default()).await?.context;
+        node.delete(KEYS, key, &WriteOptions { context, ..WriteOptions::default() }).await?;
+        deleted.push(String::from_utf8(key.clone())?);
+    }
+    Ok(deleted)
+}
+
+/// Where the node listens for clients that was started from this file.
+fn url_of(dir: &Path, file: &str) -> Result<String> {
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", process_of(dir, file)?))?;
+    let path = line.split('\0').find(|word| word.contains(file)).context("it names its file")?;
+    let told: toml::Table = std::fs::read_to_string(path)?.parse()?;
+    Ok(format!("http://{}", told["http"].as_str().context("an address")?))
 }
 
 /// The process below that directory that was started from this file.

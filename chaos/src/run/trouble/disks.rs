@@ -90,7 +90,15 @@ pub(super) async fn sync_fails(stage: &mut Stage<'_>) -> Result<()> {
     let deadline = Instant::now() + FENCED_MAX;
     loop {
         match stage.site.local()?.ended_now() {
-            Some((node, _)) if node == victim => break,
+            // A node that fences itself exits; one that a signal took has not noticed anything.
+            Some((node, how)) if node == victim => {
+                ensure!(
+                    how.starts_with("exit status"),
+                    "{} ended by {how} when a sync had failed",
+                    name(node)
+                );
+                break;
+            }
             Some((node, how)) => bail!("{} ended ({how}), and its disk was well", name(node)),
             None => {}
         }
@@ -235,23 +243,24 @@ pub(super) async fn disk_full(stage: &mut Stage<'_>) -> Result<()> {
     stage.last(2_000..5_000).await?;
     // What the node had kept for itself goes as well: not a byte is left.
     let until = stage.timeline.now() + stage.draw(1_000..3_000).min(stage.left());
-    let (mut turns, mut deleted) = (0, 0);
+    let (mut turns, mut deleted) = (0, Vec::new());
     for (number, context) in seen {
         fill(&ballast, 0)?;
         turns += 1;
         // Deletions it still takes: RocksDB has set room aside for its log. Where that is full another owner takes them.
         let options = WriteOptions { context: Some(context), ..WriteOptions::default() };
-        deleted += u64::from(client.delete(FULL, format!("d{number}"), &options).await.is_ok());
+        deleted.extend(client.delete(FULL, format!("d{number}"), &options).await.is_ok().then_some(number));
         if stage.timeline.now() >= until {
             break;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     stage.did(effects::FILLED_UP, turns);
-    stage.did(effects::DELETED, deleted);
+    stage.did(effects::DELETED, deleted.len() as u64);
     reads_all(&client).await?;
     std::fs::remove_file(&ballast)?;
     asked_until(&client, "writes are taken again", all_taken).await?;
+    all_gone(&client, &deleted).await?;
     let local = stage.site.local()?;
     if let Some((node, how)) = local.ended_now() {
         bail!("{} ended ({how}) when a disk was full", name(node));
@@ -276,6 +285,26 @@ async fn to_be_deleted(client: &Client<Noted>) -> Result<Vec<(u32, client::Conte
     }
     ensure!(seen.len() > DELETED_KEYS as usize / 2, "of {DELETED_KEYS} values {} were taken", seen.len());
     Ok(seen)
+}
+
+/// What was deleted while there was no room is gone, as soon as a node can say so.
+async fn all_gone(client: &Client<Noted>, deleted: &[u32]) -> Result<()> {
+    let deadline = Instant::now() + NOTICED_MAX;
+    for number in deleted {
+        let key = format!("d{number}");
+        loop {
+            let shown = client.get(FULL, &key, &ReadOptions::default()).await;
+            if shown.as_ref().is_ok_and(|read| read.versions.iter().all(|version| version.deleted)) {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{key} was deleted while a disk was full, and is read as {shown:?}"
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    Ok(())
 }
 
 fn all_taken(answers: &[u16]) -> bool {

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -33,6 +33,9 @@ const FLOOD_MIN: Duration = Duration::from_secs(5);
 const FLOODED: &str = "overload";
 /// Longer than a node takes to give up.
 const FLOOD_DEADLINE: Duration = Duration::from_secs(10);
+/// How soon afterwards what they were told is written must be found.
+const FOUND_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// One of so many of their requests writes.
 const WRITE_OF: usize = 3;
 const FLOOD_VALUE: &[u8] = b"some bytes that somebody wants to keep for a while, or not";
@@ -83,7 +86,7 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
         () = ask_without_rest(FEW, &asks, &urls, &few) => unreachable!("it asks until it is no longer polled"),
     }
     let carried = stage.rate_with(began, few.served.into_inner());
-    let (few_refused, few_others) = (few.refused.into_inner(), few.others);
+    let (few_refused, few_others, few_written) = (few.refused.into_inner(), few.others, few.written);
     let (answers, began) = (Answers::default(), stage.timeline.now());
     tokio::select! {
         biased;
@@ -91,7 +94,7 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
         () = ask_without_rest(FLOOD, &asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
     }
     let seconds = stage.timeline.now().saturating_sub(began).as_secs_f64().max(0.001);
-    let Answers { served, refused, unable, others } = answers;
+    let Answers { served, refused, unable, others, written } = answers;
     let others = [few_others, others]
         .into_iter()
         .filter_map(|others| others.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -107,6 +110,10 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     ));
     stage.did(CROWD, served);
     stage.did(TURNED_AWAY, refused);
+    for written in [few_written, written] {
+        let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
+        stage.accidents.extend(missing(written, &asks, &urls).await);
+    }
     stage.accidents.extend(others.map(|what| format!("under overload somebody was told {what}")));
     Ok(())
 }
@@ -120,13 +127,40 @@ struct Answers {
     unable: AtomicU64,
     /// The first answer that is neither, nor honest about what could not be done.
     others: Mutex<Option<String>>,
+    /// Those of whose values one was acknowledged.
+    written: Mutex<BTreeSet<usize>>,
+}
+
+/// What was acknowledged in all that turmoil is there after it, as soon as stand-ins have handed it on; it is in no history that anybody judges.
+async fn missing(written: BTreeSet<usize>, http: &Http, urls: &[String]) -> Option<String> {
+    let deadline = Instant::now() + FOUND_WITHIN;
+    for number in written {
+        loop {
+            let told = match http.get(&flooded(urls, number), FLOOD_DEADLINE).await {
+                Ok(reply) if matches!(reply.status, 200 | 300) => break,
+                Ok(reply) => reply.problem(),
+                Err(no_answer) => no_answer.to_string(),
+            };
+            if Instant::now() > deadline {
+                return Some(format!(
+                    "what client {number} was told is written under overload is answered by {told}"
+                ));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    None
+}
+
+fn flooded(urls: &[String], number: usize) -> String {
+    format!("{}/v1/buckets/{FLOODED}/keys/{number}", urls[number % urls.len()])
 }
 
 /// Writes and reads, with no library that waits and tries again: what is refused, and how, is to be seen as it is. Each client has a key
 /// of its own, which it replaces.
 async fn ask_without_rest(clients: usize, http: &Http, urls: &[String], answers: &Answers) {
     let ask = async |number: usize| {
-        let url = format!("{}/v1/buckets/{FLOODED}/keys/{number}", urls[number % urls.len()]);
+        let url = flooded(urls, number);
         for turn in 0_usize.. {
             let reply = match (number + turn) % WRITE_OF {
                 0 => http.put(&url, FLOOD_VALUE, FLOOD_DEADLINE).await,
@@ -134,6 +168,9 @@ async fn ask_without_rest(clients: usize, http: &Http, urls: &[String], answers:
             };
             let told = match reply {
                 Ok(reply) if matches!(reply.status, 200 | 204 | 300 | 404) => {
+                    if (number + turn).is_multiple_of(WRITE_OF) {
+                        answers.written.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+                    }
                     answers.served.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
