@@ -151,7 +151,8 @@ impl Put {
         Some(owner)
     }
 
-    /// Takes an event. A repeated or unexpected one changes nothing.
+    /// Takes an event. A repeated or unexpected one changes nothing; but who is asked twice may fail twice, as an owner of before and as
+    /// a stand-in.
     pub fn on(&mut self, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::StoredHere { durable } if self.waits_for(self.plan.me) => self.stored_here(durable, out),
@@ -213,7 +214,10 @@ impl Put {
     fn replan(&mut self, plan: Plan, out: &mut Vec<Effect>) {
         plan.assert_whole();
         assert_eq!(plan.me, self.plan.me, "a write stays with its coordinator");
-        self.plan = plan;
+        // An owner of before that has failed as one has not been asked yet as a fallback.
+        let before = std::mem::replace(&mut self.plan, plan);
+        let is_free = |n: &NodeId| before.concerns(*n) && !self.plan.concerns(*n) && *n != before.me;
+        self.asked.retain(|n, asked| *asked != Asked::No || !is_free(n));
         if self.phase == Phase::StoringHere || self.waits_for(self.plan.me) {
             return;
         }
@@ -295,17 +299,19 @@ impl Put {
     /// Somebody failed: an owner, or the fallback that stood for one.
     fn failed(&mut self, failed: NodeId, out: &mut Vec<Effect>) {
         self.asked.insert(failed, Asked::No);
-        match self.stands_for.remove(&failed) {
-            // An owner that was doubted and asked in the end may have taken it after all.
-            Some(owner) if matches!(self.asked.get(&owner), Some(Asked::Yes { .. })) => {}
-            Some(owner) => self.stand_in(owner, out),
-            // A node that is being filled must not miss a write that came after its filling began.
-            None if self.plan.concerns(failed) => self.stand_in(failed, out),
+        let stood_for = self.stands_for.remove(&failed);
+        // An owner that was doubted and asked in the end may have taken it after all.
+        let has_it = |owner: &NodeId| matches!(self.asked.get(owner), Some(Asked::Yes { .. }));
+        if let Some(owner) = stood_for.filter(|owner| !has_it(owner)) {
+            self.stand_in(owner, out);
+        }
+        if self.plan.concerns(failed) {
+            // A node that is being filled must not miss a write that came after its filling began. Who stood in may be one by now.
+            self.stand_in(failed, out);
+        } else if stood_for.is_none() {
             // It was asked as an owner, and is none any more: as a fallback it has not been asked yet.
-            None => {
-                self.asked.remove(&failed);
-                self.stand_in_for_missing(out);
-            }
+            self.asked.remove(&failed);
+            self.stand_in_for_missing(out);
         }
     }
 

@@ -247,8 +247,20 @@ fn an_owner_of_before_that_took_nothing_stands_in_like_any_other() {
     replanned([before(), after()], "+1 -2", "-3 +3", "here >2 >3 h2 >9 >3/2 applied");
     replanned([before(), after()], "+1", "-3 -2 -9 +3", "here >2 >3 >9 >3/2 h9 applied");
     replanned([before(), after()], "+1 -2", "-3 -3 -9", "here >2 >3 h2 >9 >3/2 h9 unsure");
+    // It may have failed before.
+    replanned([before(), after()], "+1 -3", "-2 -9 +3", "here >2 >3 h3 >9 >3/2 h9 applied");
     // Where nobody lacks anything it is not asked again.
     replanned([before(), after()], "+1", "-3 +2 +9", "here >2 >3 >9 applied");
+}
+
+/// Who stands in is to own the key itself, and fails: then a hint is kept for it, and no longer for the owner of before.
+#[test]
+fn a_stand_in_that_becomes_an_owner_is_stood_in_for() {
+    let before = || plan(1, &[4], &[], &[]);
+    let after = || Plan { owners: ids(&[1, 2, 4]), ..plan(1, &[5], &[], &[]) };
+    replanned([before(), after()], "+1 -3", "-4 +2", "here >2 >3 >4/3 >5/4 applied");
+    let filling = || plan(1, &[5], &[4], &[]);
+    replanned([before(), filling()], "+1 -2", "-4 +3 +5", "here >2 >3 >4/2 >5/2 h4 applied");
 }
 
 #[test]
@@ -294,9 +306,11 @@ impl Onlooker {
             let fallback = !elsewhere && (node == plan.me || plan.fallbacks.contains(&node));
             if set.contains(&node) || (quorum.sloppy && fallback) {
                 owners += usize::from(set.contains(&node));
-                disks.insert(hint.unwrap_or(node));
+                // Who owns the key by now is a disk of its own, for whomever it stood in.
+                let disk = hint.filter(|_| !set.contains(&node)).unwrap_or(node);
+                disks.insert(disk);
                 if self.yes.get(&node).copied().unwrap_or(true) {
-                    synced.insert(hint.unwrap_or(node));
+                    synced.insert(disk);
                 }
             }
         }
@@ -532,10 +546,17 @@ fn every_short_history_in_which_the_tables_change_ends_well() {
     let moving = || plan(1, &[4, 5], &[9], &[]);
     let moved = || Plan { owners: ids(&[1, 2, 9]), ..plan(1, &[4, 3], &[], &[]) };
     let fewer = || plan(1, &[5, 6], &[], &[]);
+    let promoted = || Plan { owners: ids(&[1, 2, 4]), ..plan(1, &[5, 3], &[], &[]) };
+    let to_fill = || plan(1, &[5], &[4], &[]);
     let mut histories = 0;
-    for (first, then) in
-        [(settled(), moving()), (moving(), moved()), (settled(), fewer()), (moving(), settled())]
-    {
+    for (first, then) in [
+        (settled(), moving()),
+        (moving(), moved()),
+        (settled(), fewer()),
+        (moving(), settled()),
+        (settled(), promoted()),
+        (settled(), to_fill()),
+    ] {
         for (nodes, w) in [(&[][..], 2), (&[2, 3], 2), (&[2, 3], 3), (&[2, 4], 3)] {
             for doubts in [false, true] {
                 let nodes = |plan: Plan| {
