@@ -94,12 +94,7 @@ impl Http {
     }
 
     /// One PUT of some bytes, answered within `deadline` or not at all.
-    pub(crate) async fn put(
-        &self,
-        url: &str,
-        body: &'static [u8],
-        deadline: Duration,
-    ) -> Result<Reply, NoAnswer> {
+    pub(crate) async fn put(&self, url: &str, body: Vec<u8>, deadline: Duration) -> Result<Reply, NoAnswer> {
         finish(self.client.put(url).body(body).timeout(deadline)).await
     }
 

@@ -144,7 +144,7 @@ struct RunArgs {
 /// Why there is no verdict.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What was asked for is not there: a scenario, a target, Docker. Nothing was run.
+    /// What was asked for is not there: a scenario, a target, Docker. Nothing was run, or this run at least was not.
     Usage(String),
     /// A run could not be brought to its end.
     Other(anyhow::Error),

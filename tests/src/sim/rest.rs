@@ -5,7 +5,8 @@
 //! different ones, or writes back what is there already, changes no disk and would never come to rest.
 //!
 //! While a deletion is forgotten, one owner after the other lets its record go. A read that comes in between finds owners that differ
-//! and repairs them, as it must: so what is repaired while everything is read back is not judged if that has happened.
+//! and repairs them, as it must: so what is repaired while everything is read back is not judged if that has happened, but for what the
+//! scrub counts, which no read moves.
 
 use super::transport::SimTransport;
 use client::Client;
@@ -50,7 +51,7 @@ pub(super) async fn count(urls: &[String], transport: &SimTransport) -> client::
     Ok(tallies)
 }
 
-/// Whether the last look at every key is not judged: a deletion was forgotten meanwhile, and a read has met it half gone and made it
+/// Whether the repairs of the last look at every key are not judged: a deletion was forgotten meanwhile, and a read has met it half gone and made it
 /// whole again. What that leaves the others to compare and repair is none of their mistakes.
 pub(super) fn is_excused(rested: &[Tally], read: &[Tally]) -> bool {
     let any = |differs: fn(&Tally, &Tally) -> bool| rested.iter().zip(read).any(|(a, b)| differs(a, b));

@@ -3,7 +3,7 @@
 //! | rule | what breaks it |
 //! | --- | --- |
 //! | a dot is issued once | two writes of one key with the same name: a merge drops one of them |
-//! | a dot is written where it was issued before it is anywhere else | a crash there, and it is issued again |
+//! | a dot is synced where it was issued before it is anywhere else, but where the bucket leaves that to the system | a crash there, and it is issued again |
 //! | the clock of a copy only grows, except on a disk that may be behind | a copy that has forgotten takes what it is told for new |
 //! | an owner lets no record go that holds values, unless it may be behind | a copy that is counted on is gone until somebody compares it |
 //! | a hint that counts is synced, but where the bucket leaves that to the system | an acknowledgement relies on it, and a power cut takes it away |

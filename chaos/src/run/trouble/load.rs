@@ -11,7 +11,7 @@ use anyhow::Result;
 use client::Settings;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ const FOUND_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// One of so many of their requests writes.
 const WRITE_OF: usize = 3;
-const FLOOD_VALUE: &[u8] = b"some bytes that somebody wants to keep for a while, or not";
+const FLOOD_VALUE: &str = "some bytes that somebody wants to keep for a while, or not";
 /// Of what they carry when nobody is turned away, at least one in so many is done under overload: who turns most of them away must still
 /// serve the others.
 const GOODPUT_OF: u32 = 2;
@@ -79,7 +79,7 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     workload::establish(FLOODED, &supersede, &ground).await?;
     let open = stage.begin(format!("{FLOOD} clients without rest"), &all);
     // What they carry when they have as much to do as they take at once, with the usual clients.
-    let (few, began) = (Answers::default(), stage.timeline.now());
+    let (few, began) = (Answers::of(stage), stage.timeline.now());
     tokio::select! {
         biased;
         () = stage.hold(FEW_FOR) => {}
@@ -87,14 +87,14 @@ pub(super) async fn overload(stage: &mut Stage<'_>) -> Result<()> {
     }
     let carried = stage.rate_with(began, few.served.into_inner());
     let (few_refused, few_others, few_written) = (few.refused.into_inner(), few.others, few.written);
-    let (answers, began) = (Answers::default(), stage.timeline.now());
+    let (answers, began) = (Answers::of(stage), stage.timeline.now());
     tokio::select! {
         biased;
         done = stage.last(4_000..8_000) => done?,
         () = ask_without_rest(FLOOD, &asks, &urls, &answers) => unreachable!("it asks until it is no longer polled"),
     }
     let seconds = stage.timeline.now().saturating_sub(began).as_secs_f64().max(0.001);
-    let Answers { served, refused, unable, others, written } = answers;
+    let Answers { served, refused, unable, others, written, .. } = answers;
     let others = [few_others, others]
         .into_iter()
         .filter_map(|others| others.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -127,23 +127,36 @@ struct Answers {
     unable: AtomicU64,
     /// The first answer that is neither, nor honest about what could not be done.
     others: Mutex<Option<String>>,
-    /// Those of whose values one was acknowledged.
-    written: Mutex<BTreeSet<usize>>,
+    /// What each of them was last told is written.
+    written: Mutex<BTreeMap<usize, Vec<u8>>>,
+    /// Of several times one after the other, this one: values grow with it, and within it with each turn.
+    time: u32,
 }
 
-/// What was acknowledged in all that turmoil is there after it, as soon as stand-ins have handed it on; it is in no history that anybody judges.
-async fn missing(written: BTreeSet<usize>, http: &Http, urls: &[String]) -> Option<String> {
-    let deadline = Instant::now() + FOUND_WITHIN;
-    for number in written {
+impl Answers {
+    fn of(stage: &mut Stage<'_>) -> Self {
+        stage.bursts += 1;
+        Self { time: stage.bursts, ..Self::default() }
+    }
+}
+
+/// What was acknowledged in all that turmoil is there after it, or what its client wrote later, as soon as stand-ins have handed it on. It is
+/// in no history that anybody judges. (Several values side by side come in an envelope, and are only there.)
+async fn missing(written: BTreeMap<usize, Vec<u8>>, http: &Http, urls: &[String]) -> Option<String> {
+    for (number, value) in written {
+        let deadline = Instant::now() + FOUND_WITHIN;
         loop {
             let told = match http.get(&flooded(urls, number), FLOOD_DEADLINE).await {
-                Ok(reply) if matches!(reply.status, 200 | 300) => break,
+                Ok(reply) if reply.status == 300 || reply.status == 200 && reply.body[..] >= value[..] => {
+                    break;
+                }
                 Ok(reply) => reply.problem(),
                 Err(no_answer) => no_answer.to_string(),
             };
             if Instant::now() > deadline {
+                let value = String::from_utf8_lossy(&value);
                 return Some(format!(
-                    "what client {number} was told is written under overload is answered by {told}"
+                    "{value:?}, acknowledged to client {number} under overload, is read as {told}"
                 ));
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -162,15 +175,17 @@ async fn ask_without_rest(clients: usize, http: &Http, urls: &[String], answers:
     let ask = async |number: usize| {
         let url = flooded(urls, number);
         for turn in 0_usize.. {
-            let reply = match (number + turn) % WRITE_OF {
-                0 => http.put(&url, FLOOD_VALUE, FLOOD_DEADLINE).await,
-                _ => http.get(&url, FLOOD_DEADLINE).await,
+            let value = (number + turn)
+                .is_multiple_of(WRITE_OF)
+                .then(|| format!("{:06}-{turn:010} {FLOOD_VALUE}", answers.time).into_bytes());
+            let reply = match &value {
+                Some(value) => http.put(&url, value.clone(), FLOOD_DEADLINE).await,
+                None => http.get(&url, FLOOD_DEADLINE).await,
             };
             let told = match reply {
                 Ok(reply) if matches!(reply.status, 200 | 204 | 300 | 404) => {
-                    if (number + turn).is_multiple_of(WRITE_OF) {
-                        answers.written.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
-                    }
+                    let mut written = answers.written.lock().unwrap_or_else(PoisonError::into_inner);
+                    written.extend(value.map(|value| (number, value)));
                     answers.served.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
