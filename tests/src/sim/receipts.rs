@@ -112,8 +112,9 @@ impl Receipts {
             let lost = watch.harms() - of.harms;
             if there.len() + lost < durable as usize {
                 watch.broken(format!(
-                    "{:?} was acknowledged as {etag} ({dot:?}), durable on {durable} disks, and of owners and stand-ins {} have it synced",
+                    "{:?} was acknowledged as {etag} ({dot:?}), durable on {durable} disks, and is synced at {} owners and stand-ins ({})",
                     of.id,
+                    there.len(),
                     there.join(", ")
                 ));
             }
