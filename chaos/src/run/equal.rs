@@ -138,3 +138,28 @@ pub(super) fn touched(history: &History) -> BTreeSet<Key> {
     };
     history.entries().into_iter().filter_map(key).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::Replica;
+
+    #[test]
+    fn equality_takes_three_owners_and_not_only_a_word() {
+        let told = |verdict: &str, replicas: &[(&str, &str)]| {
+            let replica = |(node, role): &(&str, &str)| Replica {
+                node: (*node).to_owned(),
+                role: Some((*role).to_owned()),
+                ..Replica::default()
+            };
+            let replicas = replicas.iter().map(replica).collect();
+            is_equal(&Explanation { verdict: verdict.to_owned(), replicas, ..Explanation::default() }, OWNERS)
+        };
+        let all = [("n1", "owner"), ("n2", "owner"), ("n3", "owner")];
+        assert!(told("converged", &all));
+        assert!(!told("stale", &all));
+        assert!(!told("converged", &all[..2]) && !told("converged", &[]), "one alone is always equal");
+        assert!(!told("converged", &[all[0], all[1], all[1]]), "each counts once");
+        assert!(!told("converged", &[all[0], all[1], ("n3", "fallback")]), "who stands in is no owner");
+    }
+}

@@ -4,7 +4,7 @@
 use super::Stage;
 use super::effects::{CROWD, HUNG_UP, TURNED_AWAY};
 use crate::history::{Entry, What};
-use crate::http::Http;
+use crate::http::{Http, Reply};
 use crate::run::live::Live;
 use crate::workload::{self, Ground, Kind, Plan};
 use anyhow::Result;
@@ -147,9 +147,7 @@ async fn missing(written: BTreeMap<usize, Vec<u8>>, http: &Http, urls: &[String]
         let deadline = Instant::now() + FOUND_WITHIN;
         loop {
             let told = match http.get(&flooded(urls, number), FLOOD_DEADLINE).await {
-                Ok(reply) if reply.status == 300 || reply.status == 200 && reply.body[..] >= value[..] => {
-                    break;
-                }
+                Ok(reply) if shows(&reply, &value) => break,
                 Ok(reply) => reply.problem(),
                 Err(no_answer) => no_answer.to_string(),
             };
@@ -163,6 +161,11 @@ async fn missing(written: BTreeMap<usize, Vec<u8>>, http: &Http, urls: &[String]
         }
     }
     None
+}
+
+/// Whether that value is there, or a later one of the same client.
+fn shows(reply: &Reply, value: &[u8]) -> bool {
+    reply.status == 300 || reply.status == 200 && *reply.body >= *value
 }
 
 fn flooded(urls: &[String], number: usize) -> String {
@@ -297,5 +300,20 @@ fn is_open(stream: &mut TcpStream) -> Option<()> {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Some(()),
             Err(_) => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_value_is_not_what_was_acknowledged() {
+        let value = |time: u32, turn: u32| format!("{time:06}-{turn:010} {FLOOD_VALUE}").into_bytes();
+        let shown = |status, body| shows(&Reply { status, body }, &value(2, 9));
+        assert!(shown(200, value(2, 9)) && shown(200, value(2, 10)) && shown(200, value(3, 0)));
+        assert!(!shown(200, value(2, 8)) && !shown(200, value(1, 90)), "what came before it");
+        assert!(!shown(404, Vec::new()) && !shown(503, value(2, 9)), "no answer is no value");
+        assert!(shown(300, Vec::new()), "several side by side");
     }
 }
